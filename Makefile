@@ -1,0 +1,46 @@
+# `make demo` and `make test` need Python 3.11 or newer, pip and make; they set up .venv themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= runs/demo
+
+# In the environment rather than as an option, so that it holds for what builds the package too.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format clean
+
+help:  ## list these targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "resnetlab needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: .venv/installed  ## set up, then compare plain and residual nets at depths 8, 20 and 56 on digits
+	$(BIN)/resnetlab study --out $(DEMO)
+
+test: .venv/installed-dev  ## set up, then run all tests but the slow ones
+	$(BIN)/python -m pytest -n 2
+
+test-slow: .venv/installed-dev  ## run the slow tests
+	$(BIN)/python -m pytest -n 2 -m slow
+
+lint: .venv/installed-dev  ## check style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-dev  ## put the code in the house's format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## remove .venv and everything that was made
+	rm -rf .venv runs dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,38 @@
+"""resnetlab: build, train and explain plain and residual networks.
+
+The names below are loaded on first use, so that ``import resnetlab`` costs milliseconds and loads no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resnetlab.models.zoo import create_model as create_model
+    from resnetlab.models.zoo import list_models as list_models
+    from resnetlab.recipe import Recipe as Recipe
+    from resnetlab.recipe import run_recipe as run_recipe
+    from resnetlab.study import StudyConfig as StudyConfig
+    from resnetlab.study import run_study as run_study
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "create_model": "resnetlab.models.zoo",
+    "list_models": "resnetlab.models.zoo",
+    "Recipe": "resnetlab.recipe",
+    "run_recipe": "resnetlab.recipe",
+    "StudyConfig": "resnetlab.study",
+    "run_study": "resnetlab.study",
+}
+
+__all__ = ["Recipe", "StudyConfig", "__version__", "create_model", "list_models", "run_recipe", "run_study"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'resnetlab' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,100 @@
+"""Progress on the terminal: a bar with the time left, or one line an epoch or run where the output is no terminal."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from resnetlab.records import EpochRecord, RunRecord
+from resnetlab.study import PlannedRun
+from resnetlab.train.logs import Silent, Watcher
+
+
+class Bars:
+    """Bars on standard error, gone when done; a line printed meanwhile goes above them."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line at once, unwrapped, as it is."""
+        if self.console.is_terminal:
+            self.console.print(line, markup=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+class TrainingProgress(Bars):
+    """Watches one run: a bar over its steps and a line an epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bar: TaskID | None = None
+
+    def on_step(self, step: int, steps: int) -> None:
+        """Move the bar."""
+        if self.bar is None:
+            self.bar = self.progress.add_task("training", total=steps, completed=step, unit="steps")
+        self.progress.update(self.bar, completed=step)
+
+    def on_epoch(self, record: EpochRecord, epochs: int) -> None:
+        """Say what the epoch gave."""
+        self.say(
+            f"epoch {record.epoch}/{epochs}  train loss {record.train.loss:.4f} error {record.train.error:.2%}  "
+            f"test loss {record.test.loss:.4f} error {record.test.error:.2%}  {record.seconds:.1f} s"
+        )
+
+
+class StudyProgress(Bars):
+    """Watches a study: a bar over all its steps' share of runs and a line a run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bar: TaskID | None = None
+        self.place = ""
+
+    def on_run_start(self, run: PlannedRun, number: int, total: int) -> Watcher:
+        """Name the run on the bar and let it move with the run's steps."""
+        if self.bar is None:
+            self.bar = self.progress.add_task("", total=total, completed=number - 1, unit="runs")
+        self.place = f"[{number}/{total}] {run.recipe.model} seed {run.seed}"
+        self.progress.update(self.bar, description=self.place, completed=number - 1)
+        return _Within(self.progress, self.bar, number - 1)
+
+    def on_run_end(self, run: PlannedRun, record: RunRecord) -> None:  # noqa: ARG002, the place was noted at its start
+        """Say what the run gave."""
+        final = record.final
+        result = f"train error {final.train.error:.2%}  test error {final.test.error:.2%}" if final else record.message
+        self.say(f"{self.place}  {result}  {record.seconds:.1f} s")
+
+
+class _Within(Silent):
+    """Moves the study's bar by the share of the current run that is done."""
+
+    def __init__(self, progress: Progress, bar: TaskID, before: int) -> None:
+        self.progress, self.bar, self.before = progress, bar, before
+
+    def on_step(self, step: int, steps: int) -> None:
+        self.progress.update(self.bar, completed=self.before + step / steps)

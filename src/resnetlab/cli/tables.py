@@ -1,0 +1,54 @@
+"""What the verbs print: plain aligned text that can be pasted anywhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from resnetlab.errors import ConfigError
+from resnetlab.records import Metrics, RunRecord, StudyRecord
+from resnetlab.report.tables import Table, error_table, gradient_table, pair_table, verdict_lines
+
+
+def print_names(names: Sequence[str], pattern: str) -> None:
+    """One name a line. Raises ``ConfigError`` where the pattern matches none."""
+    if not names:
+        raise ConfigError(f"no network matches {pattern!r}; resnetlab list shows them all")
+    print("\n".join(names))
+
+
+def print_metrics(metrics: Metrics) -> None:
+    """Loss, error and accuracy of a split."""
+    print(f"test loss {metrics.loss:.4f}  error {metrics.error:.2%}  accuracy {1 - metrics.error:.2%}  n {metrics.n}")
+
+
+def print_run(record: RunRecord, out: Path) -> None:
+    """The result of a run, or why it has none."""
+    if record.final:
+        print_metrics(record.final.test)
+    else:
+        print(f"no result: {record.message}")
+    print(f"{record.model}, {record.parameters:,} parameters, {record.seconds:.1f} s; run in {out}")
+
+
+def print_study(study: StudyRecord, page: Path) -> None:
+    """The tables of a study, the answers, and where the page is."""
+    for table in (error_table(study), pair_table(study), gradient_table(study)):
+        if table.rows:
+            print_table(table)
+            print()
+    if len(study.runs) < study.planned:
+        print(f"not complete: {len(study.runs)} of {study.planned} runs have ended")
+    print("\n".join(verdict_lines(study)))
+    print(f"\nreport: {page}")
+
+
+def print_table(table: Table) -> None:
+    """Caption, heads and rows, every column as wide as its widest text."""
+    print(table.caption)
+    print_columns([table.heads, *table.rows])
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Rows of texts in aligned columns, two blanks apart."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

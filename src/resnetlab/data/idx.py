@@ -1,0 +1,85 @@
+"""IDX files, the format of MNIST and Fashion-MNIST, gzipped or not.
+
+An IDX file is a magic number (two zero bytes, the type, the number of dimensions), each dimension as a big-endian
+uint32, then the values. Source: http://yann.lecun.com/exdb/mnist, "the IDX file format".
+"""
+
+import gzip
+import struct
+import zlib
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnetlab.data.arrays import ImageData, Split
+from resnetlab.errors import DataError
+
+UNSIGNED_BYTE = 0x08
+FILES = {"train": "train", "test": "t10k"}
+MOST_BYTES = 4 << 30
+
+
+def read_idx_folder(folder: Path) -> ImageData:
+    """The four files ``{train,t10k}-{images-idx3,labels-idx1}-ubyte`` of a folder, each with or without ``.gz``.
+
+    Raises ``DataError`` for a file that is missing or damaged, or whose counts contradict another's.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give the one that holds {FILES['train']}-images-idx3-ubyte[.gz]")
+    splits = {split: _read_split(folder, prefix) for split, prefix in FILES.items()}
+    if splits["train"].images.shape[1:] != splits["test"].images.shape[1:]:
+        raise DataError(f"{folder}: training and test pictures differ in size")
+    count = int(max(split.labels.max() for split in splits.values())) + 1
+    return ImageData(
+        source=f"idx:{folder}",
+        train=splits["train"],
+        test=splits["test"],
+        classes=tuple(str(number) for number in range(count)),
+    )
+
+
+def read_idx(path: Path, dimensions: int) -> Tensor:
+    """The unsigned bytes of one IDX file. No more is read than its header announces.
+
+    Raises ``DataError`` for another type or number of dimensions, and for a file shorter or longer than it says.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+            return _read_values(stream, path, dimensions)  # type: ignore[arg-type]
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}); fetch it again") from error
+
+
+def _read_values(stream: BinaryIO, path: Path, dimensions: int) -> Tensor:
+    header = stream.read(4 + 4 * dimensions)
+    if header[:4] != bytes([0, 0, UNSIGNED_BYTE, dimensions]) or len(header) < 4 + 4 * dimensions:
+        raise DataError(f"{path} is not an IDX file of unsigned bytes in {dimensions} dimensions")
+    shape = struct.unpack(f">{dimensions}I", header[4:])
+    size = prod(shape)
+    if size > MOST_BYTES:
+        raise DataError(f"{path} announces {size} bytes; at most {MOST_BYTES} are read into memory")
+    values = stream.read(size + 1)
+    if len(values) != size:
+        raise DataError(f"{path} is not the {'×'.join(map(str, shape))} values that its header announces")
+    return torch.from_numpy(np.frombuffer(values, dtype=np.uint8).reshape(shape).copy())
+
+
+def _read_split(folder: Path, prefix: str) -> Split:
+    images = read_idx(_find(folder, f"{prefix}-images-idx3-ubyte"), dimensions=3)
+    labels = read_idx(_find(folder, f"{prefix}-labels-idx1-ubyte"), dimensions=1)
+    if len(images) != len(labels) or len(images) == 0:
+        raise DataError(f"{folder}: {len(images)} {prefix} pictures but {len(labels)} labels")
+    if images.shape[1] != images.shape[2]:
+        raise DataError(f"{folder}: pictures of {images.shape[1]}×{images.shape[2]} are not square")
+    return Split(images=images.unsqueeze(1), labels=labels.to(torch.int64))
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise DataError(f"{folder} has no file {name} or {name}.gz")

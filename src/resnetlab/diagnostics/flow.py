@@ -1,0 +1,40 @@
+"""Do gradients vanish, explode or stay healthy? A verdict from recorded gradients, by thresholds that are printed."""
+
+from collections.abc import Sequence
+from math import log10
+
+from resnetlab.records import BlockGradient, Flow
+
+ORDERS = 2.0
+"""Orders of magnitude between the two ends of the net from which on gradients count as exploding or vanishing."""
+
+RULE = (
+    "The relative gradient ‖∇W‖/‖W‖ of every block, on a log scale, is fitted by a line over depth; the change along "
+    f"it from the last block to the first is the growth. Above +{ORDERS:g} orders of magnitude: exploding; below "
+    f"−{ORDERS:g}: vanishing; between: healthy; a norm that is zero or not a finite number: broken."
+)
+
+
+def judge(gradients: Sequence[BlockGradient]) -> Flow:
+    """Growth of the relative gradient along the blocks, and the verdict by ``RULE``.
+
+    growth = -slope · (blocks - 1), where slope is the least-squares change of log10(‖∇W‖/‖W‖) per block. The stem and
+    the head, which have no block's shape, are left out where there are blocks.
+    """
+    blocks = [g for g in gradients if g.block.startswith("stages.")] or list(gradients)
+    relative = [block.relative for block in blocks]
+    logs = [log10(value) for value in relative if value]
+    if len(logs) < len(blocks):
+        return Flow(growth=None, verdict="broken")
+    growth = -_slope(logs) * (len(logs) - 1)
+    if growth > ORDERS:
+        return Flow(growth=growth, verdict="exploding")
+    return Flow(growth=growth, verdict="vanishing" if growth < -ORDERS else "healthy")
+
+
+def _slope(values: Sequence[float]) -> float:
+    """Least-squares slope over 0, 1, …, n - 1; 0 for fewer than two values."""
+    n = len(values)
+    centre = (n - 1) / 2
+    spread = sum((i - centre) ** 2 for i in range(n))
+    return sum((i - centre) * value for i, value in enumerate(values)) / spread if n > 1 else 0.0

@@ -1,0 +1,49 @@
+"""Gradients by depth: ‖∇W‖ and ‖W‖ of every block for one batch."""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from resnetlab.models.blocks import ResidualBlock
+from resnetlab.records import BlockGradient
+
+
+def block_gradients(net: nn.Module, images: Tensor, labels: Tensor) -> list[BlockGradient]:
+    """The gradient of the mean cross-entropy with respect to the weights of each block, from input to head.
+
+    Norms are L2 over the convolutions and matrices of the block's branch; a layer outside of blocks counts as one of
+    its own. The pass is in training mode, so BN takes the statistics of the batch ``(N, C, H, W)``. The network is
+    left as it was: gradients, BN statistics and mode.
+    """
+    weights = _weights_by_block(net)
+    flat = [weight for group in weights.values() for weight in group]
+    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    training = net.training
+    net.train()
+    loss = F.cross_entropy(functional_call(net, buffers, (images,)), labels)
+    net.train(training)
+    gradients = dict(zip(flat, torch.autograd.grad(loss, flat), strict=True))
+    return [
+        BlockGradient(
+            block=name, gradient_norm=_norm([gradients[weight] for weight in group]), weight_norm=_norm(group)
+        )
+        for name, group in weights.items()
+    ]
+
+
+def _weights_by_block(net: nn.Module) -> dict[str, list[Tensor]]:
+    branches = {f"{name}.branch.": name for name, module in net.named_modules() if isinstance(module, ResidualBlock)}
+    groups: dict[str, list[Tensor]] = {}
+    for name, parameter in net.named_parameters():
+        if parameter.dim() < 2 or ".shortcut." in name:
+            continue
+        block = next((block for prefix, block in branches.items() if name.startswith(prefix)), None)
+        groups.setdefault(block or name.removesuffix(".weight"), []).append(parameter)
+    return groups
+
+
+def _norm(tensors: list[Tensor]) -> float | None:
+    # In float64: the square of a gradient of 1e20 is no float32.
+    norm = torch.stack([tensor.detach().double().norm() for tensor in tensors]).norm()
+    return norm.item() if norm.isfinite() else None

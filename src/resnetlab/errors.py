@@ -1,0 +1,64 @@
+"""Every error that resnetlab raises on purpose, each with the exit code that the command line gives for it.
+
+A message says what was given, what is allowed, and what to do.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ResNetLabError(Exception):
+    """Base of every error below. Exit code 1: the run failed."""
+
+    exit_code = 1
+
+
+class DivergedError(ResNetLabError):
+    """A loss is no longer a finite number."""
+
+
+class ConfigError(ResNetLabError, ValueError):
+    """A setting, a name or a combination of them that makes no sense. Exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(ResNetLabError):
+    """Data that is missing, damaged or not what its name says. Exit code 3."""
+
+    exit_code = 3
+
+
+class CheckpointError(ResNetLabError):
+    """A checkpoint that is missing, damaged or of another network. Exit code 4."""
+
+    exit_code = 4
+
+
+class StorageError(ResNetLabError):
+    """The disk is full, the folder is read-only, or another process holds it. Exit code 5."""
+
+    exit_code = 5
+
+
+def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> ConfigError:
+    """The error for a name that does not exist: it names the nearest ones, or all of them where they are few."""
+    names = sorted(allowed)
+    nearest = get_close_matches(given, names, n=3, cutoff=0.5)
+    if nearest:
+        return ConfigError(f"unknown {kind} {given!r}; did you mean {' or '.join(map(repr, nearest))}?")
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return ConfigError(f"unknown {kind} {given!r}; known: {shown}")
+
+
+def require_choice(setting: str, given: str, allowed: Iterable[str]) -> None:
+    """Raise ``ConfigError`` unless ``given`` is one of ``allowed``; for the checks that configurations make."""
+    names = list(allowed)
+    if given not in names:
+        raise unknown_name(setting, str(given), names)
+
+
+def require(holds: bool, setting: str, given: object, allowed: str) -> None:
+    """Raise ``ConfigError`` with one shape of message unless ``holds``; for the checks that configurations make."""
+    if not holds:
+        raise ConfigError(f"{setting}={given!r} is not possible: it must be {allowed}")

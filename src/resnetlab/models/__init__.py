@@ -1,0 +1,1 @@
+"""Networks: shortcuts → blocks → resnet, vgg, mlp → zoo, each in one short file."""

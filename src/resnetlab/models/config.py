@@ -1,0 +1,72 @@
+"""What the configurations of all families share: the interface of a net, and how its blocks start."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import sqrt
+
+from torch import nn
+
+from resnetlab.errors import ConfigError, require, require_choice
+from resnetlab.models.shortcuts import OPTIONS, PadSide, ShortcutOption
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetConfig(ABC):
+    """Input and output of a network. ``image_size`` is the side of the pictures in pixels.
+
+    Convolutional nets take pictures of any size; for them it is the size that their cost is stated for.
+
+    Raises ``ConfigError`` for values below 1.
+    """
+
+    num_classes: int
+    in_chans: int
+    image_size: int
+
+    def __post_init__(self) -> None:
+        require(self.num_classes >= 1, "num_classes", self.num_classes, "at least 1")
+        require(self.in_chans >= 1, "in_chans", self.in_chans, "at least 1")
+        require(self.image_size >= 1, "image_size", self.image_size, "at least 1 pixel")
+
+    @abstractmethod
+    def make(self) -> nn.Module:
+        """The network, with torch's own initial weights; ``create_model`` draws ours."""
+
+    def residual_scale(self, blocks: int) -> float:  # noqa: ARG002, of use to residual nets alone
+        """What the last scale of every branch is multiplied by at initialisation, in a net of that many blocks."""
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualConfig(NetConfig):
+    """A network of residual blocks, or with ``shortcut=None`` its plain twin.
+
+    ``shortcut`` is option A, B or C; ``pad`` is the side of option A's zeros. ``zero_init_residual`` starts every
+    branch at zero, so that the blocks start as the identity; ``scale_residual`` starts it at 1/√L of its size (L
+    blocks), so that the signal of any depth stays bounded.
+
+    Raises ``ConfigError`` for values that make no network.
+    """
+
+    shortcut: ShortcutOption | None
+    pad: PadSide = "append"
+    zero_init_residual: bool = False
+    scale_residual: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_choice("pad", self.pad, ("append", "center"))
+        if self.shortcut is not None:
+            require_choice("shortcut", self.shortcut, OPTIONS)
+        if self.zero_init_residual and self.scale_residual:
+            raise ConfigError("zero_init_residual and scale_residual exclude each other; choose one")
+        if self.shortcut is None and (self.zero_init_residual or self.scale_residual):
+            raise ConfigError(
+                "zero_init_residual and scale_residual need a shortcut: "
+                "a plain block whose branch is silenced gives g(0) and nothing else"
+            )
+
+    def residual_scale(self, blocks: int) -> float:
+        if self.zero_init_residual:
+            return 0.0
+        return 1 / sqrt(max(1, blocks)) if self.scale_residual else 1.0

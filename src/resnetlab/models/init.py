@@ -1,0 +1,61 @@
+"""Initial weights, each drawn from a stream keyed by (seed, parameter name).
+
+A plain net and its residual twin name their shared parameters alike, so they start from equal ones; the order in which
+layers are made, the device and the number of parameters change nothing.
+"""
+
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from resnetlab.models.blocks import ResidualBlock, last_scale
+from resnetlab.models.config import NetConfig
+from resnetlab.randomness import generator
+
+HEAD = "head"
+
+
+def build(config: NetConfig, *, seed: int, device: str = "cpu") -> nn.Module:
+    """The network of ``config`` with its initial weights, made without touching torch's global random state.
+
+    It is made on the meta device first, so that torch's own initial weights are never drawn. ``device="meta"`` stops
+    there: shapes without memory.
+    """
+    with torch.device("meta"):
+        net = config.make()
+    if device == "meta":
+        return net
+    net.to_empty(device=device)
+    blocks = sum(isinstance(module, ResidualBlock) for module in net.modules())
+    initialise(net, seed=seed, residual_scale=config.residual_scale(blocks))
+    return net
+
+
+@torch.no_grad()
+def initialise(net: nn.Module, *, seed: int, residual_scale: float = 1.0) -> None:
+    """He initialisation in place: W ~ N(0, 2 / fan_in), b = 0, scale 1 and shift 0 in norms.
+
+    He et al. 2015, arXiv:1502.01852, eq. 10, which takes a ReLU behind the weights; behind the layer named ``head``
+    there is none, and it gets 1 / fan_in. ``residual_scale`` multiplies the last scale of every branch: 0 starts each
+    block as the identity, 1/√L keeps the signal of L blocks bounded.
+
+    Weights are drawn as float32, so a float64 net starts from the very same numbers.
+    """
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            gain = 1.0 if name == HEAD else 2.0
+            _draw_normal(module.weight, sqrt(gain / module.weight[0].numel()), seed, f"{name}.weight")
+            if module.bias is not None:
+                module.bias.zero_()
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm):
+            module.reset_parameters()
+    for module in net.modules():
+        if isinstance(module, ResidualBlock) and residual_scale != 1.0:
+            last_scale(module.branch).mul_(residual_scale)
+
+
+def _draw_normal(weight: Tensor, std: float, seed: int, name: str) -> None:
+    draws = generator(seed, "parameter", name).standard_normal(weight.shape, dtype="float32")
+    draws *= std
+    weight.copy_(torch.from_numpy(draws))

@@ -1,0 +1,102 @@
+"""Fully-connected residual networks and their plain twins: the form in which the idea is easiest to see."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from resnetlab.errors import require, require_choice
+from resnetlab.models.blocks import FcBranch, FcNorm, ResidualBlock, make_fc_norm
+from resnetlab.models.config import ResidualConfig
+from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPConfig(ResidualConfig):
+    """``depth`` counts weight layers: one or two in the stem, two in each block, one in the head.
+
+    An odd depth has the second layer in its stem. ``widths`` are the hidden widths; the blocks are spread evenly over
+    them, the earlier ones taking the remainder. The rest is in ``ResidualConfig`` and ``NetConfig``.
+
+    Raises ``ConfigError`` for values that make no network.
+    """
+
+    depth: int
+    widths: tuple[int, ...] = (64,)
+    norm: FcNorm = "none"
+    shortcut: ShortcutOption | None = "B"
+    num_classes: int = 10
+    in_chans: int = 1
+    image_size: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.depth >= 2, "depth", self.depth, "at least 2 weight layers, the stem's and the head's")
+        require(len(self.widths) > 0 and min(self.widths) >= 1, "widths", self.widths, "one or more positive numbers")
+        require_choice("norm", self.norm, ("none", "batch", "layer"))
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of two weight layers, between the stem and the head."""
+        return (self.depth - 2) // 2
+
+    def make(self) -> "MLP":
+        return MLP(self)
+
+
+class MLP(nn.Module):
+    """Stem → stages of fully-connected blocks → linear head.
+
+    ``(N, in_chans, S, S)`` or ``(N, in_chans·S²)`` to logits ``(N, num_classes)``, where S is ``image_size``. A block
+    is exactly a[l+2] = g(z[l+2] + W_s a[l]) with g = ReLU, and its plain twin a[l+2] = g(z[l+2]). Without a norm
+    and with He initialisation each residual block multiplies the signal, until it overflows: from some hundred layers
+    on use ``zero_init_residual``, ``scale_residual`` or a norm.
+    """
+
+    def __init__(self, config: MLPConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = make_stem(config)
+        inputs = (config.widths[0], *config.widths)
+        self.stages = nn.Sequential(
+            *(make_stage(config, i, inputs[i], blocks) for i, blocks in enumerate(spread(config.blocks, config.widths)))
+        )
+        self.head = nn.Linear(inputs[min(config.blocks, len(config.widths))], config.num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.stages(self.stem(x.flatten(1))))
+        return logits
+
+
+def spread(blocks: int, widths: tuple[int, ...]) -> list[int]:
+    """How many blocks each width gets: as even as can be, earlier ones first."""
+    each, rest = divmod(blocks, len(widths))
+    return [each + (number < rest) for number in range(len(widths))]
+
+
+def make_stem(config: MLPConfig) -> nn.Sequential:
+    """The layer from the pixels to the first width, and for an odd depth one more."""
+    pixels = config.in_chans * config.image_size**2
+    sizes = [pixels] + [config.widths[0]] * (1 + config.depth % 2)
+    layers = OrderedDict[str, nn.Module]()
+    for number, (before, after) in enumerate(pairwise(sizes), start=1):
+        layers[f"linear{number}"] = nn.Linear(before, after)
+        layers[f"norm{number}"] = make_fc_norm(config.norm, after)
+        layers[f"relu{number}"] = nn.ReLU()
+    return nn.Sequential(layers)
+
+
+def make_stage(config: MLPConfig, number: int, in_channels: int, blocks: int) -> nn.Sequential:
+    """``blocks`` blocks of one width; the first of them takes the change of width."""
+    width = config.widths[number]
+    sizes = [in_channels] + [width] * blocks
+    return nn.Sequential(
+        *(
+            ResidualBlock(
+                FcBranch(before, after, config.norm),
+                make_shortcut(config.shortcut, before, after, pad=config.pad, form="fc"),
+            )
+            for before, after in pairwise(sizes)
+        )
+    )

@@ -1,0 +1,121 @@
+"""Shortcuts: the S in y = g(F(x) + S(x)).
+
+Where F keeps the shape of x, S is the identity. Where F changes it, S is one of two things: the identity padded with
+zeros, or a learned projection W_s (He et al. 2015, arXiv:1512.03385, §3.2 eq. 2 and §4.1 "identity vs. projection").
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnetlab.errors import ConfigError, require_choice
+
+ShortcutOption = Literal["A", "B", "C"]
+PadSide = Literal["append", "center"]
+Form = Literal["conv", "fc"]
+
+OPTIONS = ("A", "B", "C")
+
+
+class IdentityShortcut(nn.Module):
+    """S(x) = x."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class ZeroPadShortcut(nn.Module):
+    """S(x) = x with every s-th row and column kept and zero channels added; it has no parameters (option A).
+
+    Shapes: ``(N, C, H, W)`` to ``(N, C', ⌈H/s⌉, ⌈W/s⌉)``, or ``(N, C)`` to ``(N, C')`` for vectors.
+
+    ``pad="append"`` puts the zeros behind the channels (fb.resnet.torch); ``"center"`` half on either side, the odd
+    one behind (akamaster). Both are called "option A", and weights of one do not fit the other.
+
+    Raises ``ConfigError`` for C' < C: dropping channels is no identity.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, pad: PadSide = "append") -> None:
+        super().__init__()
+        require_choice("pad", pad, ("append", "center"))
+        if out_channels < in_channels:
+            raise ConfigError(
+                f"a zero-padded shortcut cannot narrow {in_channels} channels to {out_channels}; "
+                "use a projection there (shortcut='B')"
+            )
+        zeros = out_channels - in_channels
+        self.front = zeros // 2 if pad == "center" else 0
+        self.back = zeros - self.front
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride > 1:
+            x = x[:, :, :: self.stride, :: self.stride]
+        # F.pad counts dimensions from the last one backwards; the channels are dimension 1.
+        return F.pad(x, [0, 0] * (x.dim() - 2) + [self.front, self.back])
+
+    def extra_repr(self) -> str:
+        return f"front={self.front}, back={self.back}, stride={self.stride}"
+
+
+class ProjectionShortcut(nn.Module):
+    """S(x) = BN(W_s * x) with a 1×1 convolution W_s (options B and C).
+
+    Shape: ``(N, C, H, W)`` to ``(N, C', ⌈H/s⌉, ⌈W/s⌉)``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.conv(x))
+        return out
+
+
+class MatrixShortcut(nn.Module):
+    """S(x) = W_s x with a matrix of n' rows and n columns and no bias: a[l+2] = g(z[l+2] + W_s a[l]).
+
+    Shape: ``(N, n)`` to ``(N, n')``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, out_channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x)
+        return out
+
+
+def make_shortcut(
+    option: ShortcutOption | None,
+    in_channels: int,
+    out_channels: int,
+    stride: int = 1,
+    *,
+    pad: PadSide = "append",
+    form: Form = "conv",
+) -> nn.Module | None:
+    """The shortcut of one block under an option of the paper (§4.1, Table 3).
+
+    - ``"A"``: identity, zero-padded where the shape changes. No parameters.
+    - ``"B"``: identity, projection where the shape changes.
+    - ``"C"``: projection everywhere.
+    - ``None``: no shortcut, the plain twin.
+
+    ``form="fc"`` gives the shortcuts of vectors ``(N, n)``, which have no stride.
+    """
+    if option is None:
+        return None
+    require_choice("shortcut", option, OPTIONS)
+    same_shape = in_channels == out_channels and stride == 1
+    if same_shape and option != "C":
+        return IdentityShortcut()
+    if option == "A":
+        return ZeroPadShortcut(in_channels, out_channels, stride, pad)
+    if form == "fc":
+        return MatrixShortcut(in_channels, out_channels)
+    return ProjectionShortcut(in_channels, out_channels, stride)

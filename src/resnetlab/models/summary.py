@@ -1,0 +1,171 @@
+"""What a network costs, counted on the meta device: no weights, no memory, any depth in seconds."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from resnetlab.models.blocks import ResidualBlock
+from resnetlab.models.config import NetConfig
+from resnetlab.models.init import build
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One convolution, matrix or max-pool as it ran.
+
+    ``side`` is that of the map that it gave, or for a layer in a block, that the block gave; vectors have side 1.
+    """
+
+    name: str
+    label: str
+    side: int
+    weighted: bool
+
+    @property
+    def on_shortcut(self) -> bool:
+        """Whether it is part of a shortcut: the depth of a net does not count it."""
+        return ".shortcut." in self.name
+
+    @property
+    def block(self) -> str:
+        """The name of the block that it is part of; its own name where it is in none."""
+        return self.name.partition(".branch.")[0].partition(".shortcut.")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A direct part of the network (stem, one stage, head) and the shape of what it gave without the batch."""
+
+    name: str
+    output: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What ``summarise`` counted.
+
+    ``multiply_adds`` are those of convolutions and matrices for one picture. ``weight_layers`` is the depth as papers
+    count it, without shortcuts. ``saved_bytes`` is what autograd keeps of one more picture in a training step, float32.
+    """
+
+    parameters: int
+    multiply_adds: int
+    weight_layers: int
+    saved_bytes: int
+    input: tuple[int, ...]
+    stages: tuple[Stage, ...]
+    layers: tuple[Layer, ...]
+
+
+def summarise(config: NetConfig) -> Summary:
+    """Parameters, multiply-adds, shapes and saved activations of the network, at its ``image_size``."""
+    net = build(config, seed=0, device="meta")
+    picture = (config.in_chans, config.image_size, config.image_size)
+    stages, layers = trace(net, picture)
+    return Summary(
+        parameters=sum(parameter.numel() for parameter in net.parameters()),
+        multiply_adds=count_multiply_adds(net, picture),
+        weight_layers=sum(layer.weighted and not layer.on_shortcut for layer in layers),
+        saved_bytes=saved_bytes(net, picture, batch=3) - saved_bytes(net, picture, batch=2),
+        input=picture,
+        stages=tuple(stages),
+        layers=tuple(layers),
+    )
+
+
+def count_multiply_adds(net: nn.Module, picture: tuple[int, ...]) -> int:
+    """Multiply-adds of one picture: half of what torch's flop counter gives (papers print this figure as FLOPs)."""
+    with _mode(net, training=False), FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, *picture, device="meta"))
+    return int(counter.get_total_flops()) // 2
+
+
+def saved_bytes(net: nn.Module, picture: tuple[int, ...], batch: int) -> int:
+    """Bytes that autograd keeps between forward and backward: every storage once, parameters and buffers left out.
+
+    The difference between two batch sizes is the cost of a picture, free of what BN keeps once for a batch.
+    """
+    own = {tensor.untyped_storage()._cdata for tensor in (*net.parameters(), *net.buffers())}
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            sizes[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with _mode(net, training=True), saved_tensors_hooks(keep, lambda tensor: tensor):
+        # The graph, held by the output, keeps the storages alive, so that no address is counted for two of them.
+        output = net(torch.empty(batch, *picture, device="meta"))
+    total = sum(sizes.values())
+    del output
+    return total
+
+
+def trace(net: nn.Module, picture: tuple[int, ...]) -> tuple[list[Stage], list[Layer]]:
+    """The parts and the layers of a network in the order in which they ran, with their output shapes."""
+    stages: list[Stage] = []
+    layers: list[Layer] = []
+
+    def note_stage(name: str, output: Tensor) -> None:
+        stages.append(Stage(name=name, output=tuple(output.shape[1:])))
+
+    def note_layer(name: str, module: nn.Module, output: Tensor) -> None:
+        if isinstance(module, ResidualBlock):
+            # Its layers have run before it, and are already noted.
+            for place, layer in enumerate(layers):
+                if layer.name.startswith(f"{name}."):
+                    layers[place] = replace(layer, side=_side(output))
+        else:
+            label, weighted = _label(module)
+            layers.append(Layer(name=name, label=label, side=_side(output), weighted=weighted))
+
+    handles = [
+        module.register_forward_hook(lambda _m, _i, output, name=name: note_stage(name, output))
+        for name, module in _parts(net)
+    ] + [
+        module.register_forward_hook(lambda module, _i, output, name=name: note_layer(name, module, output))
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.MaxPool2d | ResidualBlock)
+    ]
+    with _mode(net, training=False):
+        net(torch.empty(1, *picture, device="meta"))
+    for handle in handles:
+        handle.remove()
+    return stages, layers
+
+
+def _parts(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in net.named_children():
+        if name == "stages":
+            yield from ((f"stages.{number}", stage) for number, stage in child.named_children())
+        else:
+            yield name, child
+
+
+def _side(output: Tensor) -> int:
+    return output.shape[-1] if output.dim() == 4 else 1
+
+
+def _label(module: nn.Module) -> tuple[str, bool]:
+    if isinstance(module, nn.Conv2d):
+        stride = f"/{module.stride[0]}" if module.stride[0] > 1 else ""
+        return f"{module.kernel_size[0]}×{module.kernel_size[1]} conv, {module.out_channels}{stride}", True
+    if isinstance(module, nn.Linear):
+        return f"fc {module.out_features}", True
+    return "max-pool", False
+
+
+@contextmanager
+def _mode(net: nn.Module, *, training: bool) -> Iterator[None]:
+    before = net.training
+    net.train(training)
+    try:
+        yield
+    finally:
+        net.train(before)

@@ -1,0 +1,209 @@
+"""A recipe is model + data + training + seed; a run is a recipe in a folder, and a record is what came of it.
+
+A run folder holds ``recipe.yaml``, ``metrics.jsonl``, ``last/``, ``best/`` and, once the run has ended,
+``record.json``.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+from resnetlab.errors import ConfigError, DataError, DivergedError, require, require_choice
+from resnetlab.files import atomic_write, folder_lock
+from resnetlab.records import Metrics, RunRecord, as_plain, describe_environment, from_plain, read_record, write_record
+from resnetlab.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from resnetlab.data.arrays import ImageData
+    from resnetlab.models.config import NetConfig
+    from resnetlab.train.logs import Watcher
+
+RECIPE, RECORD = "recipe.yaml", "record.json"
+
+ShortcutChoice = Literal["default", "A", "B", "C", "none"]
+SHORTCUT_CHOICES = ("default", "A", "B", "C", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a run.
+
+    Raises ``ConfigError`` for values that make no run.
+    """
+
+    model: str = "cifar_resnet20"
+    """Name of the network; resnetlab list shows them."""
+    shortcut: ShortcutChoice = "default"
+    """Shortcut option of the paper; none is the plain twin, default is what the name stands for."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Further settings of the network, such as norm layer, or zero_init_residual true."""
+    data: str = "digits"
+    """digits, or idx:FOLDER for MNIST and Fashion-MNIST files."""
+    split_seed: int = 0
+    """Decides the split of data that comes without one (digits)."""
+    seed: int = 0
+    """Decides initial weights, order of the pictures and all else that is random."""
+    training: TrainConfig = field(default_factory=TrainConfig)
+    """How it is trained."""
+
+    def __post_init__(self) -> None:
+        require_choice("shortcut", self.shortcut, SHORTCUT_CHOICES)
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(0 <= self.split_seed < 2**32, "split_seed", self.split_seed, "from 0 to 2^32 - 1")
+
+
+def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False, watcher: "Watcher | None" = None) -> RunRecord:
+    """Train the recipe in the folder ``out`` and return its record.
+
+    With ``resume`` a run that was interrupted goes on from its last checkpoint, bit for bit, and one that has ended
+    gives its record again. A run that diverges has a record too, with ``status="diverged"``.
+
+    Raises ``ConfigError`` where ``out`` holds another run, or a run and ``resume`` is not set.
+    """
+    claim_folder(recipe, out, resume=resume)
+    with folder_lock(out):
+        if (out / RECORD).is_file():
+            return read_record(RunRecord, out / RECORD)
+        write_recipe(out / RECIPE, recipe)
+        record = _train(recipe, out, watcher)
+        write_record(out / RECORD, record)
+    return record
+
+
+def _train(recipe: Recipe, out: Path, watcher: "Watcher | None") -> RunRecord:
+    """The run itself: data, network, gradients before, training, gradients after."""
+    import torch
+
+    from resnetlab.data.sources import load_data
+    from resnetlab.diagnostics.gradients import block_gradients
+    from resnetlab.models.init import build
+    from resnetlab.models.summary import summarise
+    from resnetlab.train.logs import read_metrics
+    from resnetlab.train.loop import METRICS, fit, make_loaders, pick_device
+
+    started = perf_counter()
+    data = load_data(recipe.data, recipe.split_seed)
+    device = pick_device(recipe.training.device)
+    config = fitted_config(recipe, data)
+    net = build(config, seed=recipe.seed, device=str(device))
+    loader, _ = make_loaders(data, recipe.training, device)
+    images, labels = next(loader.shuffled(recipe.seed, epoch=1))
+    before = block_gradients(net, images, labels)
+    status: Literal["finished", "diverged"] = "finished"
+    message = ""
+    try:
+        history = fit(net, data, recipe.training, seed=recipe.seed, out=out, watcher=watcher)
+    except DivergedError as error:
+        history = read_metrics(out / METRICS)
+        status, message = "diverged", str(error)
+    summary = summarise(config)
+    return RunRecord(
+        model=recipe.model,
+        recipe=as_plain(recipe),
+        parameters=summary.parameters,
+        multiply_adds=summary.multiply_adds,
+        status=status,
+        message=message,
+        history=history,
+        gradients_start=before,
+        gradients_end=block_gradients(net, images, labels),
+        data=data.fingerprint,
+        environment=describe_environment(str(device), torch.get_num_threads()),
+        seconds=perf_counter() - started,
+    )
+
+
+def evaluate_run(folder: Path, which: Literal["last", "best"] = "last") -> Metrics:
+    """Loss and error on the test split of a run's checkpoint, counted afresh.
+
+    Raises ``CheckpointError`` where the folder has no whole checkpoint, ``DataError`` where its recipe is missing.
+    """
+    recipe = read_recipe(folder / RECIPE)
+
+    from resnetlab.data.sources import load_data
+    from resnetlab.models.init import build
+    from resnetlab.train.checkpoint import read_checkpoint, restore_model
+    from resnetlab.train.evaluate import evaluate
+    from resnetlab.train.loop import make_loaders, pick_device, place
+
+    data = load_data(recipe.data, recipe.split_seed)
+    device = pick_device(recipe.training.device)
+    net = build(fitted_config(recipe, data), seed=recipe.seed, device=str(device))
+    restore_model(net, read_checkpoint(folder / which))
+    _, test = make_loaders(data, recipe.training, device)
+    place(net, test)
+    return evaluate(net, test)
+
+
+def fitted_config(recipe: Recipe, data: "ImageData") -> "NetConfig":
+    """The configuration of the recipe's network, fitted to the data's channels, size and classes."""
+    return replace(
+        recipe_config(recipe), num_classes=len(data.classes), in_chans=data.in_chans, image_size=data.image_size
+    )
+
+
+def recipe_config(recipe: Recipe) -> "NetConfig":
+    """The configuration of the recipe's network: the named one with its shortcut and options (YAML values) changed.
+
+    Raises ``ConfigError`` for an unknown name or option.
+    """
+    import yaml
+
+    from resnetlab.models.zoo import model_config
+
+    overrides: dict[str, Any] = {key: yaml.safe_load(value) for key, value in recipe.options.items()}
+    decided = overrides.keys() & {"num_classes", "in_chans", "image_size", "shortcut"}
+    if decided:
+        raise ConfigError(f"{min(decided)} is no option: the data decides it, or the setting of that name")
+    if recipe.shortcut != "default":
+        overrides["shortcut"] = None if recipe.shortcut == "none" else recipe.shortcut
+    return model_config(recipe.model, **overrides)
+
+
+def claim_folder(recipe: Recipe, out: Path, *, resume: bool) -> None:
+    """Raise ``ConfigError`` unless this run may write in ``out``: an empty place, or its own and ``resume`` set."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; give a folder for the run")
+    if not (out / RECIPE).is_file():
+        if out.is_dir() and any(path.name != ".lock" for path in out.iterdir()):
+            raise ConfigError(f"{out} is not empty and holds no run; choose another folder")
+        return
+    if not resume:
+        raise ConfigError(f"{out} already holds a run; use --resume auto to go on with it, or choose another folder")
+    changed = differences(as_plain(read_recipe(out / RECIPE)), as_plain(recipe))
+    if changed:
+        raise ConfigError(
+            f"{out} holds a run with other settings: {', '.join(changed)}; give the same settings or another folder"
+        )
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Each setting that differs, as ``training.epochs: 8 → 10``."""
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: {old} → {new}")
+    return found
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """The recipe as YAML, which ``read_recipe`` reads."""
+    import yaml
+
+    atomic_write(path, yaml.safe_dump(as_plain(recipe), sort_keys=False, allow_unicode=True))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Raises ``DataError`` where the file is missing or is no recipe."""
+    import yaml
+
+    if not path.is_file():
+        raise DataError(f"{path.parent} holds no run (it has no {path.name})")
+    try:
+        return from_plain(Recipe, yaml.safe_load(path.read_text()), str(path))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error

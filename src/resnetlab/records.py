@@ -1,0 +1,231 @@
+"""A result is a record: what is printed, plotted or reported is drawn from these and from nothing else.
+
+Records are plain data, written as JSON; reading them needs neither torch nor the network that they tell of.
+"""
+
+import os
+import platform
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from resnetlab.errors import DataError
+from resnetlab.files import read_json, write_json
+from resnetlab.stats import Interval, Sample
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """One split in eval mode: mean cross-entropy (nats, unsmoothed), top-1 error (a fraction) and sample count."""
+
+    loss: float
+    error: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One pass over the training set, counted from 1; ``running_loss`` is the mean of the steps' own losses."""
+
+    epoch: int
+    learning_rate: float
+    running_loss: float
+    train: Metrics
+    test: Metrics
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockGradient:
+    """‖∇W‖ and ‖W‖ (L2, over the weights of one block's convolutions and matrices) for one batch.
+
+    None stands for a norm that is not a finite number: the signal overflowed on its way through the net.
+    """
+
+    block: str
+    gradient_norm: float | None
+    weight_norm: float | None
+
+    @property
+    def relative(self) -> float | None:
+        """‖∇W‖ / ‖W‖; None where it is not a finite number."""
+        return self.gradient_norm / self.weight_norm if self.gradient_norm is not None and self.weight_norm else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One training run, from its settings to its result."""
+
+    model: str
+    recipe: dict[str, Any]
+    parameters: int
+    multiply_adds: int
+    status: Literal["finished", "diverged"]
+    message: str
+    history: list[EpochRecord]
+    gradients_start: list[BlockGradient]
+    gradients_end: list[BlockGradient]
+    data: dict[str, Any]
+    environment: dict[str, Any]
+    seconds: float
+    format: int = field(default=1)
+
+    @property
+    def final(self) -> EpochRecord | None:
+        """The last epoch of a run that finished; a run that diverged has no final figure."""
+        return self.history[-1] if self.status == "finished" and self.history else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """How the relative gradient of a net's blocks changes over depth, and the verdict on it.
+
+    ``growth`` is in orders of magnitude from the last block to the first, the way that gradients travel; None where a
+    norm is zero or not finite. ``diagnostics.flow`` says by which rule.
+    """
+
+    growth: float | None
+    verdict: Literal["exploding", "vanishing", "healthy", "broken"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRun:
+    """One run of a study: its place in the grid, its record, and what its gradients did before and after training."""
+
+    kind: str
+    depth: int
+    seed: int
+    flow_start: Flow
+    flow_end: Flow
+    record: RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One kind at one depth, over its seeds. A figure is None where every run diverged."""
+
+    kind: str
+    depth: int
+    model: str
+    parameters: int
+    multiply_adds: int
+    diverged: int
+    train_loss: Sample | None
+    train_error: Sample | None
+    test_error: Sample | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Plain minus residual at one depth, paired by seed, over the seeds for which both runs finished."""
+
+    depth: int
+    train_loss: Interval
+    train_error: Interval
+    test_error: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Training error of the deepest net minus that of a shallower one, paired by seed."""
+
+    shallow: int
+    deep: int
+    train_error: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Does training error grow with depth? The answer for one kind, and the comparisons behind it."""
+
+    kind: str
+    answer: Literal["grows", "does not grow", "undecided"]
+    reason: str
+    steps: list[Step]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """A study, whole or as far as it has come: settings, runs, and the statistics over seeds.
+
+    ``command`` makes the study again; ``planned`` is the number of runs that it has when whole; ``rules`` say how the
+    verdicts on degradation and gradients were reached.
+    """
+
+    settings: dict[str, Any]
+    command: str
+    rules: dict[Literal["degradation", "gradients"], str]
+    planned: int
+    runs: list[StudyRun]
+    cells: list[Cell]
+    pairs: list[Pair]
+    verdicts: list[Verdict]
+    format: int = field(default=1)
+
+
+@lru_cache
+def _converter() -> Any:
+    from cattrs.preconf.json import make_converter
+
+    return make_converter(forbid_extra_keys=True)
+
+
+def as_plain(record: object) -> Any:
+    """The record as dicts, lists, strings and numbers."""
+    return _converter().unstructure(record)
+
+
+def from_plain(kind: type[Record], value: Any, origin: str) -> Record:
+    """The record of that kind. Raises ``DataError`` naming ``origin`` where a key is missing, unknown or ill-typed."""
+    from cattrs import transform_error
+
+    try:
+        result: Record = _converter().structure(value, kind)
+    except Exception as error:
+        raise DataError(f"{origin} is not a valid {kind.__name__}: {'; '.join(transform_error(error))}") from error
+    return result
+
+
+def write_record(path: Path, record: object) -> None:
+    """The record as a JSON file, which ``read_record`` reads."""
+    write_json(path, as_plain(record))
+
+
+def read_record(kind: type[Record], path: Path) -> Record:
+    """Raises ``DataError`` where the file is missing, damaged or no record of that kind."""
+    return from_plain(kind, read_json(path), str(path))
+
+
+def describe_environment(device: str, threads: int) -> dict[str, Any]:
+    """What a figure depends on beside its settings: versions, processor, device and thread count."""
+    return {
+        "resnetlab": _version("resnetlab"),
+        "torch": _version("torch"),
+        "numpy": _version("numpy"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "device": device,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

@@ -1,0 +1,1 @@
+"""Tables, figures and the page, drawn from records alone: nothing here loads torch or a network."""

@@ -1,0 +1,154 @@
+"""The figures of a study, drawn from its record with matplotlib and returned as SVG and PNG."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from resnetlab.records import BlockGradient, StudyRecord, StudyRun
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {"plain": "#c2512f", "residual": "#1f6f9e"}
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    # Without a fixed salt the ids in an SVG differ from one drawing to the next.
+    "svg.hashsalt": "resnetlab",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A figure as a file name without suffix, what it shows in words, and its two renderings."""
+
+    name: str
+    description: str
+    svg: bytes
+    png: bytes
+
+
+def draw_figures(study: StudyRecord) -> list[Drawing]:
+    """Training error by depth, learning curves of every run, and gradients by depth."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        return [
+            _render(
+                "training-error",
+                "Training error after the last epoch against depth: each kind's mean as a line, each seed as a dot.",
+                draw_training_error(study),
+            ),
+            _render(
+                "learning-curves",
+                "Training error (solid) and test error (dotted) of every run over the epochs, one panel a depth.",
+                draw_learning_curves(study),
+            ),
+            _render(
+                "gradients",
+                "Relative gradient of every block, from the input on, before and after training, one panel a depth.",
+                draw_gradients(study),
+            ),
+        ]
+
+
+def draw_training_error(study: StudyRecord) -> "Figure":
+    """Training error in percent over depth, for each kind."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    for kind in _kinds(study):
+        cells = [cell for cell in study.cells if cell.kind == kind and cell.train_error]
+        means = [100 * cell.train_error.mean for cell in cells if cell.train_error]
+        axes.plot([cell.depth for cell in cells], means, color=COLOURS[kind], lw=2, label=kind, zorder=3)
+        for run in study.runs:
+            if run.kind == kind and run.record.final:
+                error = 100 * run.record.final.train.error
+                axes.plot(run.depth, error, "o", color=COLOURS[kind], ms=5, alpha=0.6, mew=0, clip_on=False)
+    depths = sorted({cell.depth for cell in study.cells})
+    axes.set_xscale("log")
+    axes.set_xticks(depths, [str(depth) for depth in depths])
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("depth (weight layers)")
+    axes.set_ylabel("training error, %")
+    axes.legend()
+    return figure
+
+
+def draw_learning_curves(study: StudyRecord) -> "Figure":
+    """Error in percent over epochs: one panel a depth, one pair of lines a run."""
+
+    def draw(axes: "Axes", run: StudyRun) -> None:
+        epochs = [epoch.epoch for epoch in run.record.history]
+        colour = COLOURS[run.kind]
+        axes.plot(epochs, [100 * epoch.train.error for epoch in run.record.history], color=colour, lw=1.5)
+        axes.plot(epochs, [100 * epoch.test.error for epoch in run.record.history], ":", color=colour, lw=1.2)
+        axes.set_xlabel("epoch")
+
+    figure = _panels(study, {"error, %": draw})
+    # Only now: a limit that is set stops the scale from growing with the lines.
+    figure.axes[0].set_ylim(bottom=0)
+    return figure
+
+
+def draw_gradients(study: StudyRecord) -> "Figure":
+    """‖∇W‖/‖W‖ over blocks on a log scale: before training above, after training below, one column a depth."""
+
+    def draw(choose: Callable[[StudyRun], list[BlockGradient]]) -> Callable[["Axes", StudyRun], None]:
+        def lines(axes: "Axes", run: StudyRun) -> None:
+            values = [gradient.relative or float("nan") for gradient in choose(run)]
+            axes.plot(range(len(values)), values, color=COLOURS[run.kind], lw=1.3)
+            axes.set_yscale("log")
+            axes.set_xlabel("block, from the input on")
+
+        return lines
+
+    return _panels(
+        study,
+        {
+            "‖∇W‖/‖W‖ before training": draw(lambda run: run.record.gradients_start),
+            "‖∇W‖/‖W‖ after training": draw(lambda run: run.record.gradients_end),
+        },
+    )
+
+
+def _panels(study: StudyRecord, rows: dict[str, Callable[["Axes", StudyRun], None]]) -> "Figure":
+    """A grid of axes, a column for each depth, with every run drawn in its column by the function of each row."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    depths = sorted({run.depth for run in study.runs})
+    figure = Figure(figsize=(max(4.2, 2.9 * len(depths)), 2.6 * len(rows) + 0.4), layout="constrained")
+    grid = figure.subplots(len(rows), len(depths), sharey="row", squeeze=False)
+    for row, (label, draw) in zip(grid, rows.items(), strict=True):
+        row[0].set_ylabel(label)
+        for axes, depth in zip(row, depths, strict=True):
+            axes.set_title(f"depth {depth}", fontsize=10)
+            for run in study.runs:
+                if run.depth == depth:
+                    draw(axes, run)
+    handles = [Line2D([], [], color=COLOURS[kind], lw=2, label=kind) for kind in _kinds(study)]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+    return figure
+
+
+def _kinds(study: StudyRecord) -> list[str]:
+    return list(dict.fromkeys(run.kind for run in study.runs))
+
+
+def _render(name: str, description: str, figure: "Figure") -> Drawing:
+    svg, png = BytesIO(), BytesIO()
+    # A date in the file would make two drawings of one record differ.
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    figure.savefig(png, format="png", dpi=150)
+    return Drawing(name=name, description=description, svg=svg.getvalue(), png=png.getvalue())

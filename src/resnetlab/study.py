@@ -1,0 +1,208 @@
+"""A paired depth study: plain and residual nets, depth by depth and seed by seed, with nothing else between them.
+
+A study folder holds ``study.json`` (its settings), ``runs/<run>/`` (each an ordinary run folder), ``results.json`` and
+the page. Each run is recorded when it ends; a study that was interrupted goes on where it stood.
+"""
+
+import shlex
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from resnetlab.diagnostics import degradation, flow
+from resnetlab.errors import ConfigError, DataError, require, require_choice
+from resnetlab.files import folder_lock, read_json, write_json
+from resnetlab.recipe import RECORD, Recipe, ShortcutChoice, differences, recipe_config, run_recipe
+from resnetlab.records import RunRecord, StudyRecord, StudyRun, as_plain, from_plain, read_record, write_record
+from resnetlab.train.config import TrainConfig
+from resnetlab.train.logs import Watcher
+
+STUDY, RUNS, RESULTS = "study.json", "runs", "results.json"
+
+Kind = Literal["plain", "residual"]
+Family = Literal["cifar", "imagenet", "mlp"]
+
+NAMES = {"cifar": "cifar_{kind}{depth}", "imagenet": "{kind}{depth}", "mlp": "mlp_{kind}{depth}"}
+WORDS = {"plain": "plain", "residual": "resnet"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """The grid of a study: kinds × depths × seeds, all else equal.
+
+    Raises ``ConfigError`` for values that make no study.
+    """
+
+    family: Family = "cifar"
+    """Networks to compare: cifar_*, imagenet (plain18 … resnet34) or mlp_*."""
+    depths: tuple[int, ...] = (8, 20, 56)
+    """Weight layers."""
+    kinds: tuple[Kind, ...] = ("plain", "residual")
+    """Nets without and with shortcuts."""
+    seeds: int = 3
+    """Runs of each net, with the seeds 0, 1, …; plain and residual are paired by seed."""
+    shortcut: Literal["default", "A", "B", "C"] = "default"
+    """Shortcut option of the residual nets; default is the paper's for the family."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Further settings of all networks, such as norm layer."""
+    data: str = "digits"
+    """digits, or idx:FOLDER for MNIST and Fashion-MNIST files."""
+    split_seed: int = 0
+    """Decides the split of data that comes without one (digits)."""
+    training: TrainConfig = field(default_factory=TrainConfig)
+    """How each net is trained."""
+
+    def __post_init__(self) -> None:
+        require_choice("family", self.family, NAMES)
+        require(len(self.depths) >= 1 and len(set(self.depths)) == len(self.depths), "depths", self.depths, "distinct")
+        require(len(self.kinds) >= 1 and len(set(self.kinds)) == len(self.kinds), "kinds", self.kinds, "distinct")
+        for kind in self.kinds:
+            require_choice("kind", kind, WORDS)
+        require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
+        require_choice("shortcut", self.shortcut, ("default", "A", "B", "C"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One place of the grid and the recipe that fills it."""
+
+    kind: Kind
+    depth: int
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.depth}-seed{self.seed}"
+
+
+class StudyWatcher(Protocol):
+    """What a study tells while it runs."""
+
+    def on_run_start(self, run: PlannedRun, number: int, total: int) -> Watcher:
+        """Run ``number`` of ``total``, counted from 1, begins; the answer watches it."""
+
+    def on_run_end(self, run: PlannedRun, record: RunRecord) -> None:
+        """The run is recorded."""
+
+
+def run_study(config: StudyConfig, out: Path, watcher: StudyWatcher) -> StudyRecord:
+    """Do every run of the grid that is not recorded yet, then write ``results.json`` and return what it says.
+
+    Raises ``ConfigError`` where ``out`` holds a study of other settings, or a depth that the family does not have.
+    """
+    planned = plan_runs(config)
+    check_models(planned)
+    claim_folder(config, out)
+    with folder_lock(out):
+        write_json(out / STUDY, as_plain(config))
+        for number, run in enumerate(planned, start=1):
+            folder = out / RUNS / run.name
+            if not (folder / RECORD).is_file():
+                inner = watcher.on_run_start(run, number, len(planned))
+                watcher.on_run_end(run, run_recipe(run.recipe, folder, resume=True, watcher=inner))
+        study = read_study(out)
+        write_record(out / RESULTS, study)
+    return study
+
+
+def plan_runs(config: StudyConfig) -> list[PlannedRun]:
+    """The grid, seed by seed, so that an interrupted study has every net of its first seeds."""
+    return [
+        PlannedRun(kind=kind, depth=depth, seed=seed, recipe=make_recipe(config, kind, depth, seed))
+        for seed, depth, kind in product(range(config.seeds), sorted(config.depths), config.kinds)
+    ]
+
+
+def make_recipe(config: StudyConfig, kind: Kind, depth: int, seed: int) -> Recipe:
+    """The recipe of one place in the grid; a plain one differs from its residual twin in the name alone."""
+    shortcut: ShortcutChoice = config.shortcut if kind == "residual" else "default"
+    return Recipe(
+        model=NAMES[config.family].format(kind=WORDS[kind], depth=depth),
+        shortcut=shortcut,
+        options=config.options,
+        data=config.data,
+        split_seed=config.split_seed,
+        seed=seed,
+        training=config.training,
+    )
+
+
+def read_study(out: Path) -> StudyRecord:
+    """The study in ``out`` as far as it has come, from its records alone.
+
+    Raises ``DataError`` where the folder holds no study, or none of its runs has ended.
+    """
+    if not (out / STUDY).is_file():
+        raise DataError(f"{out} holds no study (it has no {STUDY})")
+    config = from_plain(StudyConfig, read_json(out / STUDY), str(out / STUDY))
+    planned = plan_runs(config)
+    runs = [read_run(run, out) for run in planned if (out / RUNS / run.name / RECORD).is_file()]
+    if not runs:
+        raise DataError(f"no run of the study in {out} has ended yet; run it again to go on")
+    return StudyRecord(
+        settings=as_plain(config),
+        command=study_command(config),
+        rules={"degradation": degradation.RULE, "gradients": flow.RULE},
+        planned=len(planned),
+        runs=runs,
+        cells=degradation.make_cells(runs),
+        pairs=degradation.make_pairs(runs),
+        verdicts=degradation.make_verdicts(runs),
+    )
+
+
+def read_run(run: PlannedRun, out: Path) -> StudyRun:
+    """The record of a run that has ended, and the verdicts on its gradients."""
+    record = read_record(RunRecord, out / RUNS / run.name / RECORD)
+    return StudyRun(
+        kind=run.kind,
+        depth=run.depth,
+        seed=run.seed,
+        flow_start=flow.judge(record.gradients_start),
+        flow_end=flow.judge(record.gradients_end),
+        record=record,
+    )
+
+
+def study_command(config: StudyConfig) -> str:
+    """The command that makes this study, with every setting that is not the default."""
+    settings, defaults = as_plain(config), as_plain(StudyConfig())
+    settings |= settings.pop("training")
+    defaults |= defaults.pop("training")
+    words = ["resnetlab", "study", "--out", "STUDY"]
+    for name, value in settings.items():
+        if value != defaults[name]:
+            words += _flag(name.replace("_", "-"), value)
+    return shlex.join(words)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, dict):
+        return [f"--{name}", *(word for pair in value.items() for word in map(str, pair))]
+    values = value if isinstance(value, list | tuple) else [value]
+    return [f"--{name}", *map(str, values)]
+
+
+def check_models(planned: list[PlannedRun]) -> None:
+    """Raise ``ConfigError`` before the first run, rather than hours later, where a net of the grid cannot be made."""
+    for run in planned:
+        recipe_config(run.recipe)
+
+
+def claim_folder(config: StudyConfig, out: Path) -> None:
+    """Raise ``ConfigError`` unless this study may write in ``out``: an empty place, or its own."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; give a folder for the study")
+    if (out / STUDY).is_file():
+        changed = differences(read_json(out / STUDY), as_plain(config))
+        if changed:
+            raise ConfigError(
+                f"{out} holds a study with other settings: {', '.join(changed)}; "
+                "give the same settings or another folder"
+            )
+    elif out.is_dir() and any(path.name != ".lock" for path in out.iterdir()):
+        raise ConfigError(f"{out} is not empty and holds no study; choose another folder")

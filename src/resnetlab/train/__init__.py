@@ -1,0 +1,1 @@
+"""Training: config → optim → loop → evaluate, with checkpoints and logs."""

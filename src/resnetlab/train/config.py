@@ -1,0 +1,84 @@
+"""The settings of a training run. This file loads no torch, so that the command line can read it quickly."""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal
+
+from resnetlab.errors import require, require_choice
+
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["one-cycle", "cosine", "step", "constant"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a network is trained.
+
+    Raises ``ConfigError`` for values that make no run.
+    """
+
+    epochs: int = 8
+    """Passes over the training set."""
+    batch_size: int = 64
+    """Pictures a step. The incomplete batch at the end of a pass is left out."""
+    optimizer: Optimizer = "sgd"
+    """sgd, or adamw (betas 0.9 and 0.999)."""
+    lr: float = 0.05
+    """The highest learning rate of the schedule."""
+    momentum: float = 0.9
+    """Momentum of sgd."""
+    nesterov: bool = True
+    """Nesterov's form of the momentum."""
+    weight_decay: float = 5e-4
+    """L2 penalty on weights; never on norms and biases."""
+    schedule: Schedule = "one-cycle"
+    """one-cycle: up and down by cosines. cosine: down to 0. step: divided at milestones. constant."""
+    warmup_epochs: float | None = None
+    """Epochs of rising rate at the start; 30 % of all epochs for one-cycle, none for the others."""
+    milestones: tuple[int, ...] = ()
+    """Epochs after which the step schedule multiplies the rate by gamma."""
+    gamma: float = 0.1
+    """Factor of the step schedule."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes."""
+    channels_last: bool = True
+    """Memory format (N, H, W, C): faster for most convolutions."""
+    device: Device = "auto"
+    """auto takes cuda where there is one."""
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2: BN takes statistics over a batch")
+        require_choice("optimizer", self.optimizer, ("sgd", "adamw"))
+        require(isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a positive number")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
+        require(
+            not self.nesterov or self.momentum > 0 or self.optimizer != "sgd",
+            "nesterov",
+            self.nesterov,
+            "off where momentum is 0",
+        )
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require_choice("schedule", self.schedule, ("one-cycle", "cosine", "step", "constant"))
+        require(
+            self.warmup_epochs is None or 0 <= self.warmup_epochs < self.epochs,
+            "warmup_epochs",
+            self.warmup_epochs,
+            "0 or more, and fewer than epochs",
+        )
+        require(
+            list(self.milestones) == sorted(set(self.milestones)) and all(m >= 1 for m in self.milestones),
+            "milestones",
+            self.milestones,
+            "rising epoch numbers from 1 on",
+        )
+        require(
+            bool(self.milestones) == (self.schedule == "step"),
+            "milestones",
+            self.milestones,
+            "given with the step schedule, and with no other",
+        )
+        require(0 < self.gamma <= 1, "gamma", self.gamma, "above 0 and at most 1")
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
+        require_choice("device", self.device, ("auto", "cpu", "cuda"))
