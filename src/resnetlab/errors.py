@@ -17,7 +17,7 @@ class DivergedError(ResNetLabError):
     """A loss is no longer a finite number."""
 
 
-class ConfigError(ResNetLabError, ValueError):
+class ConfigError(ResNetLabError):
     """A setting, a name or a combination of them that makes no sense. Exit code 2."""
 
     exit_code = 2

@@ -15,6 +15,8 @@ from resnetlab.records import Metrics, RunRecord, as_plain, describe_environment
 from resnetlab.train.config import TrainConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from resnetlab.data.arrays import ImageData
     from resnetlab.models.config import NetConfig
     from resnetlab.train.logs import Watcher
@@ -61,31 +63,41 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False, watcher: "Wat
 
     Raises ``ConfigError`` where ``out`` holds another run, or a run and ``resume`` is not set.
     """
+    from resnetlab.data.sources import load_data
+    from resnetlab.train.loop import pick_device
+
     claim_folder(recipe, out, resume=resume)
+    # What can be wrong with the settings or the data is found before anything is written.
+    data = load_data(recipe.data, recipe.split_seed)
+    config = fitted_config(recipe, data)
+    device = pick_device(recipe.training.device)
     with folder_lock(out):
         if (out / RECORD).is_file():
             return read_record(RunRecord, out / RECORD)
         write_recipe(out / RECIPE, recipe)
-        record = _train(recipe, out, watcher)
+        record = _train(recipe, data, config, device, out, watcher)
         write_record(out / RECORD, record)
     return record
 
 
-def _train(recipe: Recipe, out: Path, watcher: "Watcher | None") -> RunRecord:
-    """The run itself: data, network, gradients before, training, gradients after."""
+def _train(
+    recipe: Recipe,
+    data: "ImageData",
+    config: "NetConfig",
+    device: "torch.device",
+    out: Path,
+    watcher: "Watcher | None",
+) -> RunRecord:
+    """The run itself: network, gradients before, training, gradients after."""
     import torch
 
-    from resnetlab.data.sources import load_data
     from resnetlab.diagnostics.gradients import block_gradients
     from resnetlab.models.init import build
     from resnetlab.models.summary import summarise
     from resnetlab.train.logs import read_metrics
-    from resnetlab.train.loop import METRICS, fit, make_loaders, pick_device
+    from resnetlab.train.loop import METRICS, fit, make_loaders
 
     started = perf_counter()
-    data = load_data(recipe.data, recipe.split_seed)
-    device = pick_device(recipe.training.device)
-    config = fitted_config(recipe, data)
     net = build(config, seed=recipe.seed, device=str(device))
     loader, _ = make_loaders(data, recipe.training, device)
     images, labels = next(loader.shuffled(recipe.seed, epoch=1))

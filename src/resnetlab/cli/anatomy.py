@@ -58,7 +58,7 @@ def layers_by_size(layers: Sequence[Layer]) -> dict[int, list[str]]:
 
 
 def fold(layers: Sequence[Layer]) -> list[str]:
-    """Layers with repetitions counted: equal blocks of different layers as ``3 × [a; b]``, equal layers as ``6 × a``."""
+    """Layers with their repetitions counted: equal blocks as ``3 × [a; b; c]``, equal layers as ``6 × a``."""
     blocks = [tuple(layer.label for layer in run) for _, run in groupby(layers, key=lambda layer: layer.block)]
     lines: list[str] = []
     for labels, run in groupby(blocks):

@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last complete epoch", file=sys.stderr)
+        print("interrupted; every complete epoch is saved: to go on, give the same command again", file=sys.stderr)
+        print("(train: with --resume auto)", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output left (resnetlab list | head): nobody is there to be told.

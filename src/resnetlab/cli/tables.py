@@ -21,11 +21,9 @@ def print_metrics(metrics: Metrics) -> None:
 
 
 def print_run(record: RunRecord, out: Path) -> None:
-    """The result of a run, or why it has none."""
+    """The result of a run, if it has one, and where the run is."""
     if record.final:
         print_metrics(record.final.test)
-    else:
-        print(f"no result: {record.message}")
     print(f"{record.model}, {record.parameters:,} parameters, {record.seconds:.1f} s; run in {out}")
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.errors import DivergedError, unknown_name
 from resnetlab.recipe import Recipe
 from resnetlab.study import StudyConfig
 
@@ -47,7 +48,8 @@ class Train:
     """Train one network; the run folder keeps checkpoints, metrics and the record."""
 
     recipe: Annotated[Recipe, tyro.conf.OmitArgPrefixes]
-    out: Path
+    """What is trained."""
+    out: Path = Path("runs/train")
     """Folder of the run; a new or empty one, or one to go on with."""
     resume: Literal["never", "auto"] = "never"
     """auto goes on from the last checkpoint in the folder, bit for bit, and starts anew where there is none."""
@@ -60,6 +62,8 @@ class Train:
         with TrainingProgress() as progress:
             record = run_recipe(self.recipe, self.out, resume=self.resume == "auto", watcher=progress)
         print_run(record, self.out)
+        if record.status == "diverged":
+            raise DivergedError(record.message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +90,8 @@ class Study:
     """
 
     config: Annotated[StudyConfig, tyro.conf.OmitArgPrefixes]
-    out: Path
+    """What is compared."""
+    out: Path = Path("runs/study")
     """Folder of the study; a new or empty one, or one to go on with."""
 
     def __call__(self) -> None:
@@ -128,6 +133,8 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 def run_verb(words: list[str]) -> None:
     """Read the words of a command and do it. tyro answers wrong ones with exit code 2 and the nearest right name."""
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        raise unknown_name("command", words[0], VERBS)
     verb = tyro.extras.subcommand_cli_from_dict(
         VERBS,
         prog="resnetlab",

@@ -88,7 +88,7 @@ def _verdict(kind: str, runs: Sequence[StudyRun]) -> Verdict:
     grown = [step for step in steps if step.train_error.low is not None and step.train_error.low > 0]
     if grown:
         most = max(grown, key=lambda step: step.train_error.mean)
-        reason = f"at depth {deepest} it is {_points(most.train_error)} above depth {most.shallow}"
+        reason = f"depth {deepest} minus depth {most.shallow} is {_points(most.train_error)}"
         return Verdict(kind=kind, answer="grows", reason=reason, steps=steps)
     if not shallower:
         return Verdict(kind=kind, answer="undecided", reason="the study has one depth only", steps=steps)
@@ -97,7 +97,7 @@ def _verdict(kind: str, runs: Sequence[StudyRun]) -> Verdict:
     if any(step.train_error.high is None for step in steps):
         return Verdict(kind=kind, answer="undecided", reason="one seed tells nothing of the spread", steps=steps)
     largest = max(steps, key=lambda step: step.train_error.high or 0.0)
-    reason = f"depth {deepest} against depth {largest.shallow}: {_points(largest.train_error)}"
+    reason = f"depth {deepest} minus depth {largest.shallow} is {_points(largest.train_error)}"
     flat = all(step.train_error.high is not None and step.train_error.high <= MARGIN for step in steps)
     return Verdict(kind=kind, answer="does not grow" if flat else "undecided", reason=reason, steps=steps)
 
@@ -130,8 +130,8 @@ def _sample(values: Iterable[float]) -> Sample | None:
 
 def _points(interval: Interval) -> str:
     bounds = "" if interval.low is None or interval.high is None else _bounds(interval.low, interval.high)
-    return f"{100 * interval.mean:+.1f} points{bounds} (n = {interval.n})"
+    return f"{100 * interval.mean:+.2f} points{bounds}, n = {interval.n}"
 
 
 def _bounds(low: float, high: float) -> str:
-    return f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f" [{100 * low:+.2f}, {100 * high:+.2f}]"

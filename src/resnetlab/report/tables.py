@@ -43,8 +43,8 @@ def pair_table(study: StudyRecord) -> Table:
             (
                 str(pair.depth),
                 str(pair.train_error.n),
-                interval(pair.train_error, 100, 1),
-                interval(pair.test_error, 100, 1),
+                interval(pair.train_error, 100, 2),
+                interval(pair.test_error, 100, 2),
                 interval(pair.train_loss, 1, 3),
             )
             for pair in study.pairs
@@ -85,15 +85,15 @@ def by_depth(study: StudyRecord) -> list[Cell]:
 
 def verdict_lines(study: StudyRecord) -> list[str]:
     """One sentence for each kind: does training error grow with depth?"""
-    answers = {"grows": "grows with depth", "does not grow": "does not grow with depth", "undecided": "undecided"}
-    return [f"{v.kind} nets: training error {answers[v.answer]} ({v.reason})" for v in study.verdicts]
+    answers = {"grows": "grows with depth", "does not grow": "does not grow with depth", "undecided": "– undecided"}
+    return [f"{v.kind} nets: training error {answers[v.answer]}: {v.reason}" for v in study.verdicts]
 
 
 def percent(values: Sample | None) -> str:
     """A fraction as percent with its standard deviation."""
     if values is None:
         return "diverged"
-    return f"{100 * values.mean:.1f}" + ("" if values.sd is None else f" ± {100 * values.sd:.1f}")
+    return f"{100 * values.mean:.2f}" + ("" if values.sd is None else f" ± {100 * values.sd:.2f}")
 
 
 def number(values: Sample | None) -> str:
