@@ -1,0 +1,183 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from resnetlab.cli import main
+from resnetlab.cli.anatomy import fold
+from resnetlab.models.summary import summarise
+from resnetlab.models.zoo import model_config
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command in this process: exit code, standard output, standard error."""
+
+    def call(*words: str | Path) -> tuple[int, str, str]:
+        try:
+            code = main(list(map(str, words)))
+        except SystemExit as exit_:  # tyro leaves by itself
+            code = exit_.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_version_and_help(run):
+    assert run("--version")[:2] == (0, "resnetlab 0.1.0\n")
+    code, out, _ = run("--help")
+    assert code == 0
+    for verb in ("list", "info", "train", "evaluate", "study", "report"):
+        assert verb in out
+
+
+@pytest.mark.parametrize("verb", ["list", "info", "train", "evaluate", "study", "report"])
+def test_every_verb_has_help(run, verb):
+    code, out, _ = run(verb, "--help")
+    assert code == 0
+    assert f"resnetlab {verb}" in out
+
+
+def test_list_takes_wildcards(run):
+    code, out, _ = run("list", "plain*")
+    assert (code, out.split()) == (0, ["plain18", "plain34"])
+    assert len(run("list")[1].split()) > 30
+
+
+def test_info_shows_three_columns_side_by_side(run):
+    code, out, _ = run("info", "vgg19", "plain34", "resnet34")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].split() == ["vgg19", "plain34", "resnet34"]
+    assert "143,667,240" in lines[2]
+    assert "21,623,848" in lines[2]
+    assert "21,797,672" in lines[2]
+    assert lines[4].split()[2:] == ["19", "34", "34"]
+    assert "11 × 3×3 conv, 256" in out
+
+
+def test_info_of_another_shortcut_and_size(run):
+    assert "269,722" in run("info", "cifar_resnet20")[1]
+    assert "272,474" in run("info", "cifar_resnet20", "--shortcut", "B")[1]
+    assert "3×64×64" in run("info", "cifar_resnet20", "--image-size", "64")[1]
+
+
+def test_fold_counts_blocks_and_layers():
+    layers = summarise(model_config("resnet50")).layers
+    side_28 = [layer for layer in layers if layer.side == 28 and not layer.on_shortcut]
+    assert fold(side_28) == [
+        "1×1 conv, 128",
+        "3×3 conv, 128/2",
+        "1×1 conv, 512",
+        "3 × [1×1 conv, 128; 3×3 conv, 128; 1×1 conv, 512]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["trian"], 2, "did you mean 'train'"),
+        (["train", "--modle", "x"], 2, "--model"),
+        (["train", "--epochs", "many"], 2, "many"),
+        (["train", "--epochs", "0"], 2, "epochs=0"),
+        (["train", "--model", "resnet35", "--out", "OUT"], 2, "resnet34"),
+        (["train", "--model", "cifar_resnet21", "--out", "OUT"], 2, "cifar_resnet20 and cifar_resnet26"),
+        (["train", "--data", "digit", "--out", "OUT"], 2, "digits"),
+        (["train", "--data", "idx:nowhere", "--out", "OUT"], 3, "nowhere is not a folder"),
+        (["info"], 2, "name one or more"),
+        (["info", "resnet35"], 2, "resnet34"),
+        (["list", "zzz"], 2, "no network matches"),
+        (["evaluate", "OUT"], 3, "holds no run"),
+        (["report", "OUT"], 3, "holds no study"),
+        (["study", "--depths", "8", "21", "--out", "OUT"], 2, "cifar_plain20"),
+        (["study", "--kinds", "plan", "--out", "OUT"], 2, "plan"),
+        (["study", "--seeds", "0", "--out", "OUT"], 2, "seeds=0"),
+        (["study", "--seed", "3", "--out", "OUT"], 2, "--seeds"),
+        ([], 2, "list"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_words_give_one_message_and_their_exit_code(run, tmp_path, words, code, message):
+    out = tmp_path / "out"
+    found, printed, errors = run(*[str(out) if word == "OUT" else word for word in words])
+    assert found == code
+    assert message in errors
+    assert "Traceback" not in printed + errors
+    assert not out.exists()
+
+
+def test_train_then_evaluate_gives_the_same_figure(run, tmp_path):
+    words = ("train", "--model", "cifar_resnet8", "--epochs", "2", "--out", tmp_path / "run")
+    code, out, errors = run(*words)
+    assert code == 0
+    assert [line.split()[1] for line in errors.splitlines()] == ["1/2", "2/2"]
+    code, again, _ = run("evaluate", tmp_path / "run")
+    assert code == 0
+    assert again.strip() == out.splitlines()[0]
+    assert run("evaluate", tmp_path / "run", "--checkpoint", "best")[0] == 0
+    assert run(*words)[0] == 2
+    assert run(*words, "--resume", "auto")[0] == 0
+
+
+def test_damaged_checkpoint_gives_exit_code_four(run, tmp_path):
+    run("train", "--model", "cifar_resnet8", "--epochs", "1", "--out", tmp_path / "run")
+    weights = tmp_path / "run" / "last" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    code, _, errors = run("evaluate", tmp_path / "run")
+    assert code == 4
+    assert "damaged" in errors
+
+
+def test_diverged_run_gives_exit_code_one(run, tmp_path):
+    code, _, errors = run("train", "--lr", "1e9", "--epochs", "1", "--out", tmp_path / "run")
+    assert code == 1
+    assert "the loss became nan" in errors
+
+
+def test_folder_that_cannot_be_written_gives_exit_code_five(run):
+    code, _, errors = run("train", "--out", "/proc/nowhere/run")
+    assert code == 5
+    assert "cannot write" in errors
+
+
+def test_study_prints_tables_and_page_and_report_draws_them_again(run, tmp_path):
+    words = ("study", "--depths", "8", "--seeds", "2", "--epochs", "1", "--batch-size", "256", "--out", tmp_path / "s")
+    code, out, errors = run(*words)
+    assert code == 0
+    assert [line.split()[0] for line in errors.splitlines()] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    page = tmp_path / "s" / "report.html"
+    assert out.endswith(f"report: {page}\n")
+    drawn = page.read_bytes()
+    page.unlink()
+    shutil.rmtree(tmp_path / "s" / "figures")
+    assert run("report", tmp_path / "s")[:2] == (0, out)
+    assert page.read_bytes() == drawn
+    assert len(list((tmp_path / "s" / "figures").iterdir())) == 6
+    assert run(*words)[:2] == (0, out)
+
+
+def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
+    def interrupted(_words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resnetlab.cli.verbs.run_verb", interrupted)
+    code, _, errors = run("study")
+    assert code == 130
+    assert "same command" in errors
+
+
+def test_reader_that_leaves_is_no_error():
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        f"{sys.executable} -m resnetlab list | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert (done.stdout, done.stderr) == ("plain18\n", "")

@@ -1,0 +1,57 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from resnetlab.data.arrays import ImageData, Split
+
+# Two test processes share two cores; and one thread makes every sum's order, so its bits, the same anywhere.
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parent.parent
+
+
+def make_data(train: int = 96, test: int = 40, side: int = 8, classes: int = 3, seed: int = 0) -> ImageData:
+    """Pictures of noise with one bright row for each class: small, and learnt in a few steps."""
+    rng = np.random.default_rng(seed)
+
+    def split(n: int) -> Split:
+        labels = np.arange(n) % classes
+        images = rng.integers(0, 100, (n, 1, side, side))
+        images[np.arange(n), 0, labels] += 120
+        return Split(images=torch.from_numpy(images.astype(np.uint8)), labels=torch.from_numpy(labels))
+
+    return ImageData(
+        source="made", train=split(train), test=split(test), classes=tuple(f"row {n}" for n in range(classes))
+    )
+
+
+@pytest.fixture(scope="session")
+def data() -> ImageData:
+    return make_data()
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def resnetlab() -> Command:
+    """Runs the command in a process of its own, with one thread."""
+
+    def run(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "resnetlab", *map(str, words)],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+            timeout=120,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,126 @@
+"""What holds for the house as a whole: light imports, the direction of imports, the documents' commands."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from tests.conftest import ROOT
+
+HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "numpy"}
+
+
+def loaded_by(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(' '.join(name for name in sys.modules if '.' not in name))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import resnetlab; resnetlab.__version__",
+        "from resnetlab import StudyConfig",
+        "from resnetlab.cli import main; main(['--version'])",
+        "from resnetlab.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+        "from resnetlab.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
+        "from resnetlab.cli import main; main(['train', '--epochs', '0'])",
+    ],
+)
+def test_help_and_import_load_nothing_heavy(code):
+    assert not loaded_by(code) & HEAVY
+
+
+def test_report_loads_no_torch():
+    code = (
+        "import pathlib, tempfile, resnetlab.study; from resnetlab.report.page import write_report\n"
+        "from tests.made import study; write_report(study(), pathlib.Path(tempfile.mkdtemp()))"
+    )
+    loaded = loaded_by(code)
+    assert "matplotlib" in loaded
+    assert "torch" not in loaded
+
+
+def test_public_names_exist_and_a_wrong_one_says_what_there_is():
+    import resnetlab
+
+    for name in resnetlab.__all__:
+        assert getattr(resnetlab, name) is not None
+    with pytest.raises(AttributeError, match="create_model"):
+        resnetlab.create_modle  # noqa: B018
+
+
+def test_every_installed_requirement_is_pinned():
+    """constraints.txt holds the environment to the last package."""
+    from importlib.metadata import distributions
+
+    pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    installed = {d.metadata["Name"].lower().replace("_", "-"): d.version.partition("+")[0] for d in distributions()}
+    needed = installed.keys() - {"resnetlab", "pip"}
+    assert {name: pins.get(name) for name in needed} == {name: installed[name] for name in needed}
+
+
+def test_files_of_every_room_stay_short():
+    for path in (ROOT / "src").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 300, path
+
+
+def test_importlinter_names_every_room():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = " ".join(contracts[0]["layers"])
+    for path in (ROOT / "src" / "resnetlab").iterdir():
+        if (path.suffix == ".py" or path.is_dir()) and path.stem not in ("__init__", "__pycache__"):
+            assert path.stem in layers
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    return [
+        (path.name, text)
+        for path in DOCUMENTS
+        for text in re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize(("document", "code"), blocks("python"))
+def test_python_examples_of_the_documents_run(document, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, document, "exec"), {})
+
+
+def test_commands_of_the_documents_are_commands():
+    """Every ``resnetlab …`` is read by the parser, and every ``make …`` is a target."""
+    import tyro
+
+    from resnetlab.cli.verbs import VERBS
+
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    lines = [line for _, text in blocks("sh") for line in text.splitlines()]
+    assert len(lines) > 5
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["make"]:
+            assert all(word in targets for word in words[1:] if "=" not in word), line
+        elif words[:1] and words[0].endswith("resnetlab"):
+            tyro.extras.subcommand_cli_from_dict(VERBS, args=words[1:])
+        else:
+            assert words[:1] in ([], ["git"], ["cd"], ["open"], ["export"]), line
+
+
+def test_readme_shows_what_the_demo_record_says(capsys):
+    """The pasted result in the README is drawn from the record in docs/demo, and so is its picture."""
+    from pathlib import Path
+
+    from resnetlab.cli.tables import print_study
+    from resnetlab.records import StudyRecord, read_record
+
+    print_study(read_record(StudyRecord, ROOT / "docs" / "demo" / "results.json"), Path("runs/demo/report.html"))
+    assert capsys.readouterr().out in (ROOT / "README.md").read_text()
+    assert "docs/demo/training-error.png" in (ROOT / "README.md").read_text()
+    assert (ROOT / "docs" / "demo" / "training-error.png").is_file()

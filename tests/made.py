@@ -1,0 +1,59 @@
+"""Records made by hand, for what is drawn from records."""
+
+from resnetlab.diagnostics import degradation, flow
+from resnetlab.records import BlockGradient, EpochRecord, Metrics, RunRecord, StudyRecord, StudyRun
+
+HOSTILE = '<script>alert("x")</script>&\'"'
+
+
+def study_run(kind: str, depth: int, seed: int, error: float | None, source: str = "made") -> StudyRun:
+    """A run of two epochs that ends with that training error, or that diverged (None)."""
+    gradients = [BlockGradient(block=f"stages.0.{i}", gradient_norm=2.0**-i, weight_norm=1.0) for i in range(4)]
+    history = [
+        EpochRecord(
+            epoch=epoch,
+            learning_rate=0.1,
+            running_loss=1.0,
+            train=Metrics(loss=value, error=value, n=100),
+            test=Metrics(loss=value, error=value / 2, n=50),
+            seconds=1.0,
+        )
+        for epoch, value in ((1, 0.9), (2, error or 0.0))
+    ]
+    record = RunRecord(
+        model=f"cifar_{kind}{depth}",
+        recipe={"data": source},
+        parameters=1000 * depth,
+        multiply_adds=2000 * depth,
+        status="diverged" if error is None else "finished",
+        message="" if error is not None else f"the loss became nan {source}",
+        history=history if error is not None else [],
+        gradients_start=gradients,
+        gradients_end=gradients,
+        data={"source": source, "classes": [source, "b"], "train": 100},
+        environment={"torch": "1", "processor": source},
+        seconds=2.0,
+    )
+    flows = flow.judge(gradients)
+    return StudyRun(kind=kind, depth=depth, seed=seed, flow_start=flows, flow_end=flows, record=record)
+
+
+def study(source: str = "made", planned: int = 12) -> StudyRecord:
+    """A study of two kinds, two depths and three seeds."""
+    errors = {"plain": {8: 0.01, 56: 0.6}, "residual": {8: 0.01, 56: 0.0}}
+    runs = [
+        study_run(kind, depth, seed, error + 0.01 * seed, source)
+        for kind, depths in errors.items()
+        for depth, error in depths.items()
+        for seed in range(3)
+    ]
+    return StudyRecord(
+        settings={"data": source, "training": {"epochs": 2}, "options": {}},
+        command=f"resnetlab study --data {source}",
+        rules={"degradation": degradation.RULE, "gradients": flow.RULE},
+        planned=planned,
+        runs=runs,
+        cells=degradation.make_cells(runs),
+        pairs=degradation.make_pairs(runs),
+        verdicts=degradation.make_verdicts(runs),
+    )

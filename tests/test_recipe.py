@@ -1,0 +1,108 @@
+import pytest
+
+from resnetlab.errors import CheckpointError, ConfigError, DataError
+from resnetlab.recipe import Recipe, differences, evaluate_run, read_recipe, recipe_config, run_recipe, write_recipe
+from resnetlab.train.config import TrainConfig
+
+TINY = Recipe(model="cifar_resnet8", training=TrainConfig(epochs=1, batch_size=256))
+
+
+def test_recipe_round_trip_through_yaml(tmp_path):
+    recipe = Recipe(
+        model="mlp_resnet8", options={"norm": "layer"}, training=TrainConfig(schedule="step", milestones=(3,))
+    )
+    write_recipe(tmp_path / "recipe.yaml", recipe)
+    assert read_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize("text", ["model: 3\nmodle: x", "- a", "", "model: [", "training: {epochs: 0}", "\x00"])
+def test_yaml_that_is_no_recipe_is_a_data_error(tmp_path, text):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(DataError, match=r"recipe\.yaml"):
+        read_recipe(tmp_path / "recipe.yaml")
+
+
+def test_run_leaves_its_folder_and_evaluates_to_the_same_figure(tmp_path):
+    record = run_recipe(TINY, tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        ".lock",
+        "recipe.yaml",
+        "metrics.jsonl",
+        "last",
+        "best",
+        "record.json",
+    }
+    assert evaluate_run(tmp_path / "run") == record.final.test
+    assert record.data["train"] == 1437
+    assert record.parameters == 75_002
+    assert len(record.gradients_start) == 5
+
+
+def test_run_that_has_ended_gives_its_record_again(tmp_path):
+    record = run_recipe(TINY, tmp_path)
+    assert run_recipe(TINY, tmp_path, resume=True) == record
+
+
+def test_run_over_another_is_refused_with_what_differs(tmp_path):
+    run_recipe(TINY, tmp_path)
+    with pytest.raises(ConfigError, match="--resume auto"):
+        run_recipe(TINY, tmp_path)
+    other = Recipe(model="cifar_resnet8", seed=3, training=TrainConfig(epochs=2, batch_size=256))
+    with pytest.raises(ConfigError, match=r"seed: 0 → 3, training\.epochs: 1 → 2"):
+        run_recipe(other, tmp_path, resume=True)
+
+
+def test_run_in_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ConfigError, match="not empty"):
+        run_recipe(TINY, tmp_path)
+    with pytest.raises(ConfigError, match="is a file"):
+        run_recipe(TINY, tmp_path / "thesis.tex")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": "cifar_resnet9"},
+        {"data": "digit"},
+        {"options": {"norm": "x"}},
+        {"options": {"num_classes": "3"}},
+        {"options": {"shortcut": "A"}},
+        {"model": "vgg11"},
+    ],
+    ids=str,
+)
+def test_wrong_recipe_writes_nothing(tmp_path, wrong):
+    with pytest.raises(ConfigError):
+        run_recipe(Recipe(**wrong), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_are_yaml_values_of_the_networks_settings():
+    config = recipe_config(Recipe(model="mlp_resnet8", options={"widths": "[8, 16]", "zero_init_residual": "true"}))
+    assert config.widths == (8, 16)
+    assert config.zero_init_residual is True
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("default", "A"), ("B", "B"), ("none", None)])
+def test_shortcut_of_a_recipe_overrides_the_names_own(choice, expected):
+    assert recipe_config(Recipe(model="cifar_resnet8", shortcut=choice)).shortcut == expected
+
+
+def test_diverged_run_is_recorded_as_such(tmp_path):
+    recipe = Recipe(model="mlp_resnet1000", training=TrainConfig(epochs=1))
+    record = run_recipe(recipe, tmp_path)
+    assert record.status == "diverged"
+    assert record.final is None
+    assert "nan at step 1" in record.message
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        evaluate_run(tmp_path)
+
+
+def test_evaluate_what_is_no_run_is_a_data_error(tmp_path):
+    with pytest.raises(DataError, match="holds no run"):
+        evaluate_run(tmp_path)
+
+
+def test_differences_name_nested_settings_and_missing_ones():
+    assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "d": 4}) == ["a.b: 1 → 3", "c: 2 → None", "d: None → 4"]

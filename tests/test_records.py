@@ -1,0 +1,51 @@
+import json
+
+import pytest
+
+from resnetlab.errors import DataError
+from resnetlab.records import (
+    BlockGradient,
+    EpochRecord,
+    Metrics,
+    as_plain,
+    describe_environment,
+    from_plain,
+    read_record,
+    write_record,
+)
+
+EPOCH = EpochRecord(
+    epoch=1,
+    learning_rate=0.1,
+    running_loss=2.0,
+    train=Metrics(loss=1.0, error=0.5, n=10),
+    test=Metrics(loss=1.5, error=0.6, n=5),
+    seconds=3.0,
+)
+
+
+def test_record_round_trip_through_a_file(tmp_path):
+    write_record(tmp_path / "epoch.json", EPOCH)
+    assert read_record(EpochRecord, tmp_path / "epoch.json") == EPOCH
+    assert json.loads((tmp_path / "epoch.json").read_text())["test"]["error"] == 0.6
+
+
+@pytest.mark.parametrize(
+    "change", [{"epoch": "one"}, {"unknown": 1}, {"train": None}, {"test": {"loss": 1.0}}], ids=lambda c: next(iter(c))
+)
+def test_record_with_a_wrong_key_or_type_names_the_file(change):
+    with pytest.raises(DataError, match=r"here\.json is not a valid EpochRecord"):
+        from_plain(EpochRecord, as_plain(EPOCH) | change, "here.json")
+
+
+def test_relative_gradient_is_their_ratio_or_nothing():
+    assert BlockGradient(block="a", gradient_norm=3.0, weight_norm=2.0).relative == 1.5
+    assert BlockGradient(block="a", gradient_norm=None, weight_norm=2.0).relative is None
+    assert BlockGradient(block="a", gradient_norm=1.0, weight_norm=0.0).relative is None
+
+
+def test_environment_says_what_a_figure_depends_on():
+    found = describe_environment("cpu", 2)
+    assert found["torch"][0].isdigit()
+    assert (found["device"], found["threads"]) == ("cpu", 2)
+    assert found["processor"]
