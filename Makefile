@@ -8,7 +8,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo test lint format clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -26,11 +26,8 @@ help:  ## list these targets
 demo: .venv/installed  ## set up, then compare plain and residual nets at depths 8, 20 and 56 on digits
 	$(BIN)/resnetlab study --out $(DEMO)
 
-test: .venv/installed-dev  ## set up, then run all tests but the slow ones
+test: .venv/installed-dev  ## set up, then run all tests
 	$(BIN)/python -m pytest -n 2
-
-test-slow: .venv/installed-dev  ## run the slow tests
-	$(BIN)/python -m pytest -n 2 -m slow
 
 lint: .venv/installed-dev  ## check style, types and the direction of imports
 	$(BIN)/ruff check
