@@ -1,18 +1,81 @@
 """Blocks: branch F, shortcut S, and the one place where they are added.
 
-Every network of the zoo but VGG is made of ``ResidualBlock``; basic, bottleneck and fully connected are branches.
+Every network of the zoo but VGG is made of ``ResidualBlock``; basic, bottleneck and fully connected are branches, and
+every variant (order, norm, groups, squeeze-and-excitation …) is an argument of theirs.
 """
 
+from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
-from resnetlab.errors import require_choice
+from resnetlab.errors import require, require_choice
+from resnetlab.models.layers import (
+    ACTIVATIONS,
+    NORMS,
+    Multiplier,
+    Norm,
+    SqueezeExcite,
+    StochasticDepth,
+    make_activation,
+    make_norm,
+)
+from resnetlab.models.shortcuts import IdentityShortcut
 
 FcNorm = Literal["none", "batch", "layer"]
+Order = Literal["post", "pre"]
 StrideIn = Literal["3x3", "1x1"]
+Scaling = Literal["none", "skipinit", "fixup"]
 
 _FC_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": nn.Identity}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """What all convolutional blocks of a network have in common.
+
+    - ``order``: ``"post"``, activation behind the sum; ``"pre"``, norm and activation before each convolution (He et
+      al. 2016, arXiv:1603.05027).
+    - ``norm``: ``"batch"``, ``"group"`` or ``"none"``; ``scaling`` then keeps the signal of a norm-free net bounded,
+      with a learned number α behind each branch: ``"skipinit"`` or ``"fixup"``.
+    - ``activation``: g by name. ``conv_bias``: biases in convolutions, which a norm behind them makes idle.
+    - ``stride_in``: where a bottleneck has its stride, in the 3×3 convolution, as torchvision has it ("v1.5"), or in
+      the first 1×1 convolution, as the paper has it.
+    - ``groups`` and ``base_width``: a bottleneck's 3×3 convolution has ``groups`` groups of ``base_width``/64 of the
+      stage's width (ResNeXt, Xie et al. 2016, arXiv:1611.05431; Wide ResNet-50-2 with base_width 128).
+    - ``dropout``: its probability before the last convolution (Zagoruyko & Komodakis 2016, arXiv:1605.07146, §2.4).
+    - ``se_reduction``: squeeze-and-excitation with that reduction; 0 for none.
+
+    Raises ``ConfigError`` for values that make no block.
+    """
+
+    order: Order = "post"
+    norm: Norm = "batch"
+    scaling: Scaling = "none"
+    activation: str = "relu"
+    conv_bias: bool = False
+    stride_in: StrideIn = "3x3"
+    groups: int = 1
+    base_width: int = 64
+    dropout: float = 0.0
+    se_reduction: int = 0
+
+    def __post_init__(self) -> None:
+        require_choice("order", self.order, ("post", "pre"))
+        require_choice("norm", self.norm, NORMS)
+        require_choice("scaling", self.scaling, ("none", "skipinit", "fixup"))
+        require_choice("activation", self.activation, ACTIVATIONS)
+        require_choice("stride_in", self.stride_in, ("3x3", "1x1"))
+        require(self.groups >= 1, "groups", self.groups, "at least 1")
+        require(self.base_width >= 1, "base_width", self.base_width, "at least 1")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability, 0 ≤ p < 1")
+        require(self.se_reduction >= 0, "se_reduction", self.se_reduction, "0 or more")
+
+    @property
+    def bias(self) -> bool:
+        """Whether convolutions have biases: where asked for, and where no norm shifts in their place."""
+        return self.conv_bias or self.norm == "none"
 
 
 class ResidualBlock(nn.Module):
@@ -21,19 +84,36 @@ class ResidualBlock(nn.Module):
     He et al. 2015, arXiv:1512.03385, eq. 1 and 2; the addition comes before the activation (post-activation order).
     The sum is a new tensor, so a hook that keeps what the branch returned keeps true values.
 
+    With a ``preactivation`` p (norm and activation) it is the pre-activation block y = x + F(p(x)), g the identity (He
+    et al. 2016, arXiv:1603.05027, Figure 1b). Where the shape changes, branch *and* shortcut read p(x), as in the
+    authors' code: y = S(p(x)) + F(p(x)).
+
     ``branch`` maps ``(N, C, H, W)`` to ``(N, C', H', W')`` and ``shortcut`` maps to the same shape. ``activation`` is
-    g: ReLU by default; ``nn.Identity`` gives the sum of a pre-activation block.
+    g, ReLU by default. ``drop`` is the probability with which training skips the branch for a sample.
     """
 
-    def __init__(self, branch: nn.Module, shortcut: nn.Module | None, activation: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        branch: nn.Module,
+        shortcut: nn.Module | None,
+        activation: nn.Module | None = None,
+        preactivation: nn.Module | None = None,
+        drop: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.preactivation = nn.Identity() if preactivation is None else preactivation
         self.branch = branch
+        self.drop = StochasticDepth(drop)
         self.shortcut = shortcut
         self.activation = nn.ReLU() if activation is None else activation
 
     def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.branch(x)
-        out: Tensor = self.activation(residual if self.shortcut is None else residual + self.shortcut(x))
+        activated = self.preactivation(x)
+        out: Tensor = self.drop(self.branch(activated))
+        if self.shortcut is not None:
+            # An identity carries x itself: what passes p on the way is no identity any more.
+            out = out + self.shortcut(x if isinstance(self.shortcut, IdentityShortcut) else activated)
+        out = self.activation(out)
         return out
 
 
@@ -46,49 +126,85 @@ class Branch(nn.Module):
 class BasicBranch(Branch):
     """F(x) = BN(W2 * relu(BN(W1 * x))) with 3×3 convolutions (Figure 5, left).
 
-    Shape: ``(N, C, H, W)`` to ``(N, width, ⌈H/s⌉, ⌈W/s⌉)``; the stride s is in the first convolution.
+    Shape: ``(N, C, H, W)`` to ``(N, width, ⌈H/s⌉, ⌈W/s⌉)``; the stride s is in the first convolution. In pre-activation
+    order the last norm is left out: the next block has it in its preactivation.
     """
 
-    def __init__(self, in_channels: int, width: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int = 1, style: Style | None = None) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, kernel_size=3, stride=stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
-        self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
+        style = style or Style()
+        self.conv1 = nn.Conv2d(in_channels, width, kernel_size=3, stride=stride, padding=1, bias=style.bias)
+        self.norm1 = make_norm(style.norm, width)
+        self.act1 = make_activation(style.activation)
+        self.dropout = nn.Dropout(style.dropout)
+        self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=style.bias)
+        self.norm2 = make_last_norm(style, width)
+        self.se = make_squeeze(style, width)
+        self.scale = make_scale(style)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.relu(self.norm1(self.conv1(x)))
-        out = self.norm2(self.conv2(out))
+        out: Tensor = self.act1(self.norm1(self.conv1(x)))
+        out = self.norm2(self.conv2(self.dropout(out)))
+        out = self.scale(self.se(out))
         return out
 
 
 class BottleneckBranch(Branch):
     """F(x) = BN(W3 * relu(BN(W2 * relu(BN(W1 * x))))) with 1×1, 3×3 and 1×1 convolutions (Figure 5, right).
 
-    Shape: ``(N, C, H, W)`` to ``(N, 4·width, ⌈H/s⌉, ⌈W/s⌉)``. The stride s is in the 3×3 convolution, as torchvision
-    has it ("v1.5"), or in the first 1×1 convolution, as the paper has it (``stride_in="1x1"``).
+    Shape: ``(N, C, H, W)`` to ``(N, 4·width, ⌈H/s⌉, ⌈W/s⌉)``. ``style`` says where the stride s is, and how wide and in
+    how many groups the 3×3 convolution is.
     """
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int = 1, stride_in: StrideIn = "3x3") -> None:
+    def __init__(self, in_channels: int, width: int, stride: int = 1, style: Style | None = None) -> None:
         super().__init__()
-        require_choice("stride_in", stride_in, ("3x3", "1x1"))
-        first, second = (1, stride) if stride_in == "3x3" else (stride, 1)
-        self.conv1 = nn.Conv2d(in_channels, width, kernel_size=1, stride=first, bias=False)
-        self.norm1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
-        self.conv2 = nn.Conv2d(width, width, kernel_size=3, stride=second, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, width * self.expansion, kernel_size=1, bias=False)
-        self.norm3 = nn.BatchNorm2d(width * self.expansion)
+        style = style or Style()
+        first, second = (1, stride) if style.stride_in == "3x3" else (stride, 1)
+        inner = width * style.base_width // 64 * style.groups
+        self.conv1 = nn.Conv2d(in_channels, inner, kernel_size=1, stride=first, bias=style.bias)
+        self.norm1 = make_norm(style.norm, inner)
+        self.act1 = make_activation(style.activation)
+        self.conv2 = nn.Conv2d(
+            inner, inner, kernel_size=3, stride=second, padding=1, groups=style.groups, bias=style.bias
+        )
+        self.norm2 = make_norm(style.norm, inner)
+        self.act2 = make_activation(style.activation)
+        self.dropout = nn.Dropout(style.dropout)
+        self.conv3 = nn.Conv2d(inner, width * self.expansion, kernel_size=1, bias=style.bias)
+        self.norm3 = make_last_norm(style, width * self.expansion)
+        self.se = make_squeeze(style, width * self.expansion)
+        self.scale = make_scale(style)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.relu(self.norm1(self.conv1(x)))
-        out = self.relu(self.norm2(self.conv2(out)))
-        out = self.norm3(self.conv3(out))
+        out: Tensor = self.act1(self.norm1(self.conv1(x)))
+        out = self.act2(self.norm2(self.conv2(out)))
+        out = self.norm3(self.conv3(self.dropout(out)))
+        out = self.scale(self.se(out))
         return out
+
+
+def make_last_norm(style: Style, channels: int) -> nn.Module:
+    """The norm behind a branch's last convolution, which in pre-activation order is none."""
+    return nn.Identity() if style.order == "pre" else make_norm(style.norm, channels)
+
+
+def make_squeeze(style: Style, channels: int) -> nn.Module:
+    """Squeeze-and-excitation where the style has it."""
+    return SqueezeExcite(channels, style.se_reduction) if style.se_reduction else nn.Identity()
+
+
+def make_scale(style: Style) -> nn.Module:
+    """The learned number behind a branch of a norm-free net."""
+    if style.scaling == "none":
+        return nn.Identity()
+    return Multiplier(start=0.0 if style.scaling == "skipinit" else 1.0)
+
+
+def make_preactivation(style: Style, channels: int) -> nn.Sequential:
+    """Norm and activation, as they come before a pre-activation block and behind the last one."""
+    return nn.Sequential(OrderedDict(norm=make_norm(style.norm, channels), act=make_activation(style.activation)))
 
 
 class FcBranch(Branch):

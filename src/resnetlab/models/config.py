@@ -15,8 +15,9 @@ class NetConfig(ABC):
     """Input and output of a network. ``image_size`` is the side of the pictures in pixels.
 
     Convolutional nets take pictures of any size; for them it is the size that their cost is stated for.
+    ``num_classes=0`` leaves the head out.
 
-    Raises ``ConfigError`` for values below 1.
+    Raises ``ConfigError`` for values that make no network.
     """
 
     num_classes: int
@@ -24,7 +25,7 @@ class NetConfig(ABC):
     image_size: int
 
     def __post_init__(self) -> None:
-        require(self.num_classes >= 1, "num_classes", self.num_classes, "at least 1")
+        require(self.num_classes >= 0, "num_classes", self.num_classes, "at least 1, or 0 for features")
         require(self.in_chans >= 1, "in_chans", self.in_chans, "at least 1")
         require(self.image_size >= 1, "image_size", self.image_size, "at least 1 pixel")
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from resnetlab.models.blocks import ResidualBlock, last_scale
 from resnetlab.models.config import NetConfig
+from resnetlab.models.layers import Multiplier
 from resnetlab.randomness import generator
 
 HEAD = "head"
@@ -48,11 +49,28 @@ def initialise(net: nn.Module, *, seed: int, residual_scale: float = 1.0) -> Non
             _draw_normal(module.weight, sqrt(gain / module.weight[0].numel()), seed, f"{name}.weight")
             if module.bias is not None:
                 module.bias.zero_()
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm):
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm):
             module.reset_parameters()
-    for module in net.modules():
-        if isinstance(module, ResidualBlock) and residual_scale != 1.0:
-            last_scale(module.branch).mul_(residual_scale)
+        elif isinstance(module, Multiplier):
+            module.weight.fill_(module.start)
+    blocks = [module for module in net.modules() if isinstance(module, ResidualBlock)]
+    for block in blocks:
+        scale = getattr(block.branch, "scale", None)
+        if isinstance(scale, Multiplier) and scale.start == 1:
+            start_fixup(block.branch, len(blocks))
+        if residual_scale != 1.0:
+            last_scale(block.branch).mul_(residual_scale)
+
+
+def start_fixup(branch: nn.Module, blocks: int) -> None:
+    """Zero for the last weights of a branch of m layers, L^(-1/(2m-2)) times the usual ones for those before.
+
+    Zhang et al. 2019, arXiv:1901.09321, §2, rules 1 and 2; in place of its scalar biases each channel has one.
+    """
+    *earlier, last = [module for module in branch.children() if isinstance(module, nn.Conv2d)]
+    for conv in earlier:
+        conv.weight.mul_(blocks ** (-1 / (2 * len(earlier))))
+    last.weight.zero_()
 
 
 def _draw_normal(weight: Tensor, std: float, seed: int, name: str) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from resnetlab.errors import require, require_choice
 from resnetlab.models.blocks import FcBranch, FcNorm, ResidualBlock, make_fc_norm
 from resnetlab.models.config import ResidualConfig
+from resnetlab.models.interface import Classifier, make_head
 from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
 
 
@@ -45,7 +46,7 @@ class MLPConfig(ResidualConfig):
         return MLP(self)
 
 
-class MLP(nn.Module):
+class MLP(Classifier):
     """Stem → stages of fully-connected blocks → linear head.
 
     ``(N, in_chans, S, S)`` or ``(N, in_chans·S²)`` to logits ``(N, num_classes)``, where S is ``image_size``. A block
@@ -62,11 +63,14 @@ class MLP(nn.Module):
         self.stages = nn.Sequential(
             *(make_stage(config, i, inputs[i], blocks) for i, blocks in enumerate(spread(config.blocks, config.widths)))
         )
-        self.head = nn.Linear(inputs[min(config.blocks, len(config.widths))], config.num_classes)
+        self.num_features = inputs[min(config.blocks, len(config.widths))]
+        self.head = make_head(self.num_features, config.num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.stages(self.stem(x.flatten(1))))
-        return logits
+    def prepare(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+    def pool_features(self, features: Tensor) -> Tensor:
+        return features
 
 
 def spread(blocks: int, widths: tuple[int, ...]) -> list[int]:

@@ -1,6 +1,7 @@
 """Convolutional residual networks and their plain twins: stem → stages → head."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -8,29 +9,63 @@ from typing import Literal
 from torch import Tensor, nn
 
 from resnetlab.errors import require, require_choice
-from resnetlab.models.blocks import BRANCHES, BasicBranch, BottleneckBranch, Branch, ResidualBlock, StrideIn
+from resnetlab.models.blocks import (
+    BRANCHES,
+    Order,
+    ResidualBlock,
+    Scaling,
+    StrideIn,
+    Style,
+    make_preactivation,
+)
 from resnetlab.models.config import ResidualConfig
+from resnetlab.models.interface import Classifier, make_head
+from resnetlab.models.layers import Norm, make_activation, make_norm
 from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
 
-Stem = Literal["imagenet", "cifar"]
+Stem = Literal["auto", "imagenet", "cifar", "deep"]
 ConvBranch = Literal["basic", "bottleneck"]
+
+SMALL_PICTURE = 64
+"""Up to this side in pixels ``stem="auto"`` keeps the map: an ImageNet stem would leave 16×16 of it for all stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig(ResidualConfig):
     """Every choice that makes one network of the family.
 
-    ``depths`` are blocks per stage, ``widths`` the width of their branches; ``stride_in`` places the stride of a
-    bottleneck. The rest is in ``ResidualConfig`` and ``NetConfig``.
+    - ``depths`` are blocks per stage, ``widths`` the width of their branches, ``strides`` the stride of each stage's
+      first block (1, then 2 each, where not given).
+    - ``stem``: ``"imagenet"`` (7×7 of stride 2, max-pool), ``"cifar"`` (3×3), ``"deep"`` (three 3×3, max-pool), or
+      ``"auto"``: CIFAR's up to 64 pixels, else ImageNet's. ``stem_width`` is the first width where not given;
+      ``stem_activation`` and ``stem_pool`` are ReLU and max-pool behind it.
+    - ``projection_pool`` averages before a strided projection (ResNet-D).
+    - ``stochastic_depth`` is the probability p of skipping the last branch; that of block l of L is p·l/L.
+    - The rest is in ``Style`` (what blocks have in common), ``ResidualConfig`` and ``NetConfig``.
 
     Raises ``ConfigError`` for values that make no network.
     """
 
     depths: tuple[int, ...]
     widths: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
     branch: ConvBranch = "basic"
     stem: Stem = "imagenet"
+    stem_width: int | None = None
+    stem_activation: bool = True
+    stem_pool: bool = True
+    order: Order = "post"
+    norm: Norm = "batch"
+    scaling: Scaling = "none"
+    activation: str = "relu"
+    conv_bias: bool = False
     stride_in: StrideIn = "3x3"
+    groups: int = 1
+    base_width: int = 64
+    dropout: float = 0.0
+    se_reduction: int = 0
+    projection_pool: bool = False
+    stochastic_depth: float = 0.0
     shortcut: ShortcutOption | None = "B"
     num_classes: int = 1000
     in_chans: int = 3
@@ -39,68 +74,180 @@ class ResNetConfig(ResidualConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("branch", self.branch, ("basic", "bottleneck"))
-        require_choice("stem", self.stem, ("imagenet", "cifar"))
-        require_choice("stride_in", self.stride_in, ("3x3", "1x1"))
-        require(len(self.depths) == len(self.widths) > 0, "depths", self.depths, "as many numbers as widths")
+        require_choice("stem", self.stem, ("auto", "imagenet", "cifar", "deep"))
+        stages = len(self.depths)
+        require(stages == len(self.widths) > 0, "depths", self.depths, "as many numbers as widths")
         require(min(self.depths) >= 1, "depths", self.depths, "at least one block in every stage")
         require(min(self.widths) >= 1, "widths", self.widths, "at least one channel in every stage")
+        strides_fit = self.strides is None or (len(self.strides) == stages and min(self.strides) >= 1)
+        require(strides_fit, "strides", self.strides, "a whole number from 1 on for every stage")
+        require(self.stem_width is None or self.stem_width >= 1, "stem_width", self.stem_width, "at least 1")
+        require(
+            self.stem != "deep" or self.first_width % 2 == 0, "stem_width", self.first_width, "even for a deep stem"
+        )
+        require(0 <= self.stochastic_depth < 1, "stochastic_depth", self.stochastic_depth, "a probability, 0 ≤ p < 1")
+        require(
+            self.branch == "bottleneck" or (self.groups, self.base_width) == (1, 64),
+            "branch",
+            self.branch,
+            "bottleneck where groups or base_width are set",
+        )
+        require(
+            self.scaling == "none" or not (self.zero_init_residual or self.scale_residual),
+            "scaling",
+            self.scaling,
+            "none where zero_init_residual or scale_residual is set: either decides how a branch starts",
+        )
+        require(self.scaling == "none" or self.norm == "none", "scaling", self.scaling, "none where there is a norm")
+        self.style  # noqa: B018, its own checks
+
+    @property
+    def style(self) -> Style:
+        """What all blocks have in common."""
+        return Style(
+            order=self.order,
+            norm=self.norm,
+            scaling=self.scaling,
+            activation=self.activation,
+            conv_bias=self.conv_bias,
+            stride_in=self.stride_in,
+            groups=self.groups,
+            base_width=self.base_width,
+            dropout=self.dropout,
+            se_reduction=self.se_reduction,
+        )
+
+    @property
+    def first_width(self) -> int:
+        """Channels of the stem."""
+        return self.stem_width or self.widths[0]
+
+    @property
+    def stem_kind(self) -> Stem:
+        """The stem that ``"auto"`` stands for at this picture size."""
+        if self.stem != "auto":
+            return self.stem
+        return "cifar" if self.image_size <= SMALL_PICTURE else "imagenet"
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels behind each stage."""
+        return tuple(width * BRANCHES[self.branch].expansion for width in self.widths)
 
     def make(self) -> "ResNet":
         return ResNet(self)
 
 
-class ResNet(nn.Module):
+class ResNet(Classifier):
     """Stem → stages of residual blocks → average pool → linear head (He et al. 2015, Table 1 and §4.2).
 
     ``(N, in_chans, H, W)`` to logits ``(N, num_classes)``. Each stage after the first halves the map, once, in its
-    first block. The ImageNet stem quarters the map (7×7 convolution of stride 2, max-pool); the CIFAR stem (3×3) keeps
-    it. Blocks are ``stages.<stage>.<block>``.
+    first block. The ImageNet stem quarters the map; the CIFAR stem keeps it. Blocks are ``stages.<stage>.<block>``. A
+    pre-activation net has its last norm and activation behind the stages, in ``final``.
     """
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.config = config
         self.stem = make_stem(config)
-        expansion = BRANCHES[config.branch].expansion
-        channels = [config.widths[0], *(width * expansion for width in config.widths)]
-        self.stages = nn.Sequential(*(make_stage(config, i, channels[i]) for i in range(len(config.depths))))
-        self.head = nn.Linear(channels[-1], config.num_classes)
+        self.stages = make_stages(config)
+        self.num_features = config.out_channels[-1]
+        pre = config.order == "pre"
+        self.final = make_preactivation(config.style, self.num_features) if pre else nn.Identity()
+        self.head = make_head(self.num_features, config.num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        features = self.stages(self.stem(x))
-        logits: Tensor = self.head(features.mean(dim=(2, 3)))
-        return logits
+    def finish(self, x: Tensor) -> Tensor:
+        out: Tensor = self.final(x)
+        return out
 
 
 def make_stem(config: ResNetConfig) -> nn.Sequential:
-    """What comes before the first block: convolution, BN, ReLU, and for ImageNet a 3×3 max-pool of stride 2."""
-    width = config.widths[0]
-    kernel, stride = (3, 1) if config.stem == "cifar" else (7, 2)
-    conv = nn.Conv2d(config.in_chans, width, kernel, stride, padding=kernel // 2, bias=False)
-    stem = OrderedDict[str, nn.Module](conv=conv, norm=nn.BatchNorm2d(width), relu=nn.ReLU())
-    if config.stem == "imagenet":
-        stem["pool"] = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-    return nn.Sequential(stem)
+    """What comes before the first block: one or three convolutions, norm, activation, max-pool.
+
+    In pre-activation order the last norm and activation are left out: the first block has them.
+    """
+    width = config.first_width
+    layers = OrderedDict[str, nn.Module]()
+
+    def add_conv(number: str, before: int, after: int, kernel: int, stride: int) -> None:
+        layers[f"conv{number}"] = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=config.style.bias)
+
+    def add_norm(number: str, channels: int) -> None:
+        layers[f"norm{number}"] = make_norm(config.norm, channels)
+        if config.stem_activation:
+            layers[f"act{number}"] = make_activation(config.activation)
+
+    if config.stem_kind == "deep":
+        add_conv("1", config.in_chans, width // 2, 3, 2)
+        add_norm("1", width // 2)
+        add_conv("2", width // 2, width // 2, 3, 1)
+        add_norm("2", width // 2)
+        add_conv("", width // 2, width, 3, 1)
+    elif config.stem_kind == "imagenet":
+        add_conv("", config.in_chans, width, 7, 2)
+    else:
+        add_conv("", config.in_chans, width, 3, 1)
+    if config.order == "post":
+        add_norm("", width)
+    if config.stem_pool and config.stem_kind != "cifar":
+        layers["pool"] = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+    return nn.Sequential(layers)
 
 
-def make_stage(config: ResNetConfig, number: int, in_channels: int) -> nn.Sequential:
-    """The blocks of one stage; the first of them takes the stride and the change of channels."""
-    width = config.widths[number]
-    channels = [in_channels] + [width * BRANCHES[config.branch].expansion] * config.depths[number]
-    strides = [1 if number == 0 else 2] + [1] * (config.depths[number] - 1)
-    return nn.Sequential(
-        *(
-            ResidualBlock(
-                make_branch(config, before, width, stride),
-                make_shortcut(config.shortcut, before, after, stride, pad=config.pad),
-            )
-            for (before, after), stride in zip(pairwise(channels), strides, strict=True)
-        )
+def make_stages(config: ResNetConfig) -> nn.Sequential:
+    """All blocks. The first of each stage takes the stage's stride and its change of channels."""
+    blocks = make_blocks(config)
+    return nn.Sequential(*(nn.Sequential(*(next(blocks) for _ in range(depth))) for depth in config.depths))
+
+
+def make_blocks(config: ResNetConfig) -> Iterator[ResidualBlock]:
+    """The blocks from the first to the last, each with the drop probability of the linear rule."""
+    first_strides = config.strides or (1,) + (2,) * (len(config.depths) - 1)
+    widths = [width for width, depth in zip(config.widths, config.depths, strict=True) for _ in range(depth)]
+    strides = [
+        stride if number == 0 else 1
+        for stride, depth in zip(first_strides, config.depths, strict=True)
+        for number in range(depth)
+    ]
+    channels = [config.first_width, *(width * BRANCHES[config.branch].expansion for width in widths)]
+    for number, (before, after) in enumerate(pairwise(channels)):
+        drop = config.stochastic_depth * (number + 1) / len(widths)
+        yield make_block(config, before, widths[number], after, strides[number], drop)
+
+
+def make_block(
+    config: ResNetConfig, in_channels: int, width: int, out_channels: int, stride: int, drop: float
+) -> ResidualBlock:
+    """One block: branch, shortcut and activations as the configuration says."""
+    style = config.style
+    pre = config.order == "pre"
+    return ResidualBlock(
+        BRANCHES[config.branch](in_channels, width, stride, style),
+        make_shortcut(
+            config.shortcut,
+            in_channels,
+            out_channels,
+            stride,
+            pad=config.pad,
+            norm="none" if pre else config.norm,
+            pool=config.projection_pool,
+            bias=style.bias,
+        ),
+        activation=nn.Identity() if pre else make_activation(config.activation),
+        preactivation=make_preactivation(style, in_channels) if pre else None,
+        drop=drop,
     )
 
 
-def make_branch(config: ResNetConfig, in_channels: int, width: int, stride: int) -> Branch:
-    """The branch that ``config.branch`` names; only a bottleneck has a choice of where its stride is."""
-    if config.branch == "bottleneck":
-        return BottleneckBranch(in_channels, width, stride, config.stride_in)
-    return BasicBranch(in_channels, width, stride)
+def picture_notes(config: ResNetConfig) -> list[str]:
+    """What a user should know of this stem on pictures of this size: what auto chose, and when it is a bad match."""
+    size = f"{config.image_size} pixels"
+    if config.stem == "auto":
+        return [f"stem: {config.stem_kind}, chosen for pictures of {size}"]
+    if config.stem_kind != "cifar" and config.image_size <= SMALL_PICTURE // 2:
+        left = -(-config.image_size // 4) if config.stem_pool else -(-config.image_size // 2)
+        return [
+            f"the {config.stem_kind} stem leaves a map of {left}×{left} from pictures of {size}; "
+            "small ones are better served by stem=cifar, or stem=auto"
+        ]
+    return []

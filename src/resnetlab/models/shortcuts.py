@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.errors import ConfigError, require_choice
+from resnetlab.models.layers import Norm, make_norm
 
 ShortcutOption = Literal["A", "B", "C"]
 PadSide = Literal["append", "center"]
@@ -62,16 +63,29 @@ class ZeroPadShortcut(nn.Module):
 class ProjectionShortcut(nn.Module):
     """S(x) = BN(W_s * x) with a 1×1 convolution W_s (options B and C).
 
-    Shape: ``(N, C, H, W)`` to ``(N, C', ⌈H/s⌉, ⌈W/s⌉)``.
+    Shape: ``(N, C, H, W)`` to ``(N, C', ⌈H/s⌉, ⌈W/s⌉)``. ``norm="none"`` leaves the norm out, as pre-activation nets
+    do. ``pool`` averages each s×s square before W_s, where a stride would drop all but one of its pixels (He et al.
+    2018, arXiv:1812.01187, Figure 2c, "ResNet-D").
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        *,
+        norm: Norm = "batch",
+        pool: bool = False,
+        bias: bool = False,
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
+        pooled = pool and stride > 1
+        self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if pooled else nn.Identity()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=1 if pooled else stride, bias=bias)
+        self.norm = make_norm(norm, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm(self.conv(x))
+        out: Tensor = self.norm(self.conv(self.pool(x)))
         return out
 
 
@@ -98,6 +112,9 @@ def make_shortcut(
     *,
     pad: PadSide = "append",
     form: Form = "conv",
+    norm: Norm = "batch",
+    pool: bool = False,
+    bias: bool = False,
 ) -> nn.Module | None:
     """The shortcut of one block under an option of the paper (§4.1, Table 3).
 
@@ -106,7 +123,8 @@ def make_shortcut(
     - ``"C"``: projection everywhere.
     - ``None``: no shortcut, the plain twin.
 
-    ``form="fc"`` gives the shortcuts of vectors ``(N, n)``, which have no stride.
+    ``form="fc"`` gives the shortcuts of vectors ``(N, n)``, which have no stride. ``norm``, ``pool`` and ``bias`` are
+    those of a convolutional projection.
     """
     if option is None:
         return None
@@ -118,4 +136,4 @@ def make_shortcut(
         return ZeroPadShortcut(in_channels, out_channels, stride, pad)
     if form == "fc":
         return MatrixShortcut(in_channels, out_channels)
-    return ProjectionShortcut(in_channels, out_channels, stride)
+    return ProjectionShortcut(in_channels, out_channels, stride, norm=norm, pool=pool, bias=bias)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from resnetlab.errors import require
 from resnetlab.models.config import NetConfig
+from resnetlab.models.interface import Classifier, make_head
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -37,7 +38,7 @@ class VGGConfig(NetConfig):
         return VGG(self)
 
 
-class VGG(nn.Module):
+class VGG(Classifier):
     """Five stages of 3×3 convolutions, each ended by a max-pool, then three fully-connected layers.
 
     Simonyan & Zisserman 2014, arXiv:1409.1556, Table 1 (columns A, B, D, E = VGG-11, 13, 16, 19). ``(N, in_chans, H,
@@ -48,6 +49,7 @@ class VGG(nn.Module):
     def __init__(self, config: VGGConfig) -> None:
         super().__init__()
         self.config = config
+        self.stem = nn.Identity()
         inputs = (config.in_chans, *WIDTHS)
         self.stages = nn.Sequential(
             *(
@@ -64,12 +66,12 @@ class VGG(nn.Module):
             nn.ReLU(),
             nn.Dropout(config.dropout),
         )
-        self.head = nn.Linear(4096, config.num_classes)
+        self.num_features = 4096
+        self.head = make_head(self.num_features, config.num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        features = self.pool(self.stages(x)).flatten(1)
-        logits: Tensor = self.head(self.hidden(features))
-        return logits
+    def pool_features(self, features: Tensor) -> Tensor:
+        pooled: Tensor = self.hidden(self.pool(features).flatten(1))
+        return pooled
 
 
 def make_stage(in_channels: int, width: int, depth: int, norm: bool) -> nn.Sequential:
