@@ -1,6 +1,6 @@
 """The zoo: every network by its name. A variant is a row; a family of free depth is a row with a rule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from types import EllipsisType
@@ -15,6 +15,7 @@ from resnetlab.models.mlp import MLPConfig
 from resnetlab.models.resnet import ResNetConfig
 from resnetlab.models.shortcuts import ShortcutOption
 from resnetlab.models.vgg import VGGConfig
+from resnetlab.records import as_plain, from_plain
 from resnetlab.registry import Registry
 
 
@@ -159,6 +160,9 @@ FAMILIES = {
 }
 
 
+KINDS: dict[str, type[NetConfig]] = {"resnet": ResNetConfig, "vgg": VGGConfig, "mlp": MLPConfig}
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """The names that match a shell pattern, such as ``"cifar_*"``.
 
@@ -209,6 +213,23 @@ def create_model(
     if shortcut is not ...:
         overrides["shortcut"] = shortcut
     return build(model_config(name, **overrides), seed=seed, device=device)
+
+
+def config_to_plain(config: NetConfig) -> dict[str, Any]:
+    """The configuration as plain data, which JSON can hold and ``config_from_plain`` reads."""
+    kind = next(name for name, cls in KINDS.items() if type(config) is cls)
+    return {"kind": kind, **as_plain(config)}
+
+
+def config_from_plain(plain: Mapping[str, Any], origin: str = "the configuration") -> NetConfig:
+    """The configuration that ``config_to_plain`` gave; ``build`` makes the network of it.
+
+    Raises ``ConfigError`` for an unknown kind, and ``DataError`` naming ``origin`` for wrong keys or types.
+    """
+    kind = str(plain.get("kind"))
+    if kind not in KINDS:
+        raise unknown_name("kind of network", kind, KINDS)
+    return from_plain(KINDS[kind], {key: value for key, value in plain.items() if key != "kind"}, origin)
 
 
 def _fit_type(key: str, value: Any, default: Any) -> Any:

@@ -1,0 +1,100 @@
+"""Every name of the zoo, by one and the same tests; the large ones on the meta device."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from resnetlab.models.init import build
+from resnetlab.models.vgg import VGGConfig
+from resnetlab.models.zoo import config_from_plain, config_to_plain, create_model, list_models, model_config
+
+NAMES = list_models()
+SIDE = {"resnet": 8, "vgg": 32, "mlp": 8}
+LIGHT = 13_000_000
+"""Parameters up to which a network is run for real here; larger ones differ in depth or width alone."""
+
+
+def is_light(name: str) -> bool:
+    net = create_model(name, device="meta")
+    deep = any(part in name for part in ("1202", "1001", "1000"))
+    return sum(parameter.numel() for parameter in net.parameters()) < LIGHT and not deep
+
+
+LIGHT_NAMES = [name for name in NAMES if is_light(name)]
+
+
+def pictures(config, n: int = 2) -> torch.Tensor:
+    side = config.image_size if config_to_plain(config)["kind"] == "mlp" else SIDE[config_to_plain(config)["kind"]]
+    return torch.randn(n, config.in_chans, side, side)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_round_trip_through_json_rebuilds_the_network(name):
+    config = model_config(name, num_classes=7)
+    again = config_from_plain(json.loads(json.dumps(config_to_plain(config))))
+    assert again == config
+    shapes = [(key, value.shape) for key, value in build(config, seed=0, device="meta").state_dict().items()]
+    assert shapes == [(key, value.shape) for key, value in build(again, seed=0, device="meta").state_dict().items()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_and_heads_have_the_promised_shapes(name):
+    net = create_model(name, device="meta").eval()
+    config = net.config
+    side = 32 if isinstance(config, VGGConfig) else config.image_size
+    x = torch.empty(2, config.in_chans, side, side, device="meta")
+    features = net.forward_features(x)
+    assert net.forward_head(features).shape == (2, config.num_classes)
+    assert net.pool_features(features).shape == (2, net.num_features)
+    assert net.reset_classifier(5)(x).shape == (2, 5)
+    assert net.reset_classifier(0)(x).shape == (2, net.num_features)
+    assert net.config.num_classes == 0
+    assert create_model(name, num_classes=0, device="meta").eval()(x).shape == (2, net.num_features)
+
+
+@pytest.mark.parametrize("name", LIGHT_NAMES)
+def test_forward_backward_and_copies(name):
+    net = create_model(name)
+    x = pictures(net.config)
+    net.train()(x).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    net.eval()
+    expected = net(x)
+    assert expected.isfinite().all()
+    assert torch.equal(copy.deepcopy(net)(x), expected)
+    twin = create_model(name, seed=1).eval()
+    # A saved network brings its BN statistics along.
+    twin.load_state_dict(net.state_dict(), strict=True)
+    assert torch.equal(twin(x), expected)
+
+
+@pytest.mark.parametrize("name", LIGHT_NAMES)
+def test_intermediates_are_named_and_none_is_overwritten(name):
+    net = create_model(name).eval()
+    x = pictures(net.config)
+    with torch.no_grad():
+        found = net.forward_intermediates(x)
+        copies = {key: value.clone() for key, value in found.items()}
+        logits = net(x)
+    assert list(found) == ["stem", *(f"stages.{i}" for i in range(len(net.stages))), "features"]
+    assert torch.equal(net.forward_head(found["features"]), logits)
+    assert all(torch.equal(value, copies[key]) for key, value in found.items())
+
+
+def test_reset_classifier_draws_the_head_that_create_model_draws():
+    net = create_model("cifar_resnet8", num_classes=5, seed=3)
+    reset = create_model("cifar_resnet8", num_classes=9, seed=3).reset_classifier(5, seed=3)
+    assert torch.equal(net.head.weight, reset.head.weight)
+    assert net.config == reset.config
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_preact_resnet20", "mlp_resnet8"])
+def test_export_and_compile_give_the_same_logits(name):
+    net = create_model(name).eval()
+    x = pictures(net.config)
+    exported = torch.export.export(net, (x,)).module()
+    torch.testing.assert_close(exported(x), net(x))
+    compiled = torch.compile(net, backend="eager")
+    torch.testing.assert_close(compiled(x), net(x))
