@@ -93,7 +93,7 @@ ROWS = Registry[Row](
     },
 )
 
-_CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
+_CIFAR_DEPTHS = (8, 20, 32, 44, 56, 110, 128, 1202)
 _MLP_DEPTHS = (8, 34, 128, 1000)
 
 FAMILIES = {
@@ -104,13 +104,17 @@ FAMILIES = {
 }
 
 
+MOST_DIGITS = 6
+"""Digits of a depth; a longer one is a slip of the finger, and no machine could hold the network."""
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """The names that match a shell pattern, such as ``"cifar_*"``.
 
     Of a family of free depth, the usual depths are listed; ``create_model`` takes every depth that its rule allows.
     """
     listed = [f"{name}{depth}" for name, family in FAMILIES.items() for depth in family.listed]
-    return [name for name in [*ROWS, *listed] if fnmatchcase(name, pattern)]
+    return ROWS.matching(pattern) + [name for name in listed if fnmatchcase(name, pattern)]
 
 
 def model_config(name: str, **overrides: Any) -> NetConfig:
@@ -157,12 +161,18 @@ def create_model(
 
 
 def _fit_type(key: str, value: Any, default: Any) -> Any:
-    """``value`` if it is of the default's type. A list passes for a tuple and a whole number for a fraction."""
+    """``value`` if it is of the default's type; a list passes for a tuple of whole numbers, and 1 for 1.0.
+
+    A shortcut may be None, and is checked by the configuration.
+    """
+    if key == "shortcut":
+        return value
     if isinstance(value, list):
         value = tuple(value)
     if isinstance(default, float) and type(value) is int:
         value = float(value)
-    if value is not None and default is not None and type(value) is not type(default):
+    numbers = isinstance(value, tuple) and all(type(item) is int for item in value)
+    if type(value) is not type(default) or (isinstance(value, tuple) and not numbers):
         raise ConfigError(f"{key}={value!r} is not possible: it must be like {default!r}")
     return value
 
@@ -172,6 +182,6 @@ def _named_config(name: str) -> NetConfig:
         return ROWS[name].config
     family = name.rstrip("0123456789")
     depth = name.removeprefix(family)
-    if family in FAMILIES and depth:
+    if family in FAMILIES and 0 < len(depth) <= MOST_DIGITS:
         return FAMILIES[family].config(family, int(depth))
     raise unknown_name("model", name, list_models())
