@@ -80,8 +80,8 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False, watcher: "Wat
         # Another process may have taken the folder since, and even have done this very run.
         if claim_folder(recipe, out, resume=resume) and (out / RECORD).is_file():
             return read_record(RunRecord, out / RECORD)
-        claim_data(data, out)
         write_recipe(out / RECIPE, recipe)
+        claim_data(data, out)
         record = _train(recipe, data, config, device, out, watcher)
         write_record(out / RECORD, record)
     return record

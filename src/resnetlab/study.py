@@ -102,8 +102,8 @@ def run_study(config: StudyConfig, out: Path, watcher: StudyWatcher) -> StudyRec
     with folder_lock(out):
         # Another process may have taken the folder since.
         claim_folder(config, out)
-        claim_data(data, out)
         write_json(out / STUDY, as_plain(config))
+        claim_data(data, out)
         for number, run in enumerate(planned, start=1):
             folder = out / RUNS / run.name
             if not (folder / RECORD).is_file():
