@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from resnetlab.errors import CheckpointError, DataError, StorageError
-from resnetlab.files import atomic_write, folder_exists, folder_lock, read_folder, read_json, replace_folder, write_json
+from resnetlab.files import (
+    atomic_write,
+    folder_exists,
+    folder_lock,
+    is_vacant,
+    read_folder,
+    read_json,
+    replace_folder,
+    write_json,
+)
 
 OLD = {"a": b"old " * 999, "b": b"old"}
 NEW = {"a": b"new " * 999, "b": b"new"}
@@ -48,6 +57,11 @@ def write_in_place(folder: Path, contents: dict[str, bytes]) -> None:
             os.fsync(stream.fileno())
 
 
+def read_any(folder: Path) -> dict[str, bytes]:
+    """What a resume would go on from."""
+    return read_folder(folder, fall_back=True)[1]
+
+
 def survivors(tmp_path: Path, writer, reader) -> list[bool]:
     """Crash a replacement of OLD by NEW at each operation in turn; whether one of them could then be read."""
     found = []
@@ -66,7 +80,7 @@ def survivors(tmp_path: Path, writer, reader) -> list[bool]:
 
 
 def test_replace_folder_crash_at_every_operation_loses_nothing(tmp_path):
-    found = survivors(tmp_path, replace_folder, read_folder)
+    found = survivors(tmp_path, replace_folder, read_any)
     assert len(found) > 15
     assert all(found)
 
@@ -89,19 +103,21 @@ def test_replace_folder_crash_and_then_a_second_crash_loses_nothing(tmp_path):
                     crash_at(patch, number)
                     with contextlib.suppress(Crash):
                         replace_folder(folder, contents)
-            assert read_folder(folder) in (OLD, NEW)
+            assert read_any(folder) in (OLD, NEW)
 
 
 def test_replace_folder_keeps_the_version_before_and_falls_back_to_it(tmp_path):
     folder = tmp_path / "last"
     replace_folder(folder, OLD)
     replace_folder(folder, NEW)
-    assert read_folder(folder) == NEW
+    assert read_folder(folder) == (folder, NEW)
     (folder / "a").write_bytes(b"damaged")
-    assert read_folder(folder) == OLD
-    shutil.rmtree(tmp_path / "last.previous")
+    assert read_folder(folder, fall_back=True) == (tmp_path / "last.previous", OLD)
     with pytest.raises(CheckpointError, match="SHA-256"):
         read_folder(folder)
+    shutil.rmtree(tmp_path / "last.previous")
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        read_folder(folder, fall_back=True)
 
 
 def test_every_flipped_bit_and_truncation_is_detected(tmp_path):
@@ -117,14 +133,14 @@ def test_every_flipped_bit_and_truncation_is_detected(tmp_path):
             for damaged in (bytes(flipped), whole[:place]):
                 path.write_bytes(damaged)
                 try:
-                    contents = read_folder(folder)
+                    _, contents = read_folder(folder)
                 except CheckpointError:
                     continue
                 # A manifest can be changed without a change of meaning: a blank for a tab.
                 assert path.name == "manifest.json"
                 assert contents == NEW
         path.write_bytes(whole)
-    assert read_folder(folder) == NEW
+    assert read_folder(folder)[1] == NEW
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', '{"files": {"../a": {"bytes": 1, "sha256": ""}}}'])
@@ -196,3 +212,17 @@ def test_folder_lock_is_held_by_one_and_let_go_at_the_end(tmp_path):
         pass
     with folder_lock(tmp_path):
         pass
+
+
+def test_folder_lock_passes_on_what_its_body_raises(tmp_path):
+    with pytest.raises(BlockingIOError), folder_lock(tmp_path):
+        raise BlockingIOError("a pipe of somebody else's")
+
+
+def test_vacant_is_a_folder_with_nothing_but_our_own_leftovers(tmp_path):
+    assert is_vacant(tmp_path / "missing")
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".recipe.yaml.123.tmp").touch()
+    assert is_vacant(tmp_path)
+    (tmp_path / "thesis.tex").touch()
+    assert not is_vacant(tmp_path)

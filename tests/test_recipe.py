@@ -1,8 +1,12 @@
+import json
+from typing import ClassVar
+
 import pytest
 
 from resnetlab.errors import CheckpointError, ConfigError, DataError
 from resnetlab.recipe import Recipe, differences, evaluate_run, read_recipe, recipe_config, run_recipe, write_recipe
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.logs import Silent
 
 TINY = Recipe(model="cifar_resnet8", training=TrainConfig(epochs=1, batch_size=256))
 
@@ -27,6 +31,7 @@ def test_run_leaves_its_folder_and_evaluates_to_the_same_figure(tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         ".lock",
         "recipe.yaml",
+        "data.json",
         "metrics.jsonl",
         "last",
         "best",
@@ -68,9 +73,15 @@ def test_run_in_a_folder_of_something_else_is_refused(tmp_path):
         {"options": {"norm": "x"}},
         {"options": {"num_classes": "3"}},
         {"options": {"shortcut": "A"}},
+        {"options": {"depths": "[1, x]"}, "model": "resnet18"},
+        {"options": {"depths": "null"}, "model": "resnet18"},
+        {"options": {"widths": "[1.5]"}, "model": "mlp_resnet8"},
+        {"options": {"widths": "["}, "model": "mlp_resnet8"},
+        {"options": {"widths": "[64, 32]"}, "model": "mlp_resnet8", "shortcut": "A"},
+        {"model": "mlp_resnet" + "9" * 5000},
         {"model": "vgg11"},
     ],
-    ids=str,
+    ids=lambda wrong: str(wrong)[:40],
 )
 def test_wrong_recipe_writes_nothing(tmp_path, wrong):
     with pytest.raises(ConfigError):
@@ -87,6 +98,68 @@ def test_options_are_yaml_values_of_the_networks_settings():
 @pytest.mark.parametrize(("choice", "expected"), [("default", "A"), ("B", "B"), ("none", None)])
 def test_shortcut_of_a_recipe_overrides_the_names_own(choice, expected):
     assert recipe_config(Recipe(model="cifar_resnet8", shortcut=choice)).shortcut == expected
+
+
+def test_options_that_are_no_text_are_refused_with_the_remedy():
+    with pytest.raises(ConfigError, match="written as text, such as 'true'"):
+        Recipe(options={"zero_init_residual": True})
+
+
+def test_a_run_goes_on_in_a_folder_that_a_kill_left_with_a_temporary_file(tmp_path):
+    (tmp_path / ".recipe.yaml.99.tmp").touch()
+    assert run_recipe(TINY, tmp_path, resume=True).status == "finished"
+
+
+def test_data_that_have_changed_are_refused(tmp_path):
+    run_recipe(TINY, tmp_path)
+    noted = json.loads((tmp_path / "data.json").read_text())
+    (tmp_path / "data.json").write_text(json.dumps(noted | {"sha256": "0"}))
+    with pytest.raises(DataError, match="has changed"):
+        evaluate_run(tmp_path)
+    (tmp_path / "record.json").unlink()
+    with pytest.raises(DataError, match="has changed"):
+        run_recipe(TINY, tmp_path, resume=True)
+
+
+def test_a_folder_taken_by_another_process_meanwhile_is_not_shared(tmp_path, monkeypatch):
+    """Between the first look at the folder and the lock, another run begins and ends there."""
+    import resnetlab.recipe as module
+
+    original, other = module.claim_folder, Recipe(model="cifar_resnet8", seed=5, training=TINY.training)
+
+    def late(recipe, out, *, resume):
+        original(recipe, out, resume=resume)
+        monkeypatch.setattr(module, "claim_folder", original)
+        run_recipe(other, out)
+
+    monkeypatch.setattr(module, "claim_folder", late)
+    with pytest.raises(ConfigError):
+        run_recipe(TINY, tmp_path / "run")
+
+
+def test_watcher_is_told_of_a_stem_that_does_not_fit_the_pictures(tmp_path):
+    class Told(Silent):
+        notes: ClassVar[list[str]] = []
+
+        def on_note(self, text):
+            self.notes.append(text)
+
+    options = {"depths": "[1, 1]", "widths": "[8, 8]"}
+    for number, stem in enumerate(({}, {"stem": "auto"}, {"stem": "cifar"})):
+        recipe = Recipe(model="resnet18", options=options | stem, training=TINY.training)
+        run_recipe(recipe, tmp_path / str(number), watcher=Told())
+    assert Told.notes == [
+        "the imagenet stem leaves a map of 2×2 from pictures of 8 pixels; small ones are better served by "
+        "stem=cifar, or stem=auto",
+        "stem: cifar, chosen for pictures of 8 pixels",
+    ]
+
+
+def test_resnet_20_learns_the_digits(tmp_path):
+    """Measured on two kinds of split and four seeds: 0.6 to 1.9 % of errors."""
+    record = run_recipe(Recipe(), tmp_path)
+    assert record.final.train.error == 0
+    assert record.final.test.error < 0.03
 
 
 def test_diverged_run_is_recorded_as_such(tmp_path):

@@ -31,7 +31,17 @@ def test_record_round_trip_through_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"epoch": "one"}, {"unknown": 1}, {"train": None}, {"test": {"loss": 1.0}}], ids=lambda c: next(iter(c))
+    "change",
+    [
+        {"epoch": 1.5},
+        {"seconds": "3"},
+        {"epoch": True},
+        {"epoch": "one"},
+        {"unknown": 1},
+        {"train": None},
+        {"test": {"loss": 1.0}},
+    ],
+    ids=str,
 )
 def test_record_with_a_wrong_key_or_type_names_the_file(change):
     with pytest.raises(DataError, match=r"here\.json is not a valid EpochRecord"):

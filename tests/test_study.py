@@ -134,6 +134,38 @@ def test_depth_that_the_family_lacks_is_refused_before_anything_is_written(tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"data": "idx:nowhere"},
+        {"family": "mlp", "shortcut": "A", "options": {"widths": "[64, 32]"}, "depths": (8,)},
+    ],
+    ids=str,
+)
+def test_study_that_cannot_run_writes_nothing(tmp_path, settings):
+    with pytest.raises((ConfigError, DataError)):
+        run_study(StudyConfig(**settings), tmp_path / "out", Counting())
+    assert not (tmp_path / "out").exists()
+
+
+def test_starts_near_zero_are_given_to_residual_nets_alone():
+    config = StudyConfig(family="mlp", depths=(8,), seeds=1, options={"scale_residual": "true", "norm": "layer"})
+    assert [run.recipe.options for run in plan_runs(config)] == [
+        {"norm": "layer"},
+        {"scale_residual": "true", "norm": "layer"},
+    ]
+
+
+def test_data_that_have_changed_are_refused(tmp_path, whole):
+    import shutil
+
+    shutil.copytree(whole, tmp_path / "copy")
+    noted = json.loads((tmp_path / "copy" / "data.json").read_text())
+    (tmp_path / "copy" / "data.json").write_text(json.dumps(noted | {"sha256": "0"}))
+    with pytest.raises(DataError, match="has changed"):
+        run_study(TINY, tmp_path / "copy", Counting())
+
+
 def test_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "x").write_text("x")
     with pytest.raises(ConfigError, match="not empty"):
@@ -157,6 +189,9 @@ def test_reading_a_damaged_record_is_a_data_error(tmp_path, whole):
     (tmp_path / "copy" / "runs" / "plain-8-seed0" / "record.json").write_text('{"model": 3}')
     with pytest.raises(DataError, match="plain-8-seed0"):
         read_study(tmp_path / "copy")
+    (tmp_path / "copy" / "study.json").write_text("[]")
+    with pytest.raises(DataError, match=r"study\.json"):
+        run_study(TINY, tmp_path / "copy", Counting())
 
 
 @pytest.mark.parametrize(

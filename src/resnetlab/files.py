@@ -16,6 +16,7 @@ from typing import Any
 from resnetlab.errors import CheckpointError, DataError, StorageError
 
 MANIFEST = "manifest.json"
+LOCK = ".lock"
 
 
 @contextmanager
@@ -93,6 +94,8 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
             atomic_write(upcoming / name, data)
         entries = {name: {"bytes": len(data), "sha256": digest(data)} for name, data in contents.items()}
         write_json(upcoming / MANIFEST, {"files": entries})
+        # The new version must be on the disk by its name before the oldest one goes.
+        sync_folder(folder.parent)
         if folder.exists():
             shutil.rmtree(previous, ignore_errors=True)
             os.replace(folder, previous)
@@ -100,18 +103,29 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
         sync_folder(folder.parent)
 
 
-def read_folder(folder: Path) -> dict[str, bytes]:
-    """The files of the newest whole version of ``folder``, every sum checked.
+def read_folder(folder: Path, *, fall_back: bool = False) -> tuple[Path, dict[str, bytes]]:
+    """Where the newest complete version of ``folder`` lies, and its files, every sum checked.
 
-    Raises ``CheckpointError`` where no version is whole, with what is wrong with each.
+    With ``fall_back`` a damaged version is passed over for the one before. Raises ``CheckpointError`` where there is
+    none, or a damaged one and no ``fall_back``.
     """
     faults = []
     for version in _versions(folder):
-        try:
-            return _read_version(version)
-        except CheckpointError as error:
-            faults.append(str(error))
-    raise CheckpointError("; ".join(faults))
+        if (version / MANIFEST).is_file():
+            try:
+                return version, _read_version(version)
+            except CheckpointError as error:
+                if not fall_back:
+                    raise
+                faults.append(str(error))
+    raise CheckpointError("; ".join(faults) or f"{folder} holds no complete checkpoint (no {MANIFEST})")
+
+
+def is_vacant(folder: Path) -> bool:
+    """Whether ``folder`` is missing, or empty but for our own lock and what a killed process left half-written."""
+    return not folder.exists() or all(
+        path.name == LOCK or (path.name.startswith(".") and path.suffix == ".tmp") for path in folder.iterdir()
+    )
 
 
 def folder_exists(folder: Path) -> bool:
@@ -137,11 +151,10 @@ def _settle(folder: Path) -> None:
         shutil.rmtree(previous, ignore_errors=True)
         os.replace(folder, previous)
     os.replace(upcoming, folder)
+    sync_folder(folder.parent)
 
 
 def _read_version(folder: Path) -> dict[str, bytes]:
-    if not (folder / MANIFEST).is_file():
-        raise CheckpointError(f"{folder} holds no complete checkpoint (no {MANIFEST})")
     files = {}
     for name, entry in _manifest_entries(folder).items():
         data = _read_bytes(folder / name)
@@ -179,11 +192,14 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
     with _storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                f"another process is writing in {folder}; wait for it or choose another folder"
+            ) from None
         yield
-    except BlockingIOError:
-        raise StorageError(f"another process is writing in {folder}; wait for it or choose another folder") from None
     finally:
         os.close(handle)

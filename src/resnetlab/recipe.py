@@ -1,7 +1,7 @@
 """A recipe is model + data + training + seed; a run is a recipe in a folder, and a record is what came of it.
 
-A run folder holds ``recipe.yaml``, ``metrics.jsonl``, ``last/``, ``best/`` and, once the run has ended,
-``record.json``.
+A run folder holds ``recipe.yaml``, ``data.json`` (what the data were), ``metrics.jsonl``, ``last/``, ``best/`` and,
+once the run has ended, ``record.json``.
 """
 
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from resnetlab.errors import ConfigError, DataError, DivergedError, require, require_choice
-from resnetlab.files import atomic_write, folder_lock
+from resnetlab.files import atomic_write, folder_exists, folder_lock, is_vacant, read_json, write_json
 from resnetlab.records import Metrics, RunRecord, as_plain, describe_environment, from_plain, read_record, write_record
 from resnetlab.train.config import TrainConfig
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from resnetlab.models.config import NetConfig
     from resnetlab.train.logs import Watcher
 
-RECIPE, RECORD = "recipe.yaml", "record.json"
+RECIPE, RECORD, DATA = "recipe.yaml", "record.json", "data.json"
 
 ShortcutChoice = Literal["default", "A", "B", "C", "none"]
 SHORTCUT_CHOICES = ("default", "A", "B", "C", "none")
@@ -51,6 +51,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_choice("shortcut", self.shortcut, SHORTCUT_CHOICES)
+        for key, value in self.options.items():
+            require(isinstance(value, str), f"option {key}", value, "written as text, such as 'true' or '[16, 32]'")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(0 <= self.split_seed < 2**32, "split_seed", self.split_seed, "from 0 to 2^32 - 1")
 
@@ -64,17 +66,22 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False, watcher: "Wat
     Raises ``ConfigError`` where ``out`` holds another run, or a run and ``resume`` is not set.
     """
     from resnetlab.data.sources import load_data
+    from resnetlab.models.init import build
     from resnetlab.train.loop import pick_device
 
-    claim_folder(recipe, out, resume=resume)
-    # What can be wrong with the settings or the data is found before anything is written.
+    if claim_folder(recipe, out, resume=resume) and (out / RECORD).is_file():
+        return read_record(RunRecord, out / RECORD)
+    # What can be wrong with settings, data or network is found before anything is written.
     data = load_data(recipe.data, recipe.split_seed)
-    config = fitted_config(recipe, data)
     device = pick_device(recipe.training.device)
+    config = fitted_config(recipe, data)
+    build(config, seed=0, device="meta")
     with folder_lock(out):
-        if (out / RECORD).is_file():
+        # Another process may have taken the folder since, and even have done this very run.
+        if claim_folder(recipe, out, resume=resume) and (out / RECORD).is_file():
             return read_record(RunRecord, out / RECORD)
         write_recipe(out / RECIPE, recipe)
+        claim_data(data, out)
         record = _train(recipe, data, config, device, out, watcher)
         write_record(out / RECORD, record)
     return record
@@ -93,11 +100,15 @@ def _train(
 
     from resnetlab.diagnostics.gradients import block_gradients
     from resnetlab.models.init import build
+    from resnetlab.models.resnet import ResNetConfig, picture_notes
     from resnetlab.models.summary import summarise
-    from resnetlab.train.logs import read_metrics
-    from resnetlab.train.loop import METRICS, fit, make_loaders
+    from resnetlab.train.checkpoint import read_checkpoint
+    from resnetlab.train.loop import LAST, fit, make_loaders
 
     started = perf_counter()
+    if watcher and isinstance(config, ResNetConfig):
+        for note in picture_notes(config):
+            watcher.on_note(note)
     net = build(config, seed=recipe.seed, device=str(device))
     loader, _ = make_loaders(data, recipe.training, device)
     images, labels = next(loader.shuffled(recipe.seed, epoch=1))
@@ -107,7 +118,7 @@ def _train(
     try:
         history = fit(net, data, recipe.training, seed=recipe.seed, out=out, watcher=watcher)
     except DivergedError as error:
-        history = read_metrics(out / METRICS)
+        history = read_checkpoint(out / LAST).history if folder_exists(out / LAST) else []
         status, message = "diverged", str(error)
     summary = summarise(config)
     return RunRecord(
@@ -129,7 +140,8 @@ def _train(
 def evaluate_run(folder: Path, which: Literal["last", "best"] = "last") -> Metrics:
     """Loss and error on the test split of a run's checkpoint, counted afresh.
 
-    Raises ``CheckpointError`` where the folder has no whole checkpoint, ``DataError`` where its recipe is missing.
+    Raises ``CheckpointError`` where the checkpoint is missing or damaged, ``DataError`` where the recipe is missing or
+    the data have changed.
     """
     recipe = read_recipe(folder / RECIPE)
 
@@ -140,6 +152,7 @@ def evaluate_run(folder: Path, which: Literal["last", "best"] = "last") -> Metri
     from resnetlab.train.loop import make_loaders, pick_device, place
 
     data = load_data(recipe.data, recipe.split_seed)
+    check_data(data, folder)
     device = pick_device(recipe.training.device)
     net = build(fitted_config(recipe, data), seed=recipe.seed, device=str(device))
     restore_model(net, read_checkpoint(folder / which))
@@ -164,7 +177,10 @@ def recipe_config(recipe: Recipe) -> "NetConfig":
 
     from resnetlab.models.zoo import model_config
 
-    overrides: dict[str, Any] = {key: yaml.safe_load(value) for key, value in recipe.options.items()}
+    try:
+        overrides: dict[str, Any] = {key: yaml.safe_load(value) for key, value in recipe.options.items()}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"an option is no YAML value: {error}") from error
     decided = overrides.keys() & {"num_classes", "in_chans", "image_size", "shortcut"}
     if decided:
         raise ConfigError(f"{min(decided)} is no option: the data decides it, or the setting of that name")
@@ -173,20 +189,42 @@ def recipe_config(recipe: Recipe) -> "NetConfig":
     return model_config(recipe.model, **overrides)
 
 
-def claim_folder(recipe: Recipe, out: Path, *, resume: bool) -> None:
-    """Raise ``ConfigError`` unless this run may write in ``out``: an empty place, or its own and ``resume`` set."""
+def claim_folder(recipe: Recipe, out: Path, *, resume: bool) -> bool:
+    """Whether ``out`` already holds this run; if not, it is vacant.
+
+    Raises ``ConfigError`` where it holds anything else, or this run and ``resume`` is not set.
+    """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; give a folder for the run")
     if not (out / RECIPE).is_file():
-        if out.is_dir() and any(path.name != ".lock" for path in out.iterdir()):
+        if not is_vacant(out):
             raise ConfigError(f"{out} is not empty and holds no run; choose another folder")
-        return
+        return False
     if not resume:
         raise ConfigError(f"{out} already holds a run; use --resume auto to go on with it, or choose another folder")
     changed = differences(as_plain(read_recipe(out / RECIPE)), as_plain(recipe))
     if changed:
         raise ConfigError(
             f"{out} holds a run with other settings: {', '.join(changed)}; give the same settings or another folder"
+        )
+    return True
+
+
+def claim_data(data: "ImageData", folder: Path) -> None:
+    """Note in ``folder`` what the data are, or check that they are what was noted when the folder was begun."""
+    if (folder / DATA).is_file():
+        check_data(data, folder)
+    else:
+        write_json(folder / DATA, data.fingerprint)
+
+
+def check_data(data: "ImageData", folder: Path) -> None:
+    """Raise ``DataError`` unless the data are, to the bit, those that ``folder`` was begun with."""
+    noted = read_json(folder / DATA)
+    if not isinstance(noted, dict) or noted.get("sha256") != data.fingerprint["sha256"]:
+        raise DataError(
+            f"{data.source} has changed since {folder} was begun: its SHA-256 is another; "
+            "put the data back, or choose another folder"
         )
 
 

@@ -5,7 +5,7 @@ Records are plain data, written as JSON; reading them needs neither torch nor th
 
 import os
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,7 +72,7 @@ class RunRecord:
     data: dict[str, Any]
     environment: dict[str, Any]
     seconds: float
-    format: int = field(default=1)
+    format: Literal[1] = 1
 
     @property
     def final(self) -> EpochRecord | None:
@@ -89,7 +89,7 @@ class Flow:
     """
 
     growth: float | None
-    verdict: Literal["exploding", "vanishing", "healthy", "broken"]
+    verdict: Literal["exploding", "vanishing", "healthy", "silent", "broken"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Training error of the deepest net minus that of a shallower one, paired by seed."""
+    """Training error of a net minus that of a shallower one, paired by seed."""
 
     shallow: int
     deep: int
@@ -164,14 +164,26 @@ class StudyRecord:
     cells: list[Cell]
     pairs: list[Pair]
     verdicts: list[Verdict]
-    format: int = field(default=1)
+    format: Literal[1] = 1
 
 
 @lru_cache
 def _converter() -> Any:
     from cattrs.preconf.json import make_converter
 
-    return make_converter(forbid_extra_keys=True)
+    converter = make_converter(forbid_extra_keys=True)
+    for kind in (int, float, bool, str):
+        converter.register_structure_hook(kind, _strictly)
+    return converter
+
+
+def _strictly(value: Any, kind: type) -> Any:
+    """``value`` if it is of that very type; cattrs would make 2 of 2.7, and True of "false"."""
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
 
 
 def as_plain(record: object) -> Any:

@@ -1,4 +1,4 @@
-"""Named rows with wildcards: the zoo of networks and the sources of data are registries."""
+"""Named rows with wildcards; the zoo of networks is one."""
 
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase

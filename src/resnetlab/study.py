@@ -8,15 +8,18 @@ import shlex
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from resnetlab.diagnostics import degradation, flow
 from resnetlab.errors import ConfigError, DataError, require, require_choice
-from resnetlab.files import folder_lock, read_json, write_json
-from resnetlab.recipe import RECORD, Recipe, ShortcutChoice, differences, recipe_config, run_recipe
+from resnetlab.files import folder_lock, is_vacant, read_json, write_json
+from resnetlab.recipe import RECORD, Recipe, ShortcutChoice, claim_data, differences, fitted_config, run_recipe
 from resnetlab.records import RunRecord, StudyRecord, StudyRun, as_plain, from_plain, read_record, write_record
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Watcher
+
+if TYPE_CHECKING:
+    from resnetlab.data.arrays import ImageData
 
 STUDY, RUNS, RESULTS = "study.json", "runs", "results.json"
 
@@ -25,6 +28,7 @@ Family = Literal["cifar", "imagenet", "mlp"]
 
 NAMES = {"cifar": "cifar_{kind}{depth}", "imagenet": "{kind}{depth}", "mlp": "mlp_{kind}{depth}"}
 WORDS = {"plain": "plain", "residual": "resnet"}
+RESIDUAL_ONLY = ("zero_init_residual", "scale_residual")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,7 @@ class StudyConfig:
     shortcut: Literal["default", "A", "B", "C"] = "default"
     """Shortcut option of the residual nets; default is the paper's for the family."""
     options: dict[str, str] = field(default_factory=dict)
-    """Further settings of all networks, such as norm layer."""
+    """Further settings of all networks, such as norm layer (zero_init_residual and scale_residual: residual only)."""
     data: str = "digits"
     """digits, or idx:FOLDER for MNIST and Fashion-MNIST files."""
     split_seed: int = 0
@@ -93,10 +97,13 @@ def run_study(config: StudyConfig, out: Path, watcher: StudyWatcher) -> StudyRec
     Raises ``ConfigError`` where ``out`` holds a study of other settings, or a depth that the family does not have.
     """
     planned = plan_runs(config)
-    check_models(planned)
     claim_folder(config, out)
+    data = check_runs(config, planned)
     with folder_lock(out):
+        # Another process may have taken the folder since.
+        claim_folder(config, out)
         write_json(out / STUDY, as_plain(config))
+        claim_data(data, out)
         for number, run in enumerate(planned, start=1):
             folder = out / RUNS / run.name
             if not (folder / RECORD).is_file():
@@ -116,12 +123,16 @@ def plan_runs(config: StudyConfig) -> list[PlannedRun]:
 
 
 def make_recipe(config: StudyConfig, kind: Kind, depth: int, seed: int) -> Recipe:
-    """The recipe of one place in the grid; a plain one differs from its residual twin in the name alone."""
+    """The recipe of one place in the grid; a plain one differs from its residual twin in the name alone.
+
+    The one exception are settings that start a branch near zero: a plain net has no identity to start from.
+    """
     shortcut: ShortcutChoice = config.shortcut if kind == "residual" else "default"
+    options = {key: text for key, text in config.options.items() if kind == "residual" or key not in RESIDUAL_ONLY}
     return Recipe(
         model=NAMES[config.family].format(kind=WORDS[kind], depth=depth),
         shortcut=shortcut,
-        options=config.options,
+        options=options,
         data=config.data,
         split_seed=config.split_seed,
         seed=seed,
@@ -134,9 +145,7 @@ def read_study(out: Path) -> StudyRecord:
 
     Raises ``DataError`` where the folder holds no study, or none of its runs has ended.
     """
-    if not (out / STUDY).is_file():
-        raise DataError(f"{out} holds no study (it has no {STUDY})")
-    config = from_plain(StudyConfig, read_json(out / STUDY), str(out / STUDY))
+    config = read_config(out)
     planned = plan_runs(config)
     runs = [read_run(run, out) for run in planned if (out / RUNS / run.name / RECORD).is_file()]
     if not runs:
@@ -151,6 +160,13 @@ def read_study(out: Path) -> StudyRecord:
         pairs=degradation.make_pairs(runs),
         verdicts=degradation.make_verdicts(runs),
     )
+
+
+def read_config(out: Path) -> StudyConfig:
+    """The settings of the study in ``out``. Raises ``DataError`` where it holds none."""
+    if not (out / STUDY).is_file():
+        raise DataError(f"{out} holds no study (it has no {STUDY})")
+    return from_plain(StudyConfig, read_json(out / STUDY), str(out / STUDY))
 
 
 def read_run(run: PlannedRun, out: Path) -> StudyRun:
@@ -187,10 +203,21 @@ def _flag(name: str, value: Any) -> list[str]:
     return [f"--{name}", *map(str, values)]
 
 
-def check_models(planned: list[PlannedRun]) -> None:
-    """Raise ``ConfigError`` before the first run, rather than hours later, where a net of the grid cannot be made."""
+def check_runs(config: StudyConfig, planned: list[PlannedRun]) -> "ImageData":
+    """The data of the study, when all that can be wrong with it, the device or a net of the grid is known to be right.
+
+    Raises what the first run, or one hours later, would raise.
+    """
+    from resnetlab.data.sources import load_data
+    from resnetlab.models.init import build
+    from resnetlab.train.loop import pick_device
+
+    data = load_data(config.data, config.split_seed)
+    pick_device(config.training.device)
     for run in planned:
-        recipe_config(run.recipe)
+        if run.seed == 0:
+            build(fitted_config(run.recipe, data), seed=0, device="meta")
+    return data
 
 
 def claim_folder(config: StudyConfig, out: Path) -> None:
@@ -198,11 +225,11 @@ def claim_folder(config: StudyConfig, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; give a folder for the study")
     if (out / STUDY).is_file():
-        changed = differences(read_json(out / STUDY), as_plain(config))
+        changed = differences(as_plain(read_config(out)), as_plain(config))
         if changed:
             raise ConfigError(
                 f"{out} holds a study with other settings: {', '.join(changed)}; "
                 "give the same settings or another folder"
             )
-    elif out.is_dir() and any(path.name != ".lock" for path in out.iterdir()):
+    elif not is_vacant(out):
         raise ConfigError(f"{out} is not empty and holds no study; choose another folder")

@@ -122,7 +122,7 @@ def test_train_then_evaluate_gives_the_same_figure(run, tmp_path):
 
 
 def test_damaged_checkpoint_gives_exit_code_four(run, tmp_path):
-    run("train", "--model", "cifar_resnet8", "--epochs", "1", "--out", tmp_path / "run")
+    run("train", "--model", "cifar_resnet8", "--epochs", "2", "--batch-size", "256", "--out", tmp_path / "run")
     weights = tmp_path / "run" / "last" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     code, _, errors = run("evaluate", tmp_path / "run")
@@ -140,6 +140,18 @@ def test_folder_that_cannot_be_written_gives_exit_code_five(run):
     code, _, errors = run("train", "--out", "/proc/nowhere/run")
     assert code == 5
     assert "cannot write" in errors
+
+
+def test_folder_without_rights_or_with_too_long_a_name_gives_exit_code_five(run, tmp_path, monkeypatch):
+    assert run("train", "--out", "x" * 300)[0] == 5
+
+    def forbidden(_path):
+        raise PermissionError(13, "Permission denied", "locked")
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    code, _, errors = run("train", "--out", tmp_path / "locked")
+    assert code == 5
+    assert "locked: Permission denied" in errors
 
 
 def test_study_prints_tables_and_page_and_report_draws_them_again(run, tmp_path):
@@ -165,7 +177,9 @@ def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
     monkeypatch.setattr("resnetlab.cli.verbs.run_verb", interrupted)
     code, _, errors = run("study")
     assert code == 130
-    assert "same command" in errors
+    assert "give the same command again" in errors
+    assert "--resume auto" in run("train")[2]
+    assert run("list")[2] == "interrupted\n"
 
 
 def test_reader_that_leaves_is_no_error():

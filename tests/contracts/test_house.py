@@ -123,4 +123,12 @@ def test_readme_shows_what_the_demo_record_says(capsys):
     print_study(read_record(StudyRecord, ROOT / "docs" / "demo" / "results.json"), Path("runs/demo/report.html"))
     assert capsys.readouterr().out in (ROOT / "README.md").read_text()
     assert "docs/demo/training-error.png" in (ROOT / "README.md").read_text()
-    assert (ROOT / "docs" / "demo" / "training-error.png").is_file()
+
+
+def test_readme_picture_is_drawn_from_the_demo_record():
+    from resnetlab.records import StudyRecord, read_record
+    from resnetlab.report.figures import draw_figures
+
+    drawings = draw_figures(read_record(StudyRecord, ROOT / "docs" / "demo" / "results.json"))
+    (picture,) = [drawing.png for drawing in drawings if drawing.name == "training-error"]
+    assert picture == (ROOT / "docs" / "demo" / "training-error.png").read_bytes()

@@ -108,10 +108,11 @@ def test_random_bytes_are_read_or_refused_and_never_crash(tmp_path_factory, data
 @pytest.mark.parametrize(
     ("replaced", "array", "message"),
     [
-        (1, np.zeros(11, np.uint8), "12 train pictures but 11 labels"),
+        (1, np.zeros(11, np.uint8), "12×6×6 train pictures but 11 labels"),
         (2, np.zeros((8, 5, 5), np.uint8), "differ in size"),
         (0, np.zeros((12, 6, 5), np.uint8), "not square"),
-        (0, np.zeros((0, 6, 6), np.uint8), "0 train pictures"),
+        (0, np.zeros((0, 6, 6), np.uint8), "0×6×6 train pictures"),
+        (0, np.zeros((12, 0, 0), np.uint8), "12×0×0 train pictures"),
     ],
 )
 def test_files_that_contradict_each_other_are_refused(tmp_path, replaced, array, message):

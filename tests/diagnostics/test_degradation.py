@@ -56,7 +56,8 @@ def test_verdict_plain_grows_and_residual_does_not():
     [
         ({("plain", 8): [0.0], ("plain", 56): [0.9]}, "one seed"),
         ({("plain", 8): [0.0, 0.1]}, "one depth"),
-        ({("plain", 8): [0.0, 0.0], ("plain", 56): [None, None]}, "too few"),
+        ({("plain", 8): [0.0, 0.0], ("plain", 56): [None, None]}, "2 of 4 runs diverged"),
+        ({("plain", 8): [0.0, 0.0, 0.0], ("plain", 56): [0.0, 0.0, None]}, "1 of 6 runs diverged"),
         ({("plain", 8): [0.0, 0.0, 0.0], ("plain", 56): [0.0, 0.9, 0.1]}, "depth 56 minus depth 8"),
     ],
 )
@@ -75,11 +76,26 @@ def test_verdict_sees_growth_against_any_shallower_depth():
     assert "minus depth 20" in verdict.reason
 
 
+def test_verdict_sees_a_degraded_depth_in_the_middle():
+    (verdict,) = make_verdicts(
+        runs({("plain", 8): [0.0, 0.01, 0.0], ("plain", 20): [0.60, 0.61, 0.62], ("plain", 56): [0.0, 0.0, 0.01]})
+    )
+    assert verdict.answer == "grows"
+    assert "depth 20 minus depth 8" in verdict.reason
+
+
+def test_one_picture_more_is_no_growth_though_every_seed_has_it():
+    (verdict,) = make_verdicts(runs({("plain", 8): [0.0] * 3, ("plain", 56): [1 / 1437] * 3}))
+    assert verdict.answer == "does not grow"
+
+
 def test_verdict_bounds_widen_with_the_number_of_comparisons():
-    few = make_verdicts(runs(GRID))[0].steps[0].train_error
-    more = make_verdicts(runs(GRID | {("plain", 20): [0.0, 0.01, 0.02]}))[0].steps[0].train_error
+    few, more = (
+        next(step.train_error for step in make_verdicts(runs(grid))[0].steps if (step.shallow, step.deep) == (8, 56))
+        for grid in (GRID, GRID | {("plain", 20): [0.0, 0.01, 0.02]})
+    )
     assert few.level == pytest.approx(0.90)
-    assert more.level == pytest.approx(0.95)
+    assert more.level == pytest.approx(1 - 0.1 / 3)
     assert more.high - more.low > few.high - few.low
 
 

@@ -85,9 +85,14 @@ def test_stem_and_head_are_left_out_of_the_growth():
     assert judge([outer, *blocks(1, 1, 1), outer]).growth == pytest.approx(0)
 
 
-@pytest.mark.parametrize("missing", [0.0, None])
-def test_a_zero_or_missing_norm_is_broken(missing):
-    assert judge(blocks(1.0, missing, 1.0)).verdict == "broken"
+@pytest.mark.parametrize(("norm", "verdict"), [(0.0, "silent"), (None, "broken")])
+def test_a_zero_norm_is_silent_and_a_missing_one_broken(norm, verdict):
+    assert judge(blocks(1.0, norm, 1.0)).verdict == verdict
+
+
+def test_a_net_that_starts_at_zero_is_silent_and_not_broken():
+    net = create_model("cifar_resnet8", in_chans=1, zero_init_residual=True)
+    assert judge(block_gradients(net, torch.randn(6, 1, 8, 8), torch.arange(6))).verdict == "silent"
 
 
 def test_one_block_has_no_growth():

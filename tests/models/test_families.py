@@ -251,7 +251,14 @@ def test_labml_setting_downsamples_once_has_biases_and_no_relu_behind_its_stem()
 
 
 def test_zoo_lists_the_names_of_the_field():
-    expected = ["resnetv2_50", "resnext101_64x4d", "wide_resnet101_2", "seresnext50_32x4d", "resnet200d", "wide_resnet28_10"]
+    expected = [
+        "resnetv2_50",
+        "resnext101_64x4d",
+        "wide_resnet101_2",
+        "seresnext50_32x4d",
+        "resnet200d",
+        "wide_resnet28_10",
+    ]
     assert set(expected) <= set(list_models())
 
 

@@ -3,9 +3,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from resnetlab.records import Flow
 from resnetlab.report.figures import draw_figures
 from resnetlab.report.page import flatten, inline_svg, render_page, write_report
-from resnetlab.report.tables import error_table, gradient_table, pair_table, verdict_lines
+from resnetlab.report.tables import error_table, gradient_table, growth, pair_table, verdict_lines
 from tests.made import HOSTILE, study, study_run
 
 
@@ -96,8 +97,11 @@ def test_one_seed_one_depth_one_kind_and_diverged_runs_can_be_drawn():
         [study_run("residual", 8, 0, None)],
     ):
         record = made_of(runs)
+        cells = [cell for row in error_table(record).rows for cell in row]
+        diverged = any(run.record.status == "diverged" for run in runs)
+        assert any("diverged" in cell for cell in cells) == diverged
         text = Elements(render_page(record, draw_figures(record))).text
-        assert ("diverged" in text) == any(run.record.status == "diverged" for run in runs)
+        assert all(cell in text for cell in cells)
 
 
 def made_of(runs):
@@ -134,6 +138,11 @@ def test_tables_print_spread_and_significance():
     assert error_table(study()).rows[2] == ("56", "plain", "3", "61.00 ± 1.00", "30.50 ± 0.50", "0.6100 ± 0.0100")
     assert pair_table(study()).rows[1][2] == "+60.00 [+60.00, +60.00] *"
     assert gradient_table(study()).rows[0][3] == "+0.9 healthy"
+
+
+def test_growth_of_an_even_number_of_runs_is_their_median():
+    flows = [Flow(growth=value, verdict="healthy") for value in (0.0, 4.0)]
+    assert growth([*flows, Flow(growth=None, verdict="broken")]) == "+2.0 healthy, broken"
 
 
 def test_flatten_names_nested_settings():

@@ -11,11 +11,11 @@ from resnetlab.data.loader import Loader
 from resnetlab.errors import CheckpointError, ConfigError, DivergedError
 from resnetlab.models.vgg import VGGConfig
 from resnetlab.models.zoo import create_model
-from resnetlab.records import EpochRecord, Metrics
+from resnetlab.records import EpochRecord, Metrics, from_plain
 from resnetlab.train.checkpoint import read_checkpoint, restore_model, restore_optimizer, write_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.evaluate import evaluate
-from resnetlab.train.logs import Silent, read_metrics
+from resnetlab.train.logs import Silent
 from resnetlab.train.loop import best_epoch, fit, make_loaders, pick_device, train_epoch
 from resnetlab.train.optim import make_optimizer
 from tests.conftest import make_data
@@ -32,6 +32,16 @@ class StopAfter(Silent):
     def on_step(self, step: int, steps: int) -> None:
         if step == self.step:
             raise KeyboardInterrupt
+
+
+class Told(Silent):
+    """Keeps the notes of a run."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def on_note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 class WithDropout(nn.Module):
@@ -120,6 +130,10 @@ def test_global_random_state_is_put_back(data):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def read_metrics(path) -> list[EpochRecord]:
+    return [from_plain(EpochRecord, json.loads(line), "metrics.jsonl") for line in path.read_text().splitlines()]
+
+
 CASES = {
     "sgd": (SHORT, model),
     "adamw": (TrainConfig(epochs=4, batch_size=16, optimizer="adamw", lr=3e-3), model),
@@ -166,9 +180,24 @@ def test_damaged_last_falls_back_to_the_checkpoint_before_and_still_ends_in_equa
         fit(model(), data, SHORT, seed=0, out=tmp_path, watcher=StopAfter(20))
     weights = tmp_path / "last" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    resumed = model()
-    assert len(fit(resumed, data, SHORT, seed=0, out=tmp_path)) == 4
+    resumed, told = model(), Told()
+    assert len(fit(resumed, data, SHORT, seed=0, out=tmp_path, watcher=told)) == 4
     assert same_tensors(resumed, undisturbed)
+    assert len(told.notes) == 1
+    assert "last is damaged" in told.notes[0]
+
+
+def test_crash_between_checkpoint_and_metrics_leaves_no_line_out(tmp_path, data, monkeypatch):
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("resnetlab.train.loop.write_metrics", crash)
+        with pytest.raises(KeyboardInterrupt):
+            fit(model(), data, TrainConfig(epochs=1, batch_size=16), seed=0, out=tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+    history = fit(model(), data, TrainConfig(epochs=1, batch_size=16), seed=0, out=tmp_path)
+    assert read_metrics(tmp_path / "metrics.jsonl") == history
 
 
 def test_exploding_loss_stops_with_its_step_and_keeps_the_checkpoint_before(tmp_path, data):
@@ -260,6 +289,16 @@ def test_evaluate_equals_sums_by_hand_and_puts_the_mode_back(data):
     assert metrics.n == 40
     assert metrics.loss == pytest.approx(F.cross_entropy(logits, data.test.labels).item(), rel=1e-5)
     assert metrics.error == pytest.approx((logits.argmax(1) != data.test.labels).float().mean().item())
+
+
+def test_evaluate_counts_a_nan_as_an_error(data):
+    class Nan(nn.Module):
+        def forward(self, x):
+            logits = torch.zeros(len(x), 3)
+            logits[:, 0] = float("nan")
+            return logits
+
+    assert evaluate(Nan(), Loader(data.test, data.normalisation, batch_size=8)).error == 1
 
 
 def test_vgg_with_dropout_trains_and_repeats():

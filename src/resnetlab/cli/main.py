@@ -5,18 +5,23 @@ import sys
 from collections.abc import Sequence
 
 from resnetlab import __version__
-from resnetlab.errors import ResNetLabError
+from resnetlab.errors import ResNetLabError, StorageError
 
 INTERRUPTED = 130
+
+GO_ON = {
+    "train": "every complete epoch is saved: give the same command with --resume auto to go on",
+    "study": "every complete epoch is saved: give the same command again to go on",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 ok, 1 the run failed, 2 usage, 3 data, 4 checkpoint, 5 disk, 130 Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words == ["--version"]:
-        print(f"resnetlab {__version__}")
-        return 0
     try:
+        if words == ["--version"]:
+            print(f"resnetlab {__version__}")
+            return 0
         from resnetlab.cli.verbs import run_verb
 
         run_verb(words)
@@ -24,10 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; every complete epoch is saved: to go on, give the same command again", file=sys.stderr)
-        print("(train: with --resume auto)", file=sys.stderr)
+        print("; ".join(["interrupted", *(GO_ON[word] for word in words[:1] if word in GO_ON)]), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output left (resnetlab list | head): nobody is there to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return StorageError.exit_code
     return 0

@@ -38,6 +38,10 @@ class Bars:
     ) -> None:
         self.progress.stop()
 
+    def on_note(self, text: str) -> None:
+        """Pass on what a user should know."""
+        self.say(f"note: {text}")
+
     def say(self, line: str) -> None:
         """Print a line at once, unwrapped, as it is."""
         if self.console.is_terminal:
@@ -81,7 +85,7 @@ class StudyProgress(Bars):
             self.bar = self.progress.add_task("", total=total, completed=number - 1, unit="runs")
         self.place = f"[{number}/{total}] {run.recipe.model} seed {run.seed}"
         self.progress.update(self.bar, description=self.place, completed=number - 1)
-        return _Within(self.progress, self.bar, number - 1)
+        return _Within(self, self.bar, number - 1)
 
     def on_run_end(self, run: PlannedRun, record: RunRecord) -> None:  # noqa: ARG002, the place was noted at its start
         """Say what the run gave."""
@@ -93,8 +97,11 @@ class StudyProgress(Bars):
 class _Within(Silent):
     """Moves the study's bar by the share of the current run that is done."""
 
-    def __init__(self, progress: Progress, bar: TaskID, before: int) -> None:
-        self.progress, self.bar, self.before = progress, bar, before
+    def __init__(self, bars: Bars, bar: TaskID, before: int) -> None:
+        self.bars, self.bar, self.before = bars, bar, before
+
+    def on_note(self, text: str) -> None:
+        self.bars.on_note(text)
 
     def on_step(self, step: int, steps: int) -> None:
-        self.progress.update(self.bar, completed=self.before + step / steps)
+        self.bars.progress.update(self.bar, completed=self.before + step / steps)

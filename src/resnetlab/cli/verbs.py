@@ -73,7 +73,7 @@ class Evaluate:
     run: tyro.conf.Positional[Path]
     """Folder of a run."""
     checkpoint: Literal["last", "best"] = "last"
-    """The last epoch, or the one of the lowest test error."""
+    """The last epoch, or the one of the lowest test error: chosen by the test pictures, it flatters."""
 
     def __call__(self) -> None:
         from resnetlab.cli.tables import print_metrics

@@ -71,8 +71,9 @@ def _read_values(stream: BinaryIO, path: Path, dimensions: int) -> Tensor:
 def _read_split(folder: Path, prefix: str) -> Split:
     images = read_idx(_find(folder, f"{prefix}-images-idx3-ubyte"), dimensions=3)
     labels = read_idx(_find(folder, f"{prefix}-labels-idx1-ubyte"), dimensions=1)
-    if len(images) != len(labels) or len(images) == 0:
-        raise DataError(f"{folder}: {len(images)} {prefix} pictures but {len(labels)} labels")
+    if len(images) != len(labels) or images.numel() == 0:
+        size = "×".join(map(str, images.shape))
+        raise DataError(f"{folder}: {size} {prefix} pictures but {len(labels)} labels")
     if images.shape[1] != images.shape[2]:
         raise DataError(f"{folder}: pictures of {images.shape[1]}×{images.shape[2]} are not square")
     return Split(images=images.unsqueeze(1), labels=labels.to(torch.int64))

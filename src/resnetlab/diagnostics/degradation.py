@@ -5,6 +5,8 @@ Deeper nets should do better, since the added layers could be the identity; plai
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+from typing import Literal
 
 from resnetlab.records import Cell, EpochRecord, Pair, Step, StudyRun, Verdict
 from resnetlab.stats import Interval, Sample, paired_interval, sample
@@ -13,11 +15,11 @@ LEVEL = 0.95
 MARGIN = 0.01
 
 RULE = (
-    "For each kind, the deepest net is compared with every shallower one: training error after the last epoch, paired "
-    f"by seed. Both bounds of each difference are one-sided {LEVEL:.0%} bounds (Student's t), widened by Bonferroni's "
-    "rule for the number of comparisons. Training error grows with depth if a lower bound is above 0; it does not grow "
-    f"if every upper bound is at most {100 * MARGIN:g} point; else the study leaves it undecided. Bounds of so few "
-    "seeds are not clipped to what errors can be."
+    "For each kind, every net is compared with every shallower one: training error after the last epoch, paired by "
+    f"seed. Both bounds of a difference are one-sided {LEVEL:.0%} bounds (Student's t), widened by Bonferroni's rule "
+    "for the number of comparisons. Training error grows with depth if a lower bound is above 0 and that difference "
+    f"above {100 * MARGIN:g} point; it does not grow if every upper bound is at most {100 * MARGIN:g} point and no run "
+    "diverged; else the study leaves it undecided. Bounds of few seeds are not clipped to what errors can be."
 )
 
 Quantity = Callable[[EpochRecord], float]
@@ -77,29 +79,49 @@ def make_verdicts(runs: Sequence[StudyRun]) -> list[Verdict]:
 
 
 def _verdict(kind: str, runs: Sequence[StudyRun]) -> Verdict:
-    *shallower, deepest = sorted({run.depth for run in runs if run.kind == kind})
-    # A two-sided interval of this level has one-sided bounds of LEVEL, over all comparisons together.
-    level = 1 - 2 * (1 - LEVEL) / max(1, len(shallower))
-    steps = []
-    for depth in shallower:
-        interval = _paired(runs, (kind, deepest), (kind, depth), _train_error, level)
-        if interval:
-            steps.append(Step(shallow=depth, deep=deepest, train_error=interval))
-    grown = [step for step in steps if step.train_error.low is not None and step.train_error.low > 0]
+    steps = _compare_depths(kind, runs)
+    grown = [
+        s for s in steps if s.train_error.low is not None and s.train_error.low > 0 and s.train_error.mean > MARGIN
+    ]
     if grown:
         most = max(grown, key=lambda step: step.train_error.mean)
-        reason = f"depth {deepest} minus depth {most.shallow} is {_points(most.train_error)}"
-        return Verdict(kind=kind, answer="grows", reason=reason, steps=steps)
-    if not shallower:
-        return Verdict(kind=kind, answer="undecided", reason="the study has one depth only", steps=steps)
-    if len(steps) < len(shallower):
-        return Verdict(kind=kind, answer="undecided", reason="too few runs have finished", steps=steps)
-    if any(step.train_error.high is None for step in steps):
-        return Verdict(kind=kind, answer="undecided", reason="one seed tells nothing of the spread", steps=steps)
+        return Verdict(kind=kind, answer="grows", reason=_describe(most), steps=steps)
+    doubt = _doubt(kind, runs, steps)
+    if doubt:
+        return Verdict(kind=kind, answer="undecided", reason=doubt, steps=steps)
     largest = max(steps, key=lambda step: step.train_error.high or 0.0)
-    reason = f"depth {deepest} minus depth {largest.shallow} is {_points(largest.train_error)}"
     flat = all(step.train_error.high is not None and step.train_error.high <= MARGIN for step in steps)
-    return Verdict(kind=kind, answer="does not grow" if flat else "undecided", reason=reason, steps=steps)
+    answer: Literal["does not grow", "undecided"] = "does not grow" if flat else "undecided"
+    return Verdict(kind=kind, answer=answer, reason=_describe(largest), steps=steps)
+
+
+def _compare_depths(kind: str, runs: Sequence[StudyRun]) -> list[Step]:
+    """Each depth with every shallower one, where a seed has finished both; the bounds hold for all of them together."""
+    pairs = list(combinations(sorted({run.depth for run in runs if run.kind == kind}), 2))
+    # A two-sided interval of this level has one-sided bounds of LEVEL, over all comparisons together.
+    level = 1 - 2 * (1 - LEVEL) / max(1, len(pairs))
+    steps = []
+    for shallow, deep in pairs:
+        interval = _paired(runs, (kind, deep), (kind, shallow), _train_error, level)
+        if interval:
+            steps.append(Step(shallow=shallow, deep=deep, train_error=interval))
+    return steps
+
+
+def _doubt(kind: str, runs: Sequence[StudyRun], steps: Sequence[Step]) -> str:
+    """What keeps the runs from showing that training error does not grow; empty if nothing does."""
+    ours = [run for run in runs if run.kind == kind]
+    diverged = sum(run.record.status == "diverged" for run in ours)
+    if diverged:
+        return f"{diverged} of {len(ours)} runs diverged"
+    depths = len({run.depth for run in ours})
+    if depths == 1:
+        return "the study has one depth only"
+    if len(steps) < depths * (depths - 1) // 2:
+        return "too few runs have ended"
+    if any(step.train_error.high is None for step in steps):
+        return "one seed tells nothing of the spread"
+    return ""
 
 
 def _paired(
@@ -128,10 +150,7 @@ def _sample(values: Iterable[float]) -> Sample | None:
     return sample(numbers) if numbers else None
 
 
-def _points(interval: Interval) -> str:
-    bounds = "" if interval.low is None or interval.high is None else _bounds(interval.low, interval.high)
-    return f"{100 * interval.mean:+.2f} points{bounds}, n = {interval.n}"
-
-
-def _bounds(low: float, high: float) -> str:
-    return f" [{100 * low:+.2f}, {100 * high:+.2f}]"
+def _describe(step: Step) -> str:
+    found = step.train_error
+    bounds = "" if found.low is None or found.high is None else f" [{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+    return f"depth {step.deep} minus depth {step.shallow} is {100 * found.mean:+.2f} points{bounds}, n = {found.n}"

@@ -11,7 +11,8 @@ ORDERS = 2.0
 RULE = (
     "The relative gradient ‖∇W‖/‖W‖ of every block, on a log scale, is fitted by a line over depth; the change along "
     f"it from the last block to the first is the growth. Above +{ORDERS:g} orders of magnitude: exploding; below "
-    f"−{ORDERS:g}: vanishing; between: healthy; a norm that is zero or not a finite number: broken."
+    f"−{ORDERS:g}: vanishing; between: healthy. A norm that is not a finite number: broken; one that is exactly zero, "
+    "as where branches start at zero: silent."
 )
 
 
@@ -23,9 +24,11 @@ def judge(gradients: Sequence[BlockGradient]) -> Flow:
     """
     blocks = [g for g in gradients if g.block.startswith("stages.")] or list(gradients)
     relative = [block.relative for block in blocks]
-    logs = [log10(value) for value in relative if value]
-    if len(logs) < len(blocks):
+    if None in relative:
         return Flow(growth=None, verdict="broken")
+    if 0 in relative:
+        return Flow(growth=None, verdict="silent")
+    logs = [log10(value) for value in relative if value]
     growth = -_slope(logs) * (len(logs) - 1)
     if growth > ORDERS:
         return Flow(growth=growth, verdict="exploding")

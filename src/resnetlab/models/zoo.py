@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from types import EllipsisType
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
-from resnetlab.errors import ConfigError, unknown_name
+from resnetlab.errors import ConfigError, DataError, unknown_name
 from resnetlab.models.config import NetConfig
 from resnetlab.models.init import build
 from resnetlab.models.mlp import MLPConfig
@@ -146,7 +146,7 @@ ROWS = Registry[Row](
     },
 )
 
-_CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
+_CIFAR_DEPTHS = (8, 20, 32, 44, 56, 110, 128, 1202)
 _MLP_DEPTHS = (8, 34, 128, 1000)
 
 FAMILIES = {
@@ -161,6 +161,8 @@ FAMILIES = {
 
 
 KINDS: dict[str, type[NetConfig]] = {"resnet": ResNetConfig, "vgg": VGGConfig, "mlp": MLPConfig}
+MOST_DIGITS = 6
+"""Digits of a depth; a longer one is a slip of the finger, and no machine could hold the network."""
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -169,7 +171,7 @@ def list_models(pattern: str = "*") -> list[str]:
     Of a family of free depth, the usual depths are listed; ``create_model`` takes every depth that its rule allows.
     """
     listed = [f"{name}{depth}" for name, family in FAMILIES.items() for depth in family.listed]
-    return [name for name in [*ROWS, *listed] if fnmatchcase(name, pattern)]
+    return ROWS.matching(pattern) + [name for name in listed if fnmatchcase(name, pattern)]
 
 
 def model_config(name: str, **overrides: Any) -> NetConfig:
@@ -182,7 +184,7 @@ def model_config(name: str, **overrides: Any) -> NetConfig:
     for key, value in overrides.items():
         if key not in known:
             raise unknown_name(f"setting of {name}", key, known)
-        overrides[key] = _fit_type(key, value, getattr(config, key))
+        overrides[key] = _fit_type(config, key, value)
     return replace(config, **overrides)
 
 
@@ -232,15 +234,18 @@ def config_from_plain(plain: Mapping[str, Any], origin: str = "the configuration
     return from_plain(KINDS[kind], {key: value for key, value in plain.items() if key != "kind"}, origin)
 
 
-def _fit_type(key: str, value: Any, default: Any) -> Any:
-    """``value`` if it is of the default's type. A list passes for a tuple and a whole number for a fraction."""
-    if isinstance(value, list):
-        value = tuple(value)
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
-    if value is not None and default is not None and type(value) is not type(default):
-        raise ConfigError(f"{key}={value!r} is not possible: it must be like {default!r}")
-    return value
+def _fit_type(config: NetConfig, key: str, value: Any) -> Any:
+    """``value`` as the setting's type has it: a list passes for a tuple, and 1 for 1.0, but no text for a number.
+
+    A wrong word where a word is expected passes too: the configuration's own check names the right ones.
+    """
+    default = getattr(config, key)
+    if isinstance(value, str) and (default is None or isinstance(default, str)):
+        return value
+    try:
+        return from_plain(get_type_hints(type(config))[key], value, key)
+    except DataError:
+        raise ConfigError(f"{key}={value!r} is not possible: it must be like {default!r}") from None
 
 
 def _named_config(name: str) -> NetConfig:
@@ -248,6 +253,6 @@ def _named_config(name: str) -> NetConfig:
         return ROWS[name].config
     family = name.rstrip("0123456789")
     depth = name.removeprefix(family)
-    if family in FAMILIES and depth:
+    if family in FAMILIES and 0 < len(depth) <= MOST_DIGITS:
         return FAMILIES[family].config(family, int(depth))
     raise unknown_name("model", name, list_models())

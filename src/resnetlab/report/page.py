@@ -46,7 +46,7 @@ def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:
         settings=flatten(study.settings),
         data=flatten(study.runs[0].record.data),
         environments=distinct(flatten(run.record.environment) for run in study.runs),
-        seconds=sum(run.record.seconds for run in study.runs),
+        seconds=sum(epoch.seconds for run in study.runs for epoch in run.record.history),
     )
 
 

@@ -1,6 +1,7 @@
 """The tables of a study as rows of text, for the terminal and for the page alike."""
 
 from dataclasses import dataclass
+from statistics import median
 
 from resnetlab.records import Cell, Flow, StudyRecord
 from resnetlab.stats import Interval, Sample
@@ -114,9 +115,9 @@ def interval(values: Interval, factor: float, digits: int) -> str:
 
 def growth(flows: list[Flow]) -> str:
     """The median growth, and each verdict that a run of these had."""
-    known = sorted(flow.growth for flow in flows if flow.growth is not None)
+    known = [flow.growth for flow in flows if flow.growth is not None]
     verdicts = ", ".join(dict.fromkeys(flow.verdict for flow in flows))
-    return f"{known[len(known) // 2]:+.1f} {verdicts}" if known else verdicts
+    return f"{median(known):+.1f} {verdicts}" if known else verdicts
 
 
 def _count(cell: Cell) -> str:

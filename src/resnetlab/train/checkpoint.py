@@ -43,12 +43,15 @@ def write_checkpoint(
     replace_folder(folder, contents)
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """The newest whole version of a checkpoint. Raises ``CheckpointError`` where none is whole."""
-    files = read_folder(folder)
+def read_checkpoint(folder: Path, *, fall_back: bool = False) -> Checkpoint:
+    """The newest version of a checkpoint, or with ``fall_back`` the newest that is whole.
+
+    Raises ``CheckpointError`` where there is none.
+    """
+    origin, files = read_folder(folder, fall_back=fall_back)
     try:
         return Checkpoint(
-            origin=folder,
+            origin=origin,
             model=load(files[MODEL]),
             optimizer=load(files[OPTIMIZER]),
             history=from_plain(list[EpochRecord], json.loads(files[STATE])["history"], str(folder / STATE)),

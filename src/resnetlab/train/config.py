@@ -1,7 +1,7 @@
 """The settings of a training run. This file loads no torch, so that the command line can read it quickly."""
 
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Literal
 
 from resnetlab.errors import require, require_choice
@@ -31,7 +31,7 @@ class TrainConfig:
     nesterov: bool = True
     """Nesterov's form of the momentum."""
     weight_decay: float = 5e-4
-    """L2 penalty on weights; never on norms and biases."""
+    """Weight decay (sgd: L2 penalty; adamw: decoupled), on weights and never on norms and biases."""
     schedule: Schedule = "one-cycle"
     """one-cycle: up and down by cosines. cosine: down to 0. step: divided at milestones. constant."""
     warmup_epochs: float | None = None
@@ -59,7 +59,9 @@ class TrainConfig:
             self.nesterov,
             "off where momentum is 0",
         )
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require(0 <= self.weight_decay < inf, "weight_decay", self.weight_decay, "a number, 0 or more")
+        sgd = self.optimizer == "sgd" or (self.momentum, self.nesterov) == (0.9, True)
+        require(sgd, "momentum", (self.momentum, self.nesterov), "left alone with adamw, which has betas of its own")
         require_choice("schedule", self.schedule, ("one-cycle", "cosine", "step", "constant"))
         require(
             self.warmup_epochs is None or 0 <= self.warmup_epochs < self.epochs,
@@ -68,10 +70,10 @@ class TrainConfig:
             "0 or more, and fewer than epochs",
         )
         require(
-            list(self.milestones) == sorted(set(self.milestones)) and all(m >= 1 for m in self.milestones),
+            list(self.milestones) == sorted(set(self.milestones)) and all(0 < m < self.epochs for m in self.milestones),
             "milestones",
             self.milestones,
-            "rising epoch numbers from 1 on",
+            "rising epoch numbers, at least 1 and below epochs",
         )
         require(
             bool(self.milestones) == (self.schedule == "step"),
@@ -80,5 +82,6 @@ class TrainConfig:
             "given with the step schedule, and with no other",
         )
         require(0 < self.gamma <= 1, "gamma", self.gamma, "above 0 and at most 1")
+        require(self.schedule == "step" or self.gamma == 0.1, "gamma", self.gamma, "given with the step schedule only")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
         require_choice("device", self.device, ("auto", "cpu", "cuda"))

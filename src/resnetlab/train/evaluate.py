@@ -21,7 +21,8 @@ def evaluate(net: nn.Module, loader: Loader) -> Metrics:
     for images, labels in loader.in_order():
         logits = net(images)
         loss += F.cross_entropy(logits, labels, reduction="sum")
-        wrong += (logits.argmax(dim=1) != labels).sum()
+        # argmax gives the place of a NaN, which could pass for the right class.
+        wrong += ((logits.argmax(dim=1) != labels) | logits.isnan().any(dim=1)).sum()
     net.train(training)
     n = len(loader.split)
     return Metrics(loss=loss.item() / n, error=wrong.item() / n, n=n)

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Protocol
 
 from resnetlab.files import atomic_write
-from resnetlab.records import EpochRecord, as_plain, from_plain
+from resnetlab.records import EpochRecord, as_plain
 
 
 class Watcher(Protocol):
     """What the training loop tells while it runs. It is called between steps and must not wait for the device."""
+
+    def on_note(self, text: str) -> None:
+        """Something a user should know, such as a damaged checkpoint that was passed over."""
 
     def on_step(self, step: int, steps: int) -> None:
         """``step`` of ``steps`` of the whole run is done."""
@@ -20,6 +23,9 @@ class Watcher(Protocol):
 
 class Silent:
     """A watcher that does nothing."""
+
+    def on_note(self, text: str) -> None:
+        pass
 
     def on_step(self, step: int, steps: int) -> None:
         pass
@@ -32,9 +38,3 @@ def write_metrics(path: Path, history: list[EpochRecord]) -> None:
     """One JSON line an epoch. The file is written whole from the checkpoint's own history, so after a crash and a
     resume no epoch is missing and none stands twice."""
     atomic_write(path, "".join(json.dumps(as_plain(record), allow_nan=False) + "\n" for record in history))
-
-
-def read_metrics(path: Path) -> list[EpochRecord]:
-    """The epochs in a file of ``write_metrics``; none where there is no file yet."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [from_plain(EpochRecord, json.loads(line), str(path)) for line in lines]

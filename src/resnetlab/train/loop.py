@@ -45,7 +45,7 @@ def fit(
     train, test = make_loaders(data, config, device)
     place(net, train)
     optimizer = make_optimizer(net, config)
-    history = resume(net, optimizer, out / LAST) if out and folder_exists(out / LAST) else []
+    history = resume(net, optimizer, out, watcher) if out and folder_exists(out / LAST) else []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(len(history) + 1, config.epochs + 1):
             started = perf_counter()
@@ -95,11 +95,15 @@ def train_epoch(
     return losses.cpu(), rate
 
 
-def resume(net: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> list[EpochRecord]:
-    """Take network and optimizer from a checkpoint, and return the epochs behind it."""
-    checkpoint = read_checkpoint(folder)
+def resume(net: nn.Module, optimizer: torch.optim.Optimizer, out: Path, watcher: Watcher) -> list[EpochRecord]:
+    """Take network and optimizer from the last checkpoint that is whole, and return the epochs behind it."""
+    checkpoint = read_checkpoint(out / LAST, fall_back=True)
+    if checkpoint.origin == out / f"{LAST}.previous":
+        watcher.on_note(f"{out / LAST} is damaged or missing; going on from {checkpoint.origin}, an epoch before it")
     restore_model(net, checkpoint)
     restore_optimizer(net, optimizer, checkpoint)
+    # A kill between checkpoint and metrics left a line out.
+    write_metrics(out / METRICS, checkpoint.history)
     return checkpoint.history
 
 

@@ -15,8 +15,7 @@ ONE_CYCLE_WARMUP = 0.3
 def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """SGD or AdamW over two groups of parameters: weights, which decay, and norms and biases, which do not.
 
-    A decay of a norm's scale only changes the step size of the weights before it, and a bias has nothing to shrink
-    for (Goyal et al. 2017, arXiv:1706.02677, §5.3; Jia et al. 2018, arXiv:1807.11205).
+    "No bias decay": Jia et al. 2018, arXiv:1807.11205; He et al. 2018, arXiv:1812.01187, §3.1.
     """
     parameters = list(net.parameters())
     groups = [
@@ -31,8 +30,8 @@ def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
     """The rate of a step, counted from 0 over the whole run.
 
-    - ``one-cycle``: half a cosine from lr/25 up to lr, then half a cosine down to lr/250,000 (Smith 2018,
-      arXiv:1708.07120; the constants are torch's).
+    - ``one-cycle``: half a cosine from lr/25 up to lr, then half a cosine down to lr/250,000 (Smith & Topin 2017,
+      arXiv:1708.07120; the constants are torch's, whose default moves the momentum too, as this does not).
     - ``cosine``: lr · (1 + cos πt) / 2, where t runs from 0 to 1 after the warm-up.
     - ``step``: lr · gamma^(milestones passed).
     - ``constant``: lr.
