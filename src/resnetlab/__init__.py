@@ -7,25 +7,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from resnetlab.data.sources import load_data as load_data
     from resnetlab.models.zoo import create_model as create_model
     from resnetlab.models.zoo import list_models as list_models
     from resnetlab.recipe import Recipe as Recipe
+    from resnetlab.recipe import evaluate_run as evaluate_run
     from resnetlab.recipe import run_recipe as run_recipe
     from resnetlab.study import StudyConfig as StudyConfig
     from resnetlab.study import run_study as run_study
+    from resnetlab.train.config import TrainConfig as TrainConfig
+    from resnetlab.train.loop import fit as fit
 
 __version__ = "0.1.0"
 
 _HOME = {
     "create_model": "resnetlab.models.zoo",
     "list_models": "resnetlab.models.zoo",
+    "load_data": "resnetlab.data.sources",
+    "TrainConfig": "resnetlab.train.config",
+    "fit": "resnetlab.train.loop",
     "Recipe": "resnetlab.recipe",
     "run_recipe": "resnetlab.recipe",
+    "evaluate_run": "resnetlab.recipe",
     "StudyConfig": "resnetlab.study",
     "run_study": "resnetlab.study",
 }
 
-__all__ = ["Recipe", "StudyConfig", "__version__", "create_model", "list_models", "run_recipe", "run_study"]
+__all__ = [
+    "Recipe",
+    "StudyConfig",
+    "TrainConfig",
+    "__version__",
+    "create_model",
+    "evaluate_run",
+    "fit",
+    "list_models",
+    "load_data",
+    "run_recipe",
+    "run_study",
+]
 
 
 def __getattr__(name: str) -> Any:

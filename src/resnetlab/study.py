@@ -16,7 +16,7 @@ from resnetlab.files import folder_lock, is_vacant, read_json, write_json
 from resnetlab.recipe import RECORD, Recipe, ShortcutChoice, claim_data, differences, fitted_config, run_recipe
 from resnetlab.records import RunRecord, StudyRecord, StudyRun, as_plain, from_plain, read_record, write_record
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.logs import Watcher
+from resnetlab.train.logs import Silent, Watcher
 
 if TYPE_CHECKING:
     from resnetlab.data.arrays import ImageData
@@ -91,11 +91,22 @@ class StudyWatcher(Protocol):
         """The run is recorded."""
 
 
-def run_study(config: StudyConfig, out: Path, watcher: StudyWatcher) -> StudyRecord:
+class Unwatched:
+    """A watcher of studies that does nothing."""
+
+    def on_run_start(self, run: PlannedRun, number: int, total: int) -> Watcher:  # noqa: ARG002
+        return Silent()
+
+    def on_run_end(self, run: PlannedRun, record: RunRecord) -> None:
+        pass
+
+
+def run_study(config: StudyConfig, out: Path, watcher: StudyWatcher | None = None) -> StudyRecord:
     """Do every run of the grid that is not recorded yet, then write ``results.json`` and return what it says.
 
     Raises ``ConfigError`` where ``out`` holds a study of other settings, or a depth that the family does not have.
     """
+    watcher = watcher or Unwatched()
     planned = plan_runs(config)
     claim_folder(config, out)
     data = check_runs(config, planned)

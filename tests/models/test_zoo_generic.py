@@ -98,3 +98,19 @@ def test_export_and_compile_give_the_same_logits(name):
     torch.testing.assert_close(exported(x), net(x))
     compiled = torch.compile(net, backend="eager")
     torch.testing.assert_close(compiled(x), net(x))
+
+
+def test_under_distributed_data_parallel_gradients_are_those_of_the_bare_network(tmp_path):
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        net, twin = create_model("cifar_resnet8"), create_model("cifar_resnet8")
+        x = pictures(net.config)
+        DistributedDataParallel(net)(x).sum().backward()
+        twin(x).sum().backward()
+        for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad)
+    finally:
+        distributed.destroy_process_group()
