@@ -128,6 +128,21 @@ def test_changed_settings_are_refused_with_what_differs(whole):
         run_study(changed, whole, Counting())
 
 
+def test_more_seeds_only_add_runs(tmp_path, whole):
+    import shutil
+
+    shutil.copytree(whole, tmp_path / "copy")
+    one = StudyConfig(depths=(8, 14), seeds=1, training=TINY.training)
+    with pytest.raises(ConfigError, match="seeds: 2 → 1"):
+        run_study(one, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy")
+    run_study(one, tmp_path / "copy")
+    again = Counting()
+    run_study(TINY, tmp_path / "copy", again)
+    assert all(name.endswith("seed1") for name in again.began)
+    assert timeless(tmp_path / "copy" / "results.json") == timeless(whole / "results.json")
+
+
 def test_depth_that_the_family_lacks_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ConfigError, match="cifar_plain20 and cifar_plain26"):
         run_study(StudyConfig(depths=(8, 21)), tmp_path / "out", Counting())
@@ -187,16 +202,32 @@ def test_reading_a_damaged_record_is_a_data_error(tmp_path, whole):
 
     shutil.copytree(whole, tmp_path / "copy")
     (tmp_path / "copy" / "runs" / "plain-8-seed0" / "record.json").write_text('{"model": 3}')
-    with pytest.raises(DataError, match="plain-8-seed0"):
+    with pytest.raises(DataError, match=r"plain-8-seed0.*delete the file"):
         read_study(tmp_path / "copy")
-    (tmp_path / "copy" / "study.json").write_text("[]")
-    with pytest.raises(DataError, match=r"study\.json"):
+    with pytest.raises(DataError, match="delete the file"):
         run_study(TINY, tmp_path / "copy", Counting())
+    runs = tmp_path / "copy" / "runs"
+    shutil.copy(runs / "plain-14-seed0" / "record.json", runs / "plain-8-seed0" / "record.json")
+    with pytest.raises(DataError, match="record of another run"):
+        read_study(tmp_path / "copy")
+    for text in ("[]", "{}", "null", "[" * 100_000):
+        (tmp_path / "copy" / "study.json").write_text(text)
+        with pytest.raises(DataError, match=r"study\.json"):
+            run_study(TINY, tmp_path / "copy", Counting())
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"depths": ()}, {"depths": (8, 8)}, {"kinds": ("plan",)}, {"kinds": ()}, {"seeds": 0}, {"family": "cifra"}],
+    [
+        {"depths": ()},
+        {"depths": (8, 8)},
+        {"kinds": ("plan",)},
+        {"kinds": ()},
+        {"seeds": 0},
+        {"seeds": 10**9},
+        {"family": "cifra"},
+        {"family": "mlp", "options": {"depth": "5"}},
+    ],
     ids=str,
 )
 def test_impossible_settings_are_refused(settings):

@@ -44,7 +44,9 @@ class StorageError(ResNetLabError):
 def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> ConfigError:
     """The error for a name that does not exist: it names the nearest ones, or all of them where they are few."""
     names = sorted(allowed)
-    nearest = get_close_matches(given, names, n=3, cutoff=0.5)
+    nearest = get_close_matches(given.lower(), names, n=3, cutoff=0.5) or get_close_matches(
+        given, names, n=3, cutoff=0.5
+    )
     if nearest:
         return ConfigError(f"unknown {kind} {given!r}; did you mean {' or '.join(map(repr, nearest))}?")
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")

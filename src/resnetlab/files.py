@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ def _storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"cannot write {path}: {error.strerror or error}; free some space there or choose another folder"
-        ) from error
+        full = error.errno in (ENOSPC, EDQUOT, EFBIG)
+        remedy = "free some space there, or choose another folder" if full else "choose another folder"
+        raise StorageError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -71,7 +72,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error}); it was damaged or is not ours") from error
 
 
@@ -168,7 +169,7 @@ def _manifest_entries(folder: Path) -> dict[str, dict[str, Any]]:
     try:
         entries: dict[str, dict[str, Any]] = json.loads(_read_bytes(folder / MANIFEST))["files"]
         whole = all(Path(name).name == name and {"bytes", "sha256"} <= set(entry) for name, entry in entries.items())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{folder / MANIFEST} is damaged ({error})") from error
     if not whole:
         raise CheckpointError(f"{folder / MANIFEST} is damaged (an entry is not complete)")

@@ -181,9 +181,10 @@ def recipe_config(recipe: Recipe) -> "NetConfig":
         overrides: dict[str, Any] = {key: yaml.safe_load(value) for key, value in recipe.options.items()}
     except yaml.YAMLError as error:
         raise ConfigError(f"an option is no YAML value: {error}") from error
-    decided = overrides.keys() & {"num_classes", "in_chans", "image_size", "shortcut"}
-    if decided:
-        raise ConfigError(f"{min(decided)} is no option: the data decides it, or the setting of that name")
+    for key in overrides.keys() & {"num_classes", "in_chans", "image_size"}:
+        raise ConfigError(f"{key} is no option: the data decides it")
+    if "shortcut" in overrides:
+        raise ConfigError("shortcut is no option: it is a setting of its own, --shortcut")
     if recipe.shortcut != "default":
         overrides["shortcut"] = None if recipe.shortcut == "none" else recipe.shortcut
     return model_config(recipe.model, **overrides)
@@ -201,7 +202,9 @@ def claim_folder(recipe: Recipe, out: Path, *, resume: bool) -> bool:
             raise ConfigError(f"{out} is not empty and holds no run; choose another folder")
         return False
     if not resume:
-        raise ConfigError(f"{out} already holds a run; use --resume auto to go on with it, or choose another folder")
+        raise ConfigError(
+            f"{out} already holds a run; use --resume auto (resume=True) to go on with it, or choose another"
+        )
     changed = differences(as_plain(read_recipe(out / RECIPE)), as_plain(recipe))
     if changed:
         raise ConfigError(
@@ -255,5 +258,5 @@ def read_recipe(path: Path) -> Recipe:
         raise DataError(f"{path.parent} holds no run (it has no {path.name})")
     try:
         return from_plain(Recipe, yaml.safe_load(path.read_text()), str(path))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error

@@ -5,9 +5,10 @@ Records are plain data, written as JSON; reading them needs neither torch nor th
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -181,7 +182,7 @@ def _strictly(value: Any, kind: type) -> Any:
     """``value`` if it is of that very type; cattrs would make 2 of 2.7, and True of "false"."""
     if kind is float and type(value) is int:
         return float(value)
-    if type(value) is not kind:
+    if type(value) is not kind or (isinstance(value, float) and not isfinite(value)):
         raise TypeError(f"{value!r} is no {kind.__name__}")
     return value
 
@@ -195,6 +196,8 @@ def from_plain(kind: type[Record], value: Any, origin: str) -> Record:
     """The record of that kind. Raises ``DataError`` naming ``origin`` where a key is missing, unknown or ill-typed."""
     from cattrs import transform_error
 
+    if is_dataclass(kind) and not isinstance(value, dict):
+        raise DataError(f"{origin} holds no {kind.__name__}; it was damaged or is not ours")
     try:
         result: Record = _converter().structure(value, kind)
     except Exception as error:

@@ -5,7 +5,7 @@ the page. Each run is recorded when it ends; a study that was interrupted goes o
 """
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -59,11 +59,13 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         require_choice("family", self.family, NAMES)
-        require(len(self.depths) >= 1 and len(set(self.depths)) == len(self.depths), "depths", self.depths, "distinct")
-        require(len(self.kinds) >= 1 and len(set(self.kinds)) == len(self.kinds), "kinds", self.kinds, "distinct")
+        for name, values in (("depths", self.depths), ("kinds", self.kinds)):
+            require(0 < len(values) == len(set(values)), name, values, "one or more, all different")
         for kind in self.kinds:
             require_choice("kind", kind, WORDS)
-        require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
+        require(1 <= self.seeds <= 1000, "seeds", self.seeds, "from 1 to 1000")
+        for key in self.options.keys() & {"depth", "depths"}:
+            raise ConfigError(f"option {key} would undo the depths of the study; name depths with --depths")
         require_choice("shortcut", self.shortcut, ("default", "A", "B", "C"))
 
 
@@ -115,6 +117,9 @@ def run_study(config: StudyConfig, out: Path, watcher: StudyWatcher | None = Non
         claim_folder(config, out)
         write_json(out / STUDY, as_plain(config))
         claim_data(data, out)
+        for run in planned:
+            if (out / RUNS / run.name / RECORD).is_file():
+                read_run(run, out)  # what is damaged is better known now than hours later
         for number, run in enumerate(planned, start=1):
             folder = out / RUNS / run.name
             if not (folder / RECORD).is_file():
@@ -177,12 +182,24 @@ def read_config(out: Path) -> StudyConfig:
     """The settings of the study in ``out``. Raises ``DataError`` where it holds none."""
     if not (out / STUDY).is_file():
         raise DataError(f"{out} holds no study (it has no {STUDY})")
-    return from_plain(StudyConfig, read_json(out / STUDY), str(out / STUDY))
+    plain = read_json(out / STUDY)
+    if not plain:
+        raise DataError(f"{out / STUDY} is empty; it was damaged")
+    return from_plain(StudyConfig, plain, str(out / STUDY))
 
 
 def read_run(run: PlannedRun, out: Path) -> StudyRun:
-    """The record of a run that has ended, and the verdicts on its gradients."""
-    record = read_record(RunRecord, out / RUNS / run.name / RECORD)
+    """The record of a run that has ended, and the verdicts on its gradients.
+
+    Raises ``DataError`` where it is damaged, or that of another run.
+    """
+    path = out / RUNS / run.name / RECORD
+    try:
+        record = read_record(RunRecord, path)
+        if record.recipe != as_plain(run.recipe):
+            raise DataError(f"{path} is the record of another run")
+    except DataError as error:
+        raise DataError(f"{error}; delete the file, and the study makes it again from the run's checkpoint") from error
     return StudyRun(
         kind=run.kind,
         depth=run.depth,
@@ -232,11 +249,14 @@ def check_runs(config: StudyConfig, planned: list[PlannedRun]) -> "ImageData":
 
 
 def claim_folder(config: StudyConfig, out: Path) -> None:
-    """Raise ``ConfigError`` unless this study may write in ``out``: an empty place, or its own."""
+    """Raise ``ConfigError`` unless ``out`` is vacant, or holds this study, with as many seeds or fewer."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; give a folder for the study")
     if (out / STUDY).is_file():
-        changed = differences(as_plain(read_config(out)), as_plain(config))
+        before = read_config(out)
+        # More seeds only add runs; all else would mix two studies.
+        more = replace(before, seeds=max(before.seeds, config.seeds))
+        changed = differences(as_plain(before), as_plain(config)) if more != config else []
         if changed:
             raise ConfigError(
                 f"{out} holds a study with other settings: {', '.join(changed)}; "

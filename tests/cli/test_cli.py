@@ -154,6 +154,41 @@ def test_folder_without_rights_or_with_too_long_a_name_gives_exit_code_five(run,
     assert "locked: Permission denied" in errors
 
 
+def test_study_in_which_every_run_diverged_gives_exit_code_one(run, tmp_path):
+    code, out, errors = run(
+        "study", "--depths", "8", "--seeds", "1", "--epochs", "1", "--lr", "1e30", "--out", tmp_path / "s"
+    )
+    assert code == 1
+    assert "every run diverged" in errors
+    assert "diverged" in out
+
+
+def test_training_goes_on_when_nobody_reads_its_lines_any_more(tmp_path):
+    import subprocess
+    import sys
+
+    command = f"{sys.executable} -m resnetlab train --model mlp_resnet8 --epochs 6 --out {tmp_path / 'run'}"
+    subprocess.run(f"{command} 2>&1 | head -1", shell=True, capture_output=True, check=True, cwd=ROOT)
+    assert (tmp_path / "run" / "record.json").is_file()
+
+
+def test_output_that_cannot_be_written_is_one_message(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    words = [sys.executable, "-m", "resnetlab"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*words, "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 5
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    narrow = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*words, "info", "cifar_resnet8"], capture_output=True, check=False, cwd=ROOT, env=narrow)
+    assert done.returncode == 0
+    assert b"3?3 conv, 16" in done.stdout
+
+
 def test_study_prints_tables_and_page_and_report_draws_them_again(run, tmp_path):
     words = ("study", "--depths", "8", "--seeds", "2", "--epochs", "1", "--batch-size", "256", "--out", tmp_path / "s")
     code, out, errors = run(*words)

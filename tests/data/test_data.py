@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from resnetlab.data.arrays import ImageData, Split
 from resnetlab.data.loader import Loader
 from resnetlab.data.sources import load_data
-from resnetlab.errors import ConfigError
+from resnetlab.errors import ConfigError, DataError
 from tests.conftest import make_data
 
 
@@ -71,6 +71,17 @@ def test_fingerprint_sees_one_changed_pixel():
 def test_unknown_source_names_the_known_ones(source, message):
     with pytest.raises(ConfigError, match=message):
         load_data(source)
+
+
+def test_a_set_that_no_classifier_can_learn_is_refused(tmp_path):
+    from tests.data.test_idx import NAMES, idx
+
+    for pictures, labels in ((1, [0]), (4, [0, 0, 0, 0])):
+        for name in NAMES:
+            array = np.zeros((pictures, 4, 4), np.uint8) if "images" in name else np.array(labels, np.uint8)
+            (tmp_path / name).write_bytes(idx(array))
+        with pytest.raises(DataError, match="at least two of each"):
+            load_data(f"idx:{tmp_path}")
 
 
 def loader(batch_size: int = 10, n: int = 96) -> Loader:

@@ -100,7 +100,8 @@ def test_1000_layers_with_a_depth_safe_start_train_on_digits():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"depth": 1}, "at least 2"),
+        ({"depth": 1}, "from 2"),
+        ({"depth": 10**6}, "65536"),
         ({"widths": ()}, "widths"),
         ({"widths": (0,)}, "widths"),
         ({"norm": "bach"}, "batch"),

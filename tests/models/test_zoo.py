@@ -48,7 +48,7 @@ def test_cifar_takes_every_depth_of_the_rule(kind, depth):
     assert config.depths == ((depth - 2) // 6,) * 3
 
 
-@pytest.mark.parametrize(("wrong", "below", "above"), [(21, 20, 26), (100, 98, 104), (2, 8, 14), (0, 8, 14)])
+@pytest.mark.parametrize(("wrong", "below", "above"), [(21, 20, 26), (100, 98, 104), (2, 8, 14)])
 def test_wrong_depth_names_the_two_nearest_right_ones(wrong, below, above):
     with pytest.raises(ConfigError, match=rf"6n \+ 2; the nearest are cifar_resnet{below} and cifar_resnet{above}"):
         create_model(f"cifar_resnet{wrong}")
@@ -56,14 +56,22 @@ def test_wrong_depth_names_the_two_nearest_right_ones(wrong, below, above):
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("resnet35", "resnet34"), ("ResNet50", "resnet50"), ("vgg19bn", "vgg19_bn"), ("cifar_resnet", "cifar_resnet20")],
+    [
+        ("resnet35", "resnet34"),
+        ("ResNet50", "resnet50"),
+        ("CIFAR_RESNET20", "cifar_resnet20"),
+        ("vgg19bn", "vgg19_bn"),
+        ("cifar_resnet", "cifar_resnet20"),
+    ],
 )
 def test_unknown_name_is_answered_with_the_nearest(name, nearest):
     with pytest.raises(ConfigError, match=nearest.rstrip("0123456789")):
         create_model(name)
 
 
-@pytest.mark.parametrize("name", ["", "20", "resnet", "cifar_resnet20x", "cifar_resnet-20", "../x"])
+@pytest.mark.parametrize(
+    "name", ["", "20", "resnet", "cifar_resnet20x", "cifar_resnet-20", "../x", "cifar_resnet020", "cifar_resnet0"]
+)
 def test_strange_names_are_refused(name):
     with pytest.raises(ConfigError, match="unknown model"):
         create_model(name)

@@ -146,4 +146,4 @@ def test_growth_of_an_even_number_of_runs_is_their_median():
 
 
 def test_flatten_names_nested_settings():
-    assert flatten({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == {"a.b": "1", "a.c": "{}", "d": "1, 2"}
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == {"a.b": "1", "a.c": "–", "d": "1, 2"}

@@ -301,6 +301,12 @@ def test_evaluate_counts_a_nan_as_an_error(data):
     assert evaluate(Nan(), Loader(data.test, data.normalisation, batch_size=8)).error == 1
 
 
+def test_a_batch_larger_than_the_set_is_said_to_be_one_batch(data):
+    told = Told()
+    fit(model(), data, TrainConfig(epochs=1, batch_size=1000), seed=0, watcher=told)
+    assert told.notes == ["batch_size=1000 is more than all 96 training pictures: one batch"]
+
+
 def test_vgg_with_dropout_trains_and_repeats():
     data = make_data(train=8, test=4, side=32)
     losses = []

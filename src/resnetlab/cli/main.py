@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from resnetlab import __version__
 from resnetlab.errors import ResNetLabError, StorageError
@@ -18,6 +19,10 @@ GO_ON = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 ok, 1 the run failed, 2 usage, 3 data, 4 checkpoint, 5 disk, 130 Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A terminal without × and ± shows ? for them.
+            stream.reconfigure(errors="replace")
     try:
         if words == ["--version"]:
             print(f"resnetlab {__version__}")
@@ -25,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from resnetlab.cli.verbs import run_verb
 
         run_verb(words)
+        sys.stdout.flush()
     except ResNetLabError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,6 +1,7 @@
 """Progress on the terminal: a bar with the time left, or one line an epoch or run where the output is no terminal."""
 
 import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +12,9 @@ from resnetlab.records import EpochRecord, RunRecord
 from resnetlab.study import PlannedRun
 from resnetlab.train.logs import Silent, Watcher
 
+LONG_EPOCH = 5.0
+"""Seconds from which on each epoch of a study gets a line of its own where there is no terminal."""
+
 
 class Bars:
     """Bars on standard error, gone when done; a line printed meanwhile goes above them."""
@@ -20,7 +24,7 @@ class Bars:
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+            TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -43,11 +47,12 @@ class Bars:
         self.say(f"note: {text}")
 
     def say(self, line: str) -> None:
-        """Print a line at once, unwrapped, as it is."""
-        if self.console.is_terminal:
-            self.console.print(line, markup=False, soft_wrap=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        """Print a line at once, unwrapped, as it is. Training goes on where nobody reads it any more."""
+        with suppress(BrokenPipeError):
+            if self.console.is_terminal:
+                self.console.print(line, markup=False, soft_wrap=True)
+            else:
+                print(line, file=sys.stderr, flush=True)
 
 
 class TrainingProgress(Bars):
@@ -60,7 +65,7 @@ class TrainingProgress(Bars):
     def on_step(self, step: int, steps: int) -> None:
         """Move the bar."""
         if self.bar is None:
-            self.bar = self.progress.add_task("training", total=steps, completed=step, unit="steps")
+            self.bar = self.progress.add_task("training", total=steps, completed=step)
         self.progress.update(self.bar, completed=step)
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
@@ -82,10 +87,10 @@ class StudyProgress(Bars):
     def on_run_start(self, run: PlannedRun, number: int, total: int) -> Watcher:
         """Name the run on the bar and let it move with the run's steps."""
         if self.bar is None:
-            self.bar = self.progress.add_task("", total=total, completed=number - 1, unit="runs")
+            self.bar = self.progress.add_task("", total=total, completed=number - 1)
         self.place = f"[{number}/{total}] {run.recipe.model} seed {run.seed}"
         self.progress.update(self.bar, description=self.place, completed=number - 1)
-        return _Within(self, self.bar, number - 1)
+        return _Within(self, self.bar, number - 1, self.place)
 
     def on_run_end(self, run: PlannedRun, record: RunRecord) -> None:  # noqa: ARG002, the place was noted at its start
         """Say what the run gave."""
@@ -97,8 +102,13 @@ class StudyProgress(Bars):
 class _Within(Silent):
     """Moves the study's bar by the share of the current run that is done."""
 
-    def __init__(self, bars: Bars, bar: TaskID, before: int) -> None:
-        self.bars, self.bar, self.before = bars, bar, before
+    def __init__(self, bars: Bars, bar: TaskID, before: int, place: str) -> None:
+        self.bars, self.bar, self.before, self.place = bars, bar, before, place
+
+    def on_epoch(self, record: EpochRecord, epochs: int) -> None:
+        # A bar shows that something happens; where there is none, a line does, unless runs are short.
+        if not self.bars.console.is_terminal and record.seconds > LONG_EPOCH:
+            self.bars.say(f"{self.place}  epoch {record.epoch}/{epochs}  train error {record.train.error:.2%}")
 
     def on_note(self, text: str) -> None:
         self.bars.on_note(text)

@@ -103,6 +103,8 @@ class Study:
         with StudyProgress() as progress:
             study = run_study(self.config, self.out, progress)
         print_study(study, write_report(study, self.out))
+        if not any(run.record.final for run in study.runs):
+            raise DivergedError(f"every run diverged; the first: {study.runs[0].record.message}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from resnetlab.data.arrays import ImageData
-from resnetlab.errors import ConfigError, unknown_name
+from resnetlab.errors import ConfigError, DataError, unknown_name
 
 SOURCES = {
     "digits": "the 8×8 handwritten digits that come with scikit-learn",
@@ -18,6 +18,16 @@ def load_data(source: str, split_seed: int = 0) -> ImageData:
 
     Raises ``ConfigError`` for an unknown source, ``DataError`` for what cannot be read.
     """
+    data = _read(source, split_seed)
+    if len(data.train) < 2 or len(data.classes) < 2:
+        raise DataError(
+            f"{source} has {len(data.train)} training pictures of {len(data.classes)} classes; "
+            "a classifier needs at least two of each"
+        )
+    return data
+
+
+def _read(source: str, split_seed: int) -> ImageData:
     scheme, colon, place = source.partition(":")
     if source == "digits":
         from resnetlab.data.digits import read_digits

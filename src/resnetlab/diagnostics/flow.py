@@ -26,7 +26,7 @@ def judge(gradients: Sequence[BlockGradient]) -> Flow:
     relative = [block.relative for block in blocks]
     if None in relative:
         return Flow(growth=None, verdict="broken")
-    if 0 in relative:
+    if any(value is not None and value <= 0 for value in relative):
         return Flow(growth=None, verdict="silent")
     logs = [log10(value) for value in relative if value]
     growth = -_slope(logs) * (len(logs) - 1)

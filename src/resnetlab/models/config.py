@@ -9,6 +9,9 @@ from torch import nn
 from resnetlab.errors import ConfigError, require, require_choice
 from resnetlab.models.shortcuts import OPTIONS, PadSide, ShortcutOption
 
+MOST = 65_536
+"""The largest width, picture side or depth; beyond it lies a slip of the finger, and a process that hangs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetConfig(ABC):
@@ -27,7 +30,7 @@ class NetConfig(ABC):
     def __post_init__(self) -> None:
         require(self.num_classes >= 0, "num_classes", self.num_classes, "at least 1, or 0 for features")
         require(self.in_chans >= 1, "in_chans", self.in_chans, "at least 1")
-        require(self.image_size >= 1, "image_size", self.image_size, "at least 1 pixel")
+        require(1 <= self.image_size <= MOST, "image_size", self.image_size, f"from 1 to {MOST} pixels")
 
     @abstractmethod
     def make(self) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from resnetlab.errors import require, require_choice
 from resnetlab.models.blocks import FcBranch, FcNorm, ResidualBlock, make_fc_norm
-from resnetlab.models.config import ResidualConfig
+from resnetlab.models.config import MOST, ResidualConfig
 from resnetlab.models.interface import Classifier, make_head
 from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
 
@@ -33,8 +33,9 @@ class MLPConfig(ResidualConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.depth >= 2, "depth", self.depth, "at least 2 weight layers, the stem's and the head's")
-        require(len(self.widths) > 0 and min(self.widths) >= 1, "widths", self.widths, "one or more positive numbers")
+        require(2 <= self.depth <= MOST, "depth", self.depth, f"from 2 (stem and head) to {MOST} weight layers")
+        fits = len(self.widths) > 0 and min(self.widths) >= 1 and max(self.widths) <= MOST
+        require(fits, "widths", self.widths, f"one or more numbers from 1 to {MOST}")
         require_choice("norm", self.norm, ("none", "batch", "layer"))
 
     @property

@@ -18,7 +18,7 @@ from resnetlab.models.blocks import (
     Style,
     make_preactivation,
 )
-from resnetlab.models.config import ResidualConfig
+from resnetlab.models.config import MOST, ResidualConfig
 from resnetlab.models.interface import Classifier, make_head
 from resnetlab.models.layers import Norm, make_activation, make_norm
 from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
@@ -79,6 +79,7 @@ class ResNetConfig(ResidualConfig):
         require(stages == len(self.widths) > 0, "depths", self.depths, "as many numbers as widths")
         require(min(self.depths) >= 1, "depths", self.depths, "at least one block in every stage")
         require(min(self.widths) >= 1, "widths", self.widths, "at least one channel in every stage")
+        require(max(*self.widths, sum(self.depths)) <= MOST, "widths and depths", self.widths, f"at most {MOST}")
         strides_fit = self.strides is None or (len(self.strides) == stages and min(self.strides) >= 1)
         require(strides_fit, "strides", self.strides, "a whole number from 1 on for every stage")
         require(self.stem_width is None or self.stem_width >= 1, "stem_width", self.stem_width, "at least 1")

@@ -161,7 +161,7 @@ FAMILIES = {
 
 
 KINDS: dict[str, type[NetConfig]] = {"resnet": ResNetConfig, "vgg": VGGConfig, "mlp": MLPConfig}
-MOST_DIGITS = 6
+MOST_DIGITS = 5
 """Digits of a depth; a longer one is a slip of the finger, and no machine could hold the network."""
 
 
@@ -253,6 +253,6 @@ def _named_config(name: str) -> NetConfig:
         return ROWS[name].config
     family = name.rstrip("0123456789")
     depth = name.removeprefix(family)
-    if family in FAMILIES and 0 < len(depth) <= MOST_DIGITS:
+    if family in FAMILIES and 0 < len(depth) <= MOST_DIGITS and not depth.startswith("0"):
         return FAMILIES[family].config(family, int(depth))
     raise unknown_name("model", name, list_models())

@@ -69,17 +69,20 @@ def draw_training_error(study: StudyRecord) -> "Figure":
     for kind in _kinds(study):
         cells = [cell for cell in study.cells if cell.kind == kind and cell.train_error]
         means = [100 * cell.train_error.mean for cell in cells if cell.train_error]
-        axes.plot([cell.depth for cell in cells], means, color=COLOURS[kind], lw=2, label=kind, zorder=3)
+        # Lines that lie on one another differ in width, so that both are seen.
+        width = 4.5 if kind == "plain" else 1.8
+        axes.plot([cell.depth for cell in cells], means, color=COLOURS[kind], lw=width, label=f"{kind}, mean", zorder=3)
         for run in study.runs:
             if run.kind == kind and run.record.final:
                 error = 100 * run.record.final.train.error
-                axes.plot(run.depth, error, "o", color=COLOURS[kind], ms=5, alpha=0.6, mew=0, clip_on=False)
+                axes.plot(run.depth, error, "o", color=COLOURS[kind], ms=6, alpha=0.6, mew=0, clip_on=False, zorder=4)
+    axes.plot([], [], "o", color="#808080", ms=6, alpha=0.6, mew=0, label="each run")
     depths = sorted({cell.depth for cell in study.cells})
     axes.set_xscale("log")
     axes.set_xticks(depths, [str(depth) for depth in depths])
     axes.set_xticks([], minor=True)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("depth (weight layers)")
+    axes.set_xlabel("depth in weight layers, log scale")
     axes.set_ylabel("training error, %")
     axes.legend()
     return figure
@@ -95,7 +98,7 @@ def draw_learning_curves(study: StudyRecord) -> "Figure":
         axes.plot(epochs, [100 * epoch.test.error for epoch in run.record.history], ":", color=colour, lw=1.2)
         axes.set_xlabel("epoch")
 
-    figure = _panels(study, {"error, %": draw})
+    figure = _panels(study, {"error, %": draw}, {"training": "-", "test": ":"})
     # Only now: a limit that is set stops the scale from growing with the lines.
     figure.axes[0].set_ylim(bottom=0)
     return figure
@@ -109,7 +112,7 @@ def draw_gradients(study: StudyRecord) -> "Figure":
             values = [gradient.relative or float("nan") for gradient in choose(run)]
             axes.plot(range(len(values)), values, color=COLOURS[run.kind], lw=1.3)
             axes.set_yscale("log")
-            axes.set_xlabel("block, from the input on")
+            axes.set_xlabel("stem, blocks, head")
 
         return lines
 
@@ -122,8 +125,15 @@ def draw_gradients(study: StudyRecord) -> "Figure":
     )
 
 
-def _panels(study: StudyRecord, rows: dict[str, Callable[["Axes", StudyRun], None]]) -> "Figure":
-    """A grid of axes, a column for each depth, with every run drawn in its column by the function of each row."""
+def _panels(
+    study: StudyRecord,
+    rows: dict[str, Callable[["Axes", StudyRun], None]],
+    lines: dict[str, str] | None = None,
+) -> "Figure":
+    """A grid of axes, a column for each depth, with every run drawn in its column by the function of each row.
+
+    ``lines`` are the styles that the legend explains beside the colours of the kinds.
+    """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -133,11 +143,13 @@ def _panels(study: StudyRecord, rows: dict[str, Callable[["Axes", StudyRun], Non
     for row, (label, draw) in zip(grid, rows.items(), strict=True):
         row[0].set_ylabel(label)
         for axes, depth in zip(row, depths, strict=True):
-            axes.set_title(f"depth {depth}", fontsize=10)
+            if row is grid[0]:
+                axes.set_title(f"depth {depth}", fontsize=10)
             for run in study.runs:
                 if run.depth == depth:
                     draw(axes, run)
     handles = [Line2D([], [], color=COLOURS[kind], lw=2, label=kind) for kind in _kinds(study)]
+    handles += [Line2D([], [], color="#606060", label=label, ls=style) for label, style in (lines or {}).items()]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     return figure
 

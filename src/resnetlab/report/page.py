@@ -66,7 +66,8 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict) and value:
             lines |= flatten(value, f"{prefix}{key}.")
         else:
-            lines[f"{prefix}{key}"] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            lines[f"{prefix}{key}"] = "–" if value is None or value in ([], {}) else text
     return lines
 
 

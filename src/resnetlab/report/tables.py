@@ -101,16 +101,22 @@ def number(values: Sample | None) -> str:
     """A loss with its standard deviation."""
     if values is None:
         return "diverged"
-    return f"{values.mean:.4f}" + ("" if values.sd is None else f" ± {values.sd:.4f}")
+    return plain(values.mean, 4) + ("" if values.sd is None else f" ± {plain(values.sd, 4)}")
 
 
 def interval(values: Interval, factor: float, digits: int) -> str:
     """``mean [low, high]`` with signs, and a star where zero lies outside."""
-    mean = f"{factor * values.mean:+.{digits}f}"
+    mean = plain(factor * values.mean, digits, "+")
     if values.low is None or values.high is None:
         return f"{mean} [no interval: one seed]"
     star = " *" if values.excludes_zero else ""
-    return f"{mean} [{factor * values.low:+.{digits}f}, {factor * values.high:+.{digits}f}]{star}"
+    low, high = (plain(factor * bound, digits, "+") for bound in (values.low, values.high))
+    return f"{mean} [{low}, {high}]{star}"
+
+
+def plain(value: float, digits: int, sign: str = "-") -> str:
+    """The value with so many decimals; in powers of ten where a net that barely trained has a loss of millions."""
+    return f"{value:{sign}.{digits}f}" if abs(value) < 1e5 else f"{value:{sign}.1e}"
 
 
 def growth(flows: list[Flow]) -> str:

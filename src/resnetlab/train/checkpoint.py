@@ -56,7 +56,7 @@ def read_checkpoint(folder: Path, *, fall_back: bool = False) -> Checkpoint:
             optimizer=load(files[OPTIMIZER]),
             history=from_plain(list[EpochRecord], json.loads(files[STATE])["history"], str(folder / STATE)),
         )
-    except (KeyError, ValueError, SafetensorError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is not a checkpoint of resnetlab ({error!r})") from error
 
 

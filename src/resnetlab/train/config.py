@@ -48,7 +48,7 @@ class TrainConfig:
     """auto takes cuda where there is one."""
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        require(1 <= self.epochs <= 10**6, "epochs", self.epochs, "from 1 to a million")
         require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2: BN takes statistics over a batch")
         require_choice("optimizer", self.optimizer, ("sgd", "adamw"))
         require(isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a positive number")
@@ -79,7 +79,7 @@ class TrainConfig:
             bool(self.milestones) == (self.schedule == "step"),
             "milestones",
             self.milestones,
-            "given with the step schedule, and with no other",
+            "one or more epochs with the step schedule (--milestones 4 6), and none with another",
         )
         require(0 < self.gamma <= 1, "gamma", self.gamma, "above 0 and at most 1")
         require(self.schedule == "step" or self.gamma == 0.1, "gamma", self.gamma, "given with the step schedule only")

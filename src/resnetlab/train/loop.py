@@ -43,6 +43,10 @@ def fit(
     watcher = watcher or Silent()
     device = pick_device(config.device)
     train, test = make_loaders(data, config, device)
+    if train.batch_size < config.batch_size:
+        watcher.on_note(
+            f"batch_size={config.batch_size} is more than all {len(train.split)} training pictures: one batch"
+        )
     place(net, train)
     optimizer = make_optimizer(net, config)
     history = resume(net, optimizer, out, watcher) if out and folder_exists(out / LAST) else []
