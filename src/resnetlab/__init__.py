@@ -7,6 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from resnetlab.models.weights import LoadReport as LoadReport
+    from resnetlab.models.weights import export_weights as export_weights
+    from resnetlab.models.weights import load_weights as load_weights
     from resnetlab.models.zoo import create_model as create_model
     from resnetlab.models.zoo import list_models as list_models
     from resnetlab.recipe import Recipe as Recipe
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "LoadReport": "resnetlab.models.weights",
+    "export_weights": "resnetlab.models.weights",
+    "load_weights": "resnetlab.models.weights",
     "create_model": "resnetlab.models.zoo",
     "list_models": "resnetlab.models.zoo",
     "Recipe": "resnetlab.recipe",
@@ -25,7 +31,18 @@ _HOME = {
     "run_study": "resnetlab.study",
 }
 
-__all__ = ["Recipe", "StudyConfig", "__version__", "create_model", "list_models", "run_recipe", "run_study"]
+__all__ = [
+    "LoadReport",
+    "Recipe",
+    "StudyConfig",
+    "__version__",
+    "create_model",
+    "export_weights",
+    "list_models",
+    "load_weights",
+    "run_recipe",
+    "run_study",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """The zoo: every network by its name. A variant is a row; a family of free depth is a row with a rule."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
@@ -10,12 +11,17 @@ from torch import nn
 
 from resnetlab.errors import ConfigError, unknown_name
 from resnetlab.models.config import NetConfig
+from resnetlab.models.hub import fetch
 from resnetlab.models.init import build
 from resnetlab.models.mlp import MLPConfig
+from resnetlab.models.pretrained import PRETRAINED
 from resnetlab.models.resnet import ResNetConfig
 from resnetlab.models.shortcuts import ShortcutOption
 from resnetlab.models.vgg import VGGConfig
+from resnetlab.models.weights import load_weights
 from resnetlab.registry import Registry
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,11 +165,13 @@ FAMILIES = {
 }
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The names that match a shell pattern, such as ``"cifar_*"``.
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """The names that match a shell pattern, such as ``"cifar_*"``; with ``pretrained`` the weights as ``name.tag``.
 
     Of a family of free depth, the usual depths are listed; ``create_model`` takes every depth that its rule allows.
     """
+    if pretrained:
+        return [tag for tag in PRETRAINED if fnmatchcase(tag, pattern) or fnmatchcase(tag.partition(".")[0], pattern)]
     listed = [f"{name}{depth}" for name, family in FAMILIES.items() for depth in family.listed]
     return [name for name in [*ROWS, *listed] if fnmatchcase(name, pattern)]
 
@@ -185,6 +193,7 @@ def model_config(name: str, **overrides: Any) -> NetConfig:
 def create_model(
     name: str,
     *,
+    pretrained: bool | None = None,
     num_classes: int | None = None,
     in_chans: int | None = None,
     shortcut: ShortcutOption | EllipsisType | None = ...,
@@ -198,7 +207,12 @@ def create_model(
     name (A for ``cifar_resnet*``, B for ``resnet18`` … ``resnet152``). ``overrides`` are further fields of the
     network's configuration. ``device="meta"`` gives shapes without memory.
 
-    Raises ``ConfigError`` for an unknown name or setting, with the nearest ones.
+    ``pretrained=True``, or a name with a tag such as ``"resnet50.tv2_in1k"``, loads weights from the Hub (extra
+    ``hub``). Another ``num_classes`` or ``in_chans`` than theirs then asks for a new head or for a fitted first
+    convolution (``load_weights``), and is logged.
+
+    Raises ``ConfigError`` for an unknown name or setting, with the nearest ones, ``CheckpointError`` for weights that
+    cannot be had or do not fit.
 
     >>> create_model("cifar_resnet20", num_classes=10, in_chans=1)(images)  # (N, 1, H, W) to (N, 10)
     """
@@ -208,7 +222,12 @@ def create_model(
         overrides["in_chans"] = in_chans
     if shortcut is not ...:
         overrides["shortcut"] = shortcut
-    return build(model_config(name, **overrides), seed=seed, device=device)
+    plain_name, _, tag = name.partition(".")
+    model = build(model_config(plain_name, **overrides), seed=seed, device=device)
+    if pretrained or (tag and pretrained is None):
+        report = load_weights(model, fetch(name), reset_head=num_classes is not None, adapt_input=in_chans is not None)
+        _log.log(logging.WARNING if report.adapted or report.skipped else logging.INFO, "%s", report)
+    return model
 
 
 def _fit_type(key: str, value: Any, default: Any) -> Any:
