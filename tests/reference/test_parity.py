@@ -81,3 +81,16 @@ def test_our_weights_in_their_network_give_our_logits(request, record_property, 
         logits = difference(theirs.eval()(x), ours.eval()(x))
     record_property("logits", f"{logits:.1e}")
     assert logits <= 1e-5
+
+
+def test_control_a_mixed_up_norm_shows(request):
+    theirs, ours = make_theirs(request, "torchvision", "resnet18"), make_ours("resnet18")
+    weights = dict(theirs.state_dict())
+    weights["layer3.1.bn1.weight"], weights["layer3.1.bn2.weight"] = (
+        weights["layer3.1.bn2.weight"],
+        weights["layer3.1.bn1.weight"],
+    )
+    load_weights(ours, weights)
+    x = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert difference(ours.eval()(x), theirs.eval()(x)) > 1e-4
