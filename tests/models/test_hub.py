@@ -133,7 +133,9 @@ def test_pretrained_weights_come_from_the_hub_once_and_then_from_the_cache(hub, 
 
 @needs_hub
 def test_offline_without_a_copy_the_message_says_what_to_do(client):
-    code = "from resnetlab import create_model; create_model('resnet50.tv2_in1k')"
+    # Told that it is offline, the client does not try again for half a minute.
+    offline = "import os; os.environ['HF_HUB_OFFLINE'] = '1'; "
+    code = f"{offline}from resnetlab import create_model; create_model('resnet50.tv2_in1k')"
     code_, _, errors = client(code, "http://127.0.0.1:9")
     assert code_ == 1
     last = errors.strip().splitlines()[-1]
