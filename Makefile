@@ -1,6 +1,7 @@
 # `make demo` and `make test` need Python 3.11 or newer, pip and make; they set up .venv themselves.
 PYTHON ?= python3
 BIN := .venv/bin
+REFERENCE := .venv-reference/bin
 DEMO ?= runs/demo
 
 # In the environment rather than as an option, so that it holds for what builds the package too.
@@ -8,7 +9,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-reference lint format clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -20,7 +21,7 @@ help:  ## list these targets
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,hub]'
 	touch $@
 
 demo: .venv/installed  ## set up, then compare plain and residual nets at depths 8, 20 and 56 on digits
@@ -28,6 +29,16 @@ demo: .venv/installed  ## set up, then compare plain and residual nets at depths
 
 test: .venv/installed-dev  ## set up, then run all tests
 	$(BIN)/python -m pytest -n 2
+
+# torchvision and timm would ask for another torch than ours, so they come without what they ask for.
+.venv-reference/installed: pyproject.toml constraints.txt constraints-reference.txt
+	test -x $(REFERENCE)/python || $(PYTHON) -m venv .venv-reference
+	$(REFERENCE)/python -m pip install --quiet --editable '.[dev,hub]'
+	$(REFERENCE)/python -m pip install --quiet --no-deps --constraint constraints-reference.txt torchvision timm
+	touch $@
+
+test-reference: .venv-reference/installed  ## set up torchvision and timm beside, then compare with their networks
+	$(REFERENCE)/python -m pytest -n 2 tests/reference
 
 lint: .venv/installed-dev  ## check style, types and the direction of imports
 	$(BIN)/ruff check
@@ -39,5 +50,5 @@ format: .venv/installed-dev  ## put the code in the house's format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-clean:  ## remove .venv and everything that was made
-	rm -rf .venv runs dist .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove both environments and everything that was made
+	rm -rf .venv .venv-reference runs dist .pytest_cache .mypy_cache .ruff_cache

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnetlab.data.sources import load_data as load_data
+    from resnetlab.models.weights import LoadReport as LoadReport
+    from resnetlab.models.weights import export_weights as export_weights
+    from resnetlab.models.weights import load_weights as load_weights
     from resnetlab.models.zoo import create_model as create_model
     from resnetlab.models.zoo import list_models as list_models
     from resnetlab.recipe import Recipe as Recipe
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "LoadReport": "resnetlab.models.weights",
+    "export_weights": "resnetlab.models.weights",
+    "load_weights": "resnetlab.models.weights",
     "create_model": "resnetlab.models.zoo",
     "list_models": "resnetlab.models.zoo",
     "load_data": "resnetlab.data.sources",
@@ -34,15 +40,18 @@ _HOME = {
 }
 
 __all__ = [
+    "LoadReport",
     "Recipe",
     "StudyConfig",
     "TrainConfig",
     "__version__",
     "create_model",
     "evaluate_run",
+    "export_weights",
     "fit",
     "list_models",
     "load_data",
+    "load_weights",
     "run_recipe",
     "run_study",
 ]

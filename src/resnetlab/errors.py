@@ -41,6 +41,12 @@ class StorageError(ResNetLabError):
     exit_code = 5
 
 
+class MissingExtraError(ResNetLabError):
+    """A package of an optional extra that is not installed, or does not load. Exit code 5."""
+
+    exit_code = 5
+
+
 def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> ConfigError:
     """The error for a name that does not exist: it names the nearest ones, or all of them where they are few."""
     names = sorted(allowed)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from resnetlab.models.init import build
+from resnetlab.models.kinds import config_from_plain, config_to_plain
 from resnetlab.models.vgg import VGGConfig
-from resnetlab.models.zoo import config_from_plain, config_to_plain, create_model, list_models, model_config
+from resnetlab.models.zoo import create_model, list_models, model_config
 
 NAMES = list_models()
 SIDE = {"resnet": 8, "vgg": 32, "mlp": 8}

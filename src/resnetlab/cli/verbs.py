@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.weights import weights
 from resnetlab.errors import DivergedError, unknown_name
 from resnetlab.recipe import Recipe
 from resnetlab.study import StudyConfig
@@ -130,6 +131,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "evaluate": Evaluate,
     "study": Study,
     "report": Report,
+    "weights": weights,
 }
 
 

@@ -1,6 +1,7 @@
 """The zoo: every network by its name. A variant is a row; a family of free depth is a row with a rule."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from types import EllipsisType
@@ -10,13 +11,18 @@ from torch import nn
 
 from resnetlab.errors import ConfigError, DataError, unknown_name
 from resnetlab.models.config import NetConfig
+from resnetlab.models.hub import fetch
 from resnetlab.models.init import build
 from resnetlab.models.mlp import MLPConfig
+from resnetlab.models.pretrained import PRETRAINED
 from resnetlab.models.resnet import ResNetConfig
 from resnetlab.models.shortcuts import ShortcutOption
 from resnetlab.models.vgg import VGGConfig
-from resnetlab.records import as_plain, from_plain
+from resnetlab.models.weights import load_weights
+from resnetlab.records import from_plain
 from resnetlab.registry import Registry
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,16 +166,17 @@ FAMILIES = {
 }
 
 
-KINDS: dict[str, type[NetConfig]] = {"resnet": ResNetConfig, "vgg": VGGConfig, "mlp": MLPConfig}
 MOST_DIGITS = 5
 """Digits of a depth; a longer one is a slip of the finger, and no machine could hold the network."""
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The names that match a shell pattern, such as ``"cifar_*"``.
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """The names that match a shell pattern, such as ``"cifar_*"``; with ``pretrained`` the weights as ``name.tag``.
 
     Of a family of free depth, the usual depths are listed; ``create_model`` takes every depth that its rule allows.
     """
+    if pretrained:
+        return [tag for tag in PRETRAINED if fnmatchcase(tag, pattern) or fnmatchcase(tag.partition(".")[0], pattern)]
     listed = [f"{name}{depth}" for name, family in FAMILIES.items() for depth in family.listed]
     return ROWS.matching(pattern) + [name for name in listed if fnmatchcase(name, pattern)]
 
@@ -191,6 +198,7 @@ def model_config(name: str, **overrides: Any) -> NetConfig:
 def create_model(
     name: str,
     *,
+    pretrained: bool | None = None,
     num_classes: int | None = None,
     in_chans: int | None = None,
     shortcut: ShortcutOption | EllipsisType | None = ...,
@@ -204,7 +212,12 @@ def create_model(
     name (A for ``cifar_resnet*``, B for ``resnet18`` … ``resnet152``). ``overrides`` are further fields of the
     network's configuration. ``device="meta"`` gives shapes without memory.
 
-    Raises ``ConfigError`` for an unknown name or setting, with the nearest ones.
+    ``pretrained=True``, or a name with a tag such as ``"resnet50.tv2_in1k"``, loads weights from the Hub (extra
+    ``hub``). Another ``num_classes`` or ``in_chans`` than theirs then asks for a new head or for a fitted first
+    convolution (``load_weights``), and is logged.
+
+    Raises ``ConfigError`` for an unknown name or setting, with the nearest ones, ``CheckpointError`` for weights that
+    cannot be had or do not fit.
 
     >>> create_model("cifar_resnet20", num_classes=10, in_chans=1)(images)  # (N, 1, H, W) to (N, 10)
     """
@@ -214,24 +227,12 @@ def create_model(
         overrides["in_chans"] = in_chans
     if shortcut is not ...:
         overrides["shortcut"] = shortcut
-    return build(model_config(name, **overrides), seed=seed, device=device)
-
-
-def config_to_plain(config: NetConfig) -> dict[str, Any]:
-    """The configuration as plain data, which JSON can hold and ``config_from_plain`` reads."""
-    kind = next(name for name, cls in KINDS.items() if type(config) is cls)
-    return {"kind": kind, **as_plain(config)}
-
-
-def config_from_plain(plain: Mapping[str, Any], origin: str = "the configuration") -> NetConfig:
-    """The configuration that ``config_to_plain`` gave; ``build`` makes the network of it.
-
-    Raises ``ConfigError`` for an unknown kind, and ``DataError`` naming ``origin`` for wrong keys or types.
-    """
-    kind = str(plain.get("kind"))
-    if kind not in KINDS:
-        raise unknown_name("kind of network", kind, KINDS)
-    return from_plain(KINDS[kind], {key: value for key, value in plain.items() if key != "kind"}, origin)
+    plain_name, _, tag = name.partition(".")
+    model = build(model_config(plain_name, **overrides), seed=seed, device=device)
+    if pretrained or (tag and pretrained is None):
+        report = load_weights(model, fetch(name), reset_head=num_classes is not None, adapt_input=in_chans is not None)
+        _log.log(logging.WARNING if report.adapted or report.skipped else logging.INFO, "%s", report)
+    return model
 
 
 def _fit_type(config: NetConfig, key: str, value: Any) -> Any:

@@ -1,0 +1,91 @@
+"""The verb ``weights``: look into files of weights, and rename them from one project's names to another's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Show whose names a file of weights has, its tensors, their number, and the classes of its head."""
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """A .safetensors, .pth, .pt or .th file, or a checkpoint folder. Nothing in it is run."""
+
+    def __call__(self) -> None:
+        from resnetlab.cli.tables import print_columns
+        from resnetlab.models.weights import inspect_weights
+
+        found = inspect_weights(self.file)
+        print_columns([(name, "×".join(map(str, shape)) or "1") for name, shape in found.shapes.items()])
+        head = f"{found.classes} classes" if found.classes else "no head"
+        print(f"\nnames of {found.dialect}; {len(found.shapes)} tensors, {found.parameters:,} parameters, {head}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Write the weights of a network under another project's names, or as safetensors under ours."""
+
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IN")]
+    """Weights under the names of resnetlab, torchvision, timm, akamaster or labml."""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    """The .safetensors file to write."""
+    to: Literal["torchvision", "timm", "akamaster", "labml", "safetensors"]
+    """Whose names; safetensors is ours."""
+    model: str
+    """The network that the weights are of, by name."""
+    set: tuple[str, ...] = ()
+    """Its settings where they are not the name's own, such as pad=center."""
+    reset_head: bool = False
+    """Leave a head of another number of classes out; the network gets its own."""
+    adapt_input: bool = False
+    """Fit the first convolution to the network's number of input channels."""
+
+    def __call__(self) -> None:
+        from safetensors.torch import save
+
+        from resnetlab.errors import ConfigError
+        from resnetlab.files import atomic_write
+        from resnetlab.models.dialects import OWN
+        from resnetlab.models.weights import export_weights, load_weights
+        from resnetlab.models.zoo import create_model
+
+        if self.out.suffix != ".safetensors":
+            raise ConfigError(f"{self.out} is not possible: what is written is safetensors, so name it ….safetensors")
+        model = create_model(self.model, pretrained=False, **read_settings(self.set))
+        report = load_weights(model, self.source, reset_head=self.reset_head, adapt_input=self.adapt_input)
+        dialect = OWN if self.to == "safetensors" else self.to
+        tensors = export_weights(model, dialect)
+        atomic_write(self.out, save(tensors, metadata={"format": "pt"}))
+        print(report)
+        print(f"{self.out}: {len(tensors)} tensors under the names of {dialect}")
+
+
+Weights = Annotated[
+    Annotated[Inspect, tyro.conf.subcommand(name="inspect")] | Annotated[Convert, tyro.conf.subcommand(name="convert")],
+    tyro.conf.OmitArgPrefixes,
+]
+
+
+def weights(action: Annotated[Weights, tyro.conf.arg(name="")]) -> Callable[[], None]:
+    """Look into files of weights; rename them between resnetlab, torchvision, timm, akamaster and labml."""
+    return action
+
+
+def read_settings(words: tuple[str, ...]) -> dict[str, Any]:
+    """Settings such as ``pad=center`` or ``num_classes=10``, each value read as YAML.
+
+    Raises ``ConfigError`` for a word without ``=``.
+    """
+    import yaml
+
+    from resnetlab.errors import ConfigError
+
+    wrong = [word for word in words if "=" not in word]
+    if wrong:
+        raise ConfigError(f"--set {wrong[0]!r} is not possible: write it as setting=value, such as pad=center")
+    pairs = (word.partition("=") for word in words)
+    return {key: yaml.safe_load(value) for key, _, value in pairs}

@@ -1,0 +1,110 @@
+"""Trained weights by ``name.tag``: where they lie at the Hugging Face Hub, and how their pictures were prepared.
+
+They are timm's repositories ``timm/<name>.<tag>``, most of them converted from torchvision's weights of the same name
+(``tv`` is its V1, ``tv2`` its V2). Preprocessing is that of timm 1.0.31's evaluation.
+"""
+
+from dataclasses import dataclass
+
+from resnetlab.errors import unknown_name
+from resnetlab.registry import Registry
+
+MAIN = "main"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a picture becomes an input: resize its short side to ``resize``, cut ``side``×``side`` from the centre, scale
+    to 0 … 1, subtract ``mean`` and divide by ``std`` (of red, green and blue).
+
+    ``crop`` is ``side`` over the short side; ``interpolation`` is ``"bilinear"`` or ``"bicubic"``.
+    """
+
+    side: int = 224
+    crop: float = 0.875
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    @property
+    def resize(self) -> int:
+        """The short side in pixels before the cut."""
+        return int(self.side / self.crop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """One repository of weights.
+
+    ``revision`` is the commit that is fetched. Where we could confirm none it is ``main``, which may move.
+    """
+
+    repository: str
+    revision: str = MAIN
+    preprocessing: Preprocessing = Preprocessing()
+
+
+_V2 = Preprocessing(crop=0.965)
+_BICUBIC_288 = Preprocessing(side=288, crop=0.95, interpolation="bicubic")
+_WHOLE_288 = Preprocessing(side=288, crop=1.0, interpolation="bicubic")
+_WHOLE_320 = Preprocessing(side=320, crop=1.0, interpolation="bicubic")
+_HALF = Preprocessing(side=288, crop=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+# In the order of each name, the first is the one that pretrained=True takes.
+_TAGS: tuple[tuple[str, Preprocessing, str], ...] = (
+    ("resnet18.tv_in1k", Preprocessing(), "590dfdd48494d2316a8385e1ca7fbec3b9359b35"),
+    ("resnet34.tv_in1k", Preprocessing(), MAIN),
+    ("resnet50.tv2_in1k", _V2, "f2a8587ea6b4a3a1d84450bcc2561b07952daae2"),
+    ("resnet50.tv_in1k", Preprocessing(), "aa6c2d36d56bc0209040c02b5a7b7d7bf11d57b8"),
+    ("resnet101.tv2_in1k", _V2, MAIN),
+    ("resnet101.tv_in1k", Preprocessing(), MAIN),
+    ("resnet152.tv2_in1k", _V2, "6c03aba8c980980031f286eec039dc10543e01a4"),
+    ("resnet152.tv_in1k", Preprocessing(), MAIN),
+    ("wide_resnet50_2.tv2_in1k", _V2, MAIN),
+    ("wide_resnet50_2.tv_in1k", Preprocessing(), MAIN),
+    ("wide_resnet101_2.tv2_in1k", _V2, "ccee496e52d4a776a118bf242c6627033fb1a0fd"),
+    ("wide_resnet101_2.tv_in1k", Preprocessing(), MAIN),
+    ("resnext50_32x4d.tv2_in1k", _V2, MAIN),
+    ("resnext50_32x4d.tv_in1k", Preprocessing(), MAIN),
+    ("resnext101_32x8d.tv2_in1k", _V2, MAIN),
+    ("resnext101_32x8d.tv_in1k", Preprocessing(), MAIN),
+    ("resnext101_64x4d.tv_in1k", Preprocessing(), MAIN),
+    ("resnetv2_50.a1h_in1k", _HALF, MAIN),
+    ("resnet18d.ra2_in1k", _BICUBIC_288, MAIN),
+    ("resnet50d.ra2_in1k", _BICUBIC_288, MAIN),
+    ("resnet101d.ra2_in1k", _WHOLE_320, MAIN),
+    ("resnet152d.ra2_in1k", _WHOLE_320, MAIN),
+    ("resnet200d.ra2_in1k", _WHOLE_320, MAIN),
+    ("seresnet50.a1_in1k", _WHOLE_288, MAIN),
+    ("seresnext50_32x4d.racm_in1k", _BICUBIC_288, MAIN),
+    ("vgg11.tv_in1k", Preprocessing(), "38b46049b490ec2bdb6d4d32b8354c74977f3347"),
+    ("vgg13.tv_in1k", Preprocessing(), MAIN),
+    ("vgg16.tv_in1k", Preprocessing(), "3394518cba29aee1ea82a49d971be90d2dd1dab7"),
+    ("vgg19.tv_in1k", Preprocessing(), "128d4708565b3a414bcbb9bbad440b2fe37b9f18"),
+    ("vgg11_bn.tv_in1k", Preprocessing(), MAIN),
+    ("vgg13_bn.tv_in1k", Preprocessing(), MAIN),
+    ("vgg16_bn.tv_in1k", Preprocessing(), "e00c01e7cee168262dcba6428dc4a8f41e27e965"),
+    ("vgg19_bn.tv_in1k", Preprocessing(), MAIN),
+)
+
+PRETRAINED = Registry[Pretrained](
+    "pretrained weights",
+    {
+        tag: Pretrained(repository=f"timm/{tag}", preprocessing=preprocessing, revision=revision)
+        for tag, preprocessing, revision in _TAGS
+    },
+)
+
+
+def default_tag(name: str) -> str:
+    """The ``name.tag`` that stands for a name alone, or ``name`` itself where it has a tag.
+
+    Raises ``ConfigError`` for a network that nobody trained, with the nearest one that somebody did.
+    """
+    if "." in name:
+        PRETRAINED[name]
+        return name
+    for tag in PRETRAINED:
+        if tag.partition(".")[0] == name:
+            return tag
+    raise unknown_name("network with pretrained weights", name, {tag.partition(".")[0] for tag in PRETRAINED})

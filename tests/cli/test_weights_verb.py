@@ -1,0 +1,83 @@
+import torch
+from safetensors.torch import load_file
+
+from resnetlab.cli import main
+from resnetlab.models.weights import export_weights, load_weights
+from resnetlab.models.zoo import create_model
+
+SETTINGS = ("--set", "widths=[4, 8, 16, 32]")
+
+
+def run(capsys, *words):
+    try:
+        code = main(list(map(str, words)))
+    except SystemExit as exit_:  # tyro leaves by itself
+        code = exit_.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def small(**settings):
+    return create_model("resnet18", widths=[4, 8, 16, 32], **settings)
+
+
+def test_help_shows_both_actions_and_their_words(capsys):
+    assert "inspect" in run(capsys, "weights", "--help")[1]
+    assert "IN OUT" in run(capsys, "weights", "convert", "--help")[1]
+    assert run(capsys, "weights", "inspect", "--help")[0] == 0
+
+
+def test_inspect_shows_names_shapes_parameters_and_classes(capsys, tmp_path):
+    net = small(num_classes=7)
+    torch.save({"state_dict": export_weights(net, "torchvision")}, tmp_path / "net.pth")
+    code, out, _ = run(capsys, "weights", "inspect", tmp_path / "net.pth")
+    assert code == 0
+    assert out.splitlines()[0].split() == ["conv1.weight", "4×3×7×7"]
+    count = sum(parameter.numel() for parameter in net.parameters())
+    assert out.splitlines()[-1] == f"names of torchvision; 122 tensors, {count:,} parameters, 7 classes"
+
+
+def test_convert_there_and_back_keeps_every_value(capsys, tmp_path):
+    net = small(seed=1)
+    torch.save(net.state_dict(), tmp_path / "ours.pt")
+    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    words = ("--model", "resnet18", *SETTINGS)
+    code, out, errors = run(capsys, "weights", "convert", tmp_path / "ours.pt", there, "--to", "torchvision", *words)
+    assert (code, errors) == (0, "")
+    assert "names of resnetlab; 122 matched" in out
+    assert "layer4.1.bn2.running_var" in load_file(there)
+    assert run(capsys, "weights", "convert", there, back, "--to", "safetensors", *words)[0] == 0
+    assert all(torch.equal(value, load_file(back)[key]) for key, value in net.state_dict().items())
+    load_weights(small(), back)
+
+
+def test_wrong_words_and_files_give_one_message_and_their_exit_code(capsys, tmp_path):
+    weights, out = tmp_path / "net.pth", tmp_path / "out.safetensors"
+    torch.save(export_weights(small(), "torchvision"), weights)
+    (tmp_path / "bad.pth").write_bytes(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.")
+    convert = ("weights", "convert", weights, out, "--to", "timm", "--model")
+    for words, code, message in (
+        (("weights", "inspect", tmp_path / "bad.pth"), 4, "Nothing in it was run"),
+        (("weights", "inspect", tmp_path / "none.pth"), 4, "does not exist"),
+        ((*convert, "resnet18"), 4, "does not fit this network"),
+        ((*convert, "resnet35"), 2, "resnet34"),
+        ((*convert, "resnet18", *SETTINGS, "num_classes=3"), 4, "--reset-head"),
+        ((*convert, "resnet18", "--set", "widths"), 2, "setting=value"),
+        ((*convert, "resnetv2_18", *SETTINGS), 4, "no network of kind 'pre'"),
+        (
+            ("weights", "convert", weights, tmp_path / "out.pth", "--to", "timm", "--model", "resnet18"),
+            2,
+            "safetensors",
+        ),
+        (("weights",), 2, "inspect"),
+    ):
+        found, _, errors = run(capsys, *words)
+        assert (found, message in errors) == (code, True), (words, errors)
+        assert not out.exists()
+
+
+def test_inspecting_loads_no_matplotlib():
+    from tests.contracts.test_house import loaded_by
+
+    code = "from resnetlab.cli import main\ntry: main(['weights', '--help'])\nexcept SystemExit: pass"
+    assert not loaded_by(code) & {"torch", "matplotlib", "numpy"}

@@ -1,0 +1,96 @@
+"""The same weights in our network and in torchvision's or timm's: the same logits and the same gradients."""
+
+import pytest
+import torch
+
+from resnetlab.models.weights import export_weights, load_weights
+from resnetlab.models.zoo import create_model
+
+SIDE = 64
+TORCHVISION = ["resnet18", "resnet50", "wide_resnet50_2", "resnext50_32x4d", "vgg11", "vgg11_bn"]
+TIMM = [
+    *["resnet18", "resnet50", "resnet18d", "resnet50d", "resnetv2_18", "resnetv2_50", "seresnet50"],
+    *["seresnext50_32x4d", "wide_resnet50_2", "resnext50_32x4d", "vgg11_bn"],
+]
+CASES = [("torchvision", name) for name in TORCHVISION] + [("timm", name) for name in TIMM]
+
+
+def make_theirs(request, project, name):
+    module = request.getfixturevalue(project)
+    make = module.models.get_model if project == "torchvision" else module.create_model
+    torch.manual_seed(0)
+    theirs = make(name, num_classes=10)
+    with torch.no_grad():
+        # Statistics and scales as after training: at initialisation many are 0 or 1, and hide what is mixed up.
+        for key, value in theirs.state_dict().items():
+            if "running" in key or value.dim() == 1:
+                value.copy_(torch.rand_like(value.float()) * 0.5 + 0.5)
+    return theirs
+
+
+def make_ours(name):
+    return create_model(name, num_classes=10, **({"dropout": 0.0} if name.startswith("vgg") else {}))
+
+
+def silence(theirs):
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
+def difference(a, b, floor=0.0):
+    """The largest difference, relative to the largest value, or to ``floor`` where that is larger."""
+    return ((a - b).abs().max() / b.abs().max().clamp(min=floor)).item()
+
+
+@pytest.mark.parametrize(("project", "name"), CASES)
+def test_their_weights_in_our_network_give_their_logits_and_gradients(request, record_property, project, name):
+    theirs, ours = make_theirs(request, project, name), make_ours(name)
+    silence(theirs)
+    report = load_weights(ours, theirs.state_dict())
+    assert len(report.renamed) + len(report.matched) == len(ours.state_dict())
+    assert (report.adapted, report.skipped, report.missing) == ((), (), ())
+    x = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logits = difference(ours.eval()(x), theirs.eval()(x))
+    for net in (ours, theirs):
+        net.train()
+        net.zero_grad()
+        torch.nn.functional.cross_entropy(net(x), torch.arange(4)).backward()
+    gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
+    renamed = {own: name for name, own in report.renamed} | {name: name for name in report.matched}
+    expected = dict(theirs.named_parameters())
+    # A bias before a norm has no gradient but rounding: below a hundredth of the largest, that is the measure.
+    floor = 1e-2 * max(parameter.grad.abs().max().item() for parameter in expected.values())
+    worst = max(
+        difference(gradient, expected[renamed[own]].grad.reshape(gradient.shape), floor)
+        for own, gradient in gradients.items()
+    )
+    record_property("logits", f"{logits:.1e}")
+    record_property("gradients", f"{worst:.1e}")
+    assert logits <= 1e-5
+    assert worst <= 1e-4
+
+
+@pytest.mark.parametrize(("project", "name"), CASES)
+def test_our_weights_in_their_network_give_our_logits(request, record_property, project, name):
+    theirs, ours = make_theirs(request, project, name), make_ours(name)
+    theirs.load_state_dict(export_weights(ours, project), strict=True)
+    x = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logits = difference(theirs.eval()(x), ours.eval()(x))
+    record_property("logits", f"{logits:.1e}")
+    assert logits <= 1e-5
+
+
+def test_control_a_mixed_up_norm_shows(request):
+    theirs, ours = make_theirs(request, "torchvision", "resnet18"), make_ours("resnet18")
+    weights = dict(theirs.state_dict())
+    weights["layer3.1.bn1.weight"], weights["layer3.1.bn2.weight"] = (
+        weights["layer3.1.bn2.weight"],
+        weights["layer3.1.bn1.weight"],
+    )
+    load_weights(ours, weights)
+    x = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert difference(ours.eval()(x), theirs.eval()(x)) > 1e-4
