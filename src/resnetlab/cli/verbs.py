@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.plan import Plan
 from resnetlab.cli.weights import weights
 from resnetlab.errors import DivergedError, unknown_name
 from resnetlab.recipe import Recipe
@@ -127,6 +128,7 @@ class Report:
 VERBS: dict[str, Callable[..., Any]] = {
     "list": List,
     "info": Info,
+    "plan": Plan,
     "train": Train,
     "evaluate": Evaluate,
     "study": Study,

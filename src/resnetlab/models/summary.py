@@ -85,12 +85,15 @@ def count_multiply_adds(net: nn.Module, picture: tuple[int, ...]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def saved_bytes(net: nn.Module, picture: tuple[int, ...], batch: int) -> int:
+def saved_bytes(net: nn.Module, picture: tuple[int, ...], batch: int, *, with_input: bool = True) -> int:
     """Bytes that autograd keeps between forward and backward: every storage once, parameters and buffers left out.
 
     The difference between two batch sizes is the cost of a picture, free of what BN keeps once for a batch.
+    ``with_input=False`` leaves the pictures themselves out too.
     """
-    own = {tensor.untyped_storage()._cdata for tensor in (*net.parameters(), *net.buffers())}
+    pictures = torch.empty(batch, *picture, device="meta")
+    given = (*net.parameters(), *net.buffers(), *(() if with_input else (pictures,)))
+    own = {tensor.untyped_storage()._cdata for tensor in given}
     sizes: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -101,7 +104,7 @@ def saved_bytes(net: nn.Module, picture: tuple[int, ...], batch: int) -> int:
 
     with _mode(net, training=True), saved_tensors_hooks(keep, lambda tensor: tensor):
         # The graph, held by the output, keeps the storages alive, so that no address is counted for two of them.
-        output = net(torch.empty(batch, *picture, device="meta"))
+        output = net(pictures)
     total = sum(sizes.values())
     del output
     return total
