@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from resnetlab.study import StudyConfig as StudyConfig
     from resnetlab.study import run_study as run_study
     from resnetlab.train.config import TrainConfig as TrainConfig
+    from resnetlab.train.evaluate import evaluate as evaluate
     from resnetlab.train.loop import fit as fit
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ _HOME = {
     "load_data": "resnetlab.data.sources",
     "TrainConfig": "resnetlab.train.config",
     "fit": "resnetlab.train.loop",
+    "evaluate": "resnetlab.train.evaluate",
     "Recipe": "resnetlab.recipe",
     "run_recipe": "resnetlab.recipe",
     "evaluate_run": "resnetlab.recipe",
@@ -46,6 +48,7 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "create_model",
+    "evaluate",
     "evaluate_run",
     "export_weights",
     "fit",

@@ -148,7 +148,7 @@ def evaluate_run(folder: Path, which: Literal["last", "best"] = "last") -> Metri
     from resnetlab.data.sources import load_data
     from resnetlab.models.init import build
     from resnetlab.train.checkpoint import read_checkpoint, restore_model
-    from resnetlab.train.evaluate import evaluate
+    from resnetlab.train.evaluate import evaluate_batches
     from resnetlab.train.loop import make_loaders, pick_device, place
 
     data = load_data(recipe.data, recipe.split_seed)
@@ -158,7 +158,7 @@ def evaluate_run(folder: Path, which: Literal["last", "best"] = "last") -> Metri
     restore_model(net, read_checkpoint(folder / which))
     _, test = make_loaders(data, recipe.training, device)
     place(net, test)
-    return evaluate(net, test)
+    return evaluate_batches(net, test)
 
 
 def fitted_config(recipe: Recipe, data: "ImageData") -> "NetConfig":

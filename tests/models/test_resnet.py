@@ -74,6 +74,7 @@ def test_1202_layers_do_a_forward_and_backward_step():
         ({"pad": "front"}, "pad"),
         ({"num_classes": -1}, "num_classes=-1"),
         ({"strides": (1, 2)}, "strides"),
+        ({"stride_in": "1x1"}, "stride_in"),
         ({"strides": (1, 2, 0, 2)}, "strides"),
         ({"stem_width": 0}, "stem_width"),
         ({"stem": "deep", "stem_width": 33}, "even for a deep stem"),

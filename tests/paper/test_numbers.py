@@ -9,7 +9,8 @@ import torch
 
 from resnetlab.diagnostics.flow import judge
 from resnetlab.diagnostics.gradients import block_gradients
-from resnetlab.models.summary import summarise
+from resnetlab.models.init import build
+from resnetlab.models.summary import count_multiply_adds, saved_bytes, summarise
 from resnetlab.models.zoo import create_model, model_config
 
 IMAGENET = [
@@ -38,6 +39,32 @@ IMAGENET = [
     ("vgg19_bn", {}, 143_678_248, "19.6321"),
 ]
 
+FAMILIES = [
+    ("resnext50_32x4d", {}, 25_028_904, "4.2305"),
+    ("resnext101_32x8d", {}, 88_791_336, "16.414"),
+    ("resnext101_64x4d", {}, 83_455_272, "15.4603"),
+    ("wide_resnet50_2", {}, 68_883_240, "11.398"),
+    ("wide_resnet101_2", {}, 126_886_696, "22.7531"),
+    ("resnetv2_18", {}, 11_687_720, "1.8141"),
+    ("resnetv2_34", {}, 21_795_880, "3.6638"),
+    ("resnetv2_50", {}, 25_549_352, "4.0892"),
+    ("resnetv2_101", {}, 44_541_480, "7.8014"),
+    ("resnetv2_152", {}, 60_185_128, "11.5136"),
+    ("resnet18d", {}, 11_708_744, "2.054"),
+    ("resnet50d", {}, 25_576_264, "4.329"),
+    ("resnet101d", {}, 44_568_392, "8.041"),
+    ("resnet152d", {}, 60_212_040, "11.753"),
+    ("resnet200d", {}, 64_693_064, "15.247"),
+    ("seresnet50", {}, 28_088_024, "4.092"),
+    ("seresnext50_32x4d", {}, 27_559_896, "4.233"),
+    ("cifar_preact_resnet164", {}, 1_703_258, "0.2445"),
+    ("cifar_preact_resnet1001", {}, 10_327_706, "1.4878"),
+    ("wide_resnet16_4", {}, 2_748_890, None),
+    ("wide_resnet16_8", {}, 10_961_370, None),
+    ("wide_resnet28_10", {}, 36_479_194, "5.243"),
+    ("wide_resnet40_4", {}, 8_949_210, None),
+]
+
 SMALL_STEM = {"stem": "cifar", "num_classes": 10, "image_size": 32}
 SMALL = [
     ("resnet18", SMALL_STEM, 11_173_962, "0.5554"),
@@ -60,23 +87,31 @@ def as_printed(value: int, unit: float, figure: str) -> str:
     return f"{value / unit:.{len(figure.partition('.')[2])}f}"
 
 
-@pytest.mark.parametrize(("name", "settings", "parameters", "multiply_adds"), IMAGENET + SMALL)
-def test_imagenet_family_has_its_golden_counts(name, settings, parameters, multiply_adds):
-    summary = summarise(model_config(name, **settings))
-    assert summary.parameters == parameters
-    assert as_printed(summary.multiply_adds, 1e9, multiply_adds) == multiply_adds
+@pytest.mark.parametrize(("name", "settings", "parameters", "multiply_adds"), IMAGENET + SMALL + FAMILIES)
+def test_network_has_its_golden_counts(name, settings, parameters, multiply_adds):
+    config = model_config(name, **settings)
+    net = build(config, seed=0, device="meta")
+    assert sum(parameter.numel() for parameter in net.parameters()) == parameters
+    if multiply_adds:
+        found = count_multiply_adds(net, (config.in_chans, config.image_size, config.image_size))
+        assert as_printed(found, 1e9, multiply_adds) == multiply_adds
+
+
+def test_saved_activations_of_preactivation_1001_are_the_measured_ones():
+    config = model_config("cifar_preact_resnet1001")
+    net = build(config, seed=0, device="meta")
+    each = saved_bytes(net, (3, 32, 32), batch=3) - saved_bytes(net, (3, 32, 32), batch=2)
+    assert each / 2**20 == pytest.approx(146.4, rel=0.01)
 
 
 @pytest.mark.parametrize(("depth", "a", "b", "c", "multiply_adds"), CIFAR)
 def test_cifar_family_has_its_golden_counts(depth, a, b, c, multiply_adds):
-    plain = summarise(model_config(f"cifar_plain{depth}"))
-    residual = summarise(model_config(f"cifar_resnet{depth}"))
-    assert plain.parameters == residual.parameters == a
-    assert plain.multiply_adds == residual.multiply_adds
-    assert as_printed(residual.multiply_adds, 1e6, multiply_adds) == multiply_adds
-    for option, expected in (("B", b), ("C", c)):
+    for option, expected in ((None, a), ("A", a), ("B", b), ("C", c)):
         net = create_model(f"cifar_resnet{depth}", shortcut=option, device="meta")
         assert sum(parameter.numel() for parameter in net.parameters()) == expected
+        if option in (None, "A"):
+            found = count_multiply_adds(net, (3, 32, 32))
+            assert as_printed(found, 1e6, multiply_adds) == multiply_adds
 
 
 def test_cifar_128_and_100_classes_have_their_golden_counts():

@@ -14,7 +14,7 @@ from resnetlab.models.zoo import create_model
 from resnetlab.records import EpochRecord, Metrics, from_plain
 from resnetlab.train.checkpoint import read_checkpoint, restore_model, restore_optimizer, write_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.evaluate import evaluate
+from resnetlab.train.evaluate import evaluate, evaluate_batches
 from resnetlab.train.logs import Silent
 from resnetlab.train.loop import best_epoch, fit, make_loaders, pick_device, train_epoch
 from resnetlab.train.optim import make_optimizer
@@ -240,7 +240,7 @@ def test_best_folder_holds_the_best_epoch(tmp_path, data):
     net = model()
     restore_model(net, checkpoint)
     _, test = make_loaders(data, SHORT, torch.device("cpu"))
-    assert evaluate(net, test).error == best_epoch(history).test.error
+    assert evaluate_batches(net, test).error == best_epoch(history).test.error
 
 
 def test_checkpoint_of_another_network_is_refused(tmp_path, data):
@@ -281,7 +281,7 @@ def test_evaluate_equals_sums_by_hand_and_puts_the_mode_back(data):
     net = model().train()
     loader = Loader(data.test, data.normalisation, batch_size=7)
     before = copy.deepcopy(net.state_dict())
-    metrics = evaluate(net, loader)
+    metrics = evaluate_batches(net, loader)
     assert net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     with torch.no_grad():
@@ -291,6 +291,15 @@ def test_evaluate_equals_sums_by_hand_and_puts_the_mode_back(data):
     assert metrics.error == pytest.approx((logits.argmax(1) != data.test.labels).float().mean().item())
 
 
+def test_evaluate_of_a_split_equals_that_of_its_batches(data):
+    net = model()
+    for which, split in (("train", data.train), ("test", data.test)):
+        found = evaluate(net, data, which)
+        expected = evaluate_batches(net, Loader(split, data.normalisation, batch_size=16))
+        assert (found.error, found.n) == (expected.error, expected.n)
+        assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+
+
 def test_evaluate_counts_a_nan_as_an_error(data):
     class Nan(nn.Module):
         def forward(self, x):
@@ -298,7 +307,7 @@ def test_evaluate_counts_a_nan_as_an_error(data):
             logits[:, 0] = float("nan")
             return logits
 
-    assert evaluate(Nan(), Loader(data.test, data.normalisation, batch_size=8)).error == 1
+    assert evaluate_batches(Nan(), Loader(data.test, data.normalisation, batch_size=8)).error == 1
 
 
 def test_a_batch_larger_than_the_set_is_said_to_be_one_batch(data):

@@ -100,6 +100,12 @@ class ResNetConfig(ResidualConfig):
             "none where zero_init_residual or scale_residual is set: either decides how a branch starts",
         )
         require(self.scaling == "none" or self.norm == "none", "scaling", self.scaling, "none where there is a norm")
+        require(
+            self.branch == "bottleneck" or self.stride_in == "3x3",
+            "stride_in",
+            self.stride_in,
+            "left alone with basic blocks, whose stride has one place",
+        )
         self.style  # noqa: B018, its own checks
 
     @property

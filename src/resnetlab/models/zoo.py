@@ -91,7 +91,8 @@ def _cifar_preact(depth: int) -> ResNetConfig:
     """
     fits_both = (depth - 2) % 18 == 0
     if (depth - 2) % 9 == 0 and not (fits_both and depth < 164):
-        return _small(((depth - 2) // 9,) * 3, (16, 32, 64), order="pre", branch="bottleneck")
+        # The authors' code has the stride in the first 1×1 convolution.
+        return _small(((depth - 2) // 9,) * 3, (16, 32, 64), order="pre", branch="bottleneck", stride_in="1x1")
     return _small(((depth - 2) // 6,) * 3, (16, 32, 64), order="pre")
 
 

@@ -16,7 +16,7 @@ from resnetlab.randomness import derive_seed
 from resnetlab.records import EpochRecord
 from resnetlab.train.checkpoint import read_checkpoint, restore_model, restore_optimizer, write_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.evaluate import evaluate
+from resnetlab.train.evaluate import evaluate_batches
 from resnetlab.train.logs import Silent, Watcher, write_metrics
 from resnetlab.train.optim import learning_rate, make_optimizer
 
@@ -59,8 +59,8 @@ def fit(
                 epoch=epoch,
                 learning_rate=rate,
                 running_loss=losses.mean().item(),
-                train=evaluate(net, train),
-                test=evaluate(net, test),
+                train=evaluate_batches(net, train),
+                test=evaluate_batches(net, test),
                 seconds=perf_counter() - started,
             )
             check_evaluation(record)
