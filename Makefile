@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-reference lint format clean
+.PHONY: help demo test test-slow test-reference lint format clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -27,8 +27,11 @@ help:  ## list these targets
 demo: .venv/installed  ## set up, then compare plain and residual nets at depths 8, 20 and 56 on digits
 	$(BIN)/resnetlab study --out $(DEMO)
 
-test: .venv/installed-dev  ## set up, then run all tests
+test: .venv/installed-dev  ## set up, then run the tests
 	$(BIN)/python -m pytest -n 2
+
+test-slow: .venv/installed-dev  ## run what is left out of the usual tests: large networks for real
+	$(BIN)/python -m pytest -n 2 -m slow
 
 # torchvision and timm would ask for another torch than ours, so they come without what they ask for.
 .venv-reference/installed: pyproject.toml constraints.txt constraints-reference.txt
