@@ -156,9 +156,8 @@ def test_watcher_is_told_of_a_stem_that_does_not_fit_the_pictures(tmp_path):
 
 
 def test_resnet_20_learns_the_digits(tmp_path):
-    """Measured on two kinds of split and four seeds: 0.6 to 1.9 % of errors."""
     record = run_recipe(Recipe(), tmp_path)
-    assert record.final.train.error == 0
+    assert record.final.train.error < 0.01
     assert record.final.test.error < 0.03
 
 

@@ -54,7 +54,7 @@ class StudyConfig:
     """digits, or idx:FOLDER for MNIST and Fashion-MNIST files."""
     split_seed: int = 0
     """Decides the split of data that comes without one (digits)."""
-    training: TrainConfig = field(default_factory=TrainConfig)
+    training: TrainConfig = field(default_factory=lambda: TrainConfig(crop_padding=0))
     """How each net is trained."""
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from torch.testing import assert_close
 
 from resnetlab.data.arrays import ImageData, Split
+from resnetlab.data.augment import draw_offsets
 from resnetlab.data.loader import Loader
 from resnetlab.data.sources import load_data
 from resnetlab.errors import ConfigError, DataError
@@ -113,6 +114,25 @@ def test_training_pass_gives_every_sample_at_most_once_and_no_incomplete_batch()
     ]
     assert len({row for row, _ in seen}) == 90
     assert all(known[row] == label for row, label in seen)
+
+
+def test_crops_are_those_of_the_padded_pictures_by_seed_epoch_and_sample():
+    data = make_data(train=20)
+    crops = Loader(data.train, data.normalisation, 10, crop_padding=1)
+    plain = Loader(data.train, data.normalisation, 10)
+    normalise = data.normalisation.on(torch.device("cpu"))
+    offsets = draw_offsets(20, 1, seed=3, epoch=2)
+    assert set(offsets.flatten().tolist()) == {0, 1, 2}
+    order = torch.cat([y for _, y in plain.shuffled(3, 2)])
+    assert torch.equal(torch.cat([y for _, y in crops.shuffled(3, 2)]), order)
+    by_hand = set()
+    for picture, (row, column) in zip(data.train.images, offsets.tolist(), strict=True):
+        padded = torch.zeros(1, 10, 10, dtype=torch.uint8)
+        padded[:, 1:9, 1:9] = picture
+        by_hand.add(normalise(padded[None, :, row : row + 8, column : column + 8]).numpy().tobytes())
+    found = [image[None].contiguous().numpy().tobytes() for images, _ in crops.shuffled(3, 2) for image in images]
+    assert set(found) == by_hand
+    assert torch.equal(next(crops.in_order())[0], next(plain.in_order())[0])
 
 
 def test_evaluation_pass_gives_every_sample_once_in_order():

@@ -1,5 +1,6 @@
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,7 +98,8 @@ def test_label_smoothing_enters_the_training_loss_and_not_the_metrics(data):
 
 @pytest.mark.parametrize("config", [SHORT, TrainConfig(epochs=4, batch_size=16, optimizer="adamw", lr=3e-3)])
 def test_training_learns(data, config):
-    history = fit(model(), data, config, seed=0)
+    # The classes of these pictures are rows, which a crop would shift into one another.
+    history = fit(model(), data, replace(config, crop_padding=0), seed=0)
     assert history[-1].train.error < 0.05
     assert history[-1].train.loss < history[0].train.loss
 

@@ -42,6 +42,9 @@ class TrainConfig:
     """Factor of the step schedule."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
+    crop_padding: int | None = None
+    """Pixels around a training picture before a random crop of its own size; by default an eighth of its side (4 for 32
+    pixels, as in the paper), in a study none."""
     channels_last: bool = True
     """Memory format (N, H, W, C): faster for most convolutions."""
     device: Device = "auto"
@@ -84,4 +87,7 @@ class TrainConfig:
         require(0 < self.gamma <= 1, "gamma", self.gamma, "above 0 and at most 1")
         require(self.schedule == "step" or self.gamma == 0.1, "gamma", self.gamma, "given with the step schedule only")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
+        require(
+            self.crop_padding is None or self.crop_padding >= 0, "crop_padding", self.crop_padding, "0 or more pixels"
+        )
         require_choice("device", self.device, ("auto", "cpu", "cuda"))

@@ -146,8 +146,9 @@ def check_evaluation(record: EpochRecord) -> None:
 def make_loaders(data: ImageData, config: TrainConfig, device: torch.device) -> tuple[Loader, Loader]:
     """Training and test batches on ``device``, both standardised by the training statistics."""
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    padding = data.image_size // 8 if config.crop_padding is None else config.crop_padding
     train, test = (
-        Loader(split.to(device), data.normalisation, config.batch_size, memory_format)
+        Loader(split.to(device), data.normalisation, config.batch_size, memory_format, padding)
         for split in (data.train, data.test)
     )
     return train, test
