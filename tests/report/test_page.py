@@ -128,6 +128,7 @@ def test_learning_curves_show_every_run_whole():
     """A limit set too early once cut the first epochs off."""
     from resnetlab.report.figures import draw_learning_curves
 
+    assert [axes.get_title() for axes in draw_learning_curves(study()).axes] == ["depth 8", "depth 56"]
     axes = draw_learning_curves(study()).axes[0]
     assert len(axes.lines) == 12
     assert axes.get_ylim()[1] >= 90

@@ -140,11 +140,11 @@ def _panels(
     depths = sorted({run.depth for run in study.runs})
     figure = Figure(figsize=(max(4.2, 2.9 * len(depths)), 2.6 * len(rows) + 0.4), layout="constrained")
     grid = figure.subplots(len(rows), len(depths), sharey="row", squeeze=False)
+    for axes, depth in zip(grid[0], depths, strict=True):
+        axes.set_title(f"depth {depth}", fontsize=10)
     for row, (label, draw) in zip(grid, rows.items(), strict=True):
         row[0].set_ylabel(label)
         for axes, depth in zip(row, depths, strict=True):
-            if row is grid[0]:
-                axes.set_title(f"depth {depth}", fontsize=10)
             for run in study.runs:
                 if run.depth == depth:
                     draw(axes, run)
