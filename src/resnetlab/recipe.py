@@ -4,6 +4,7 @@ A run folder holds ``recipe.yaml``, ``data.json`` (what the data were), ``metric
 once the run has ended, ``record.json``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -173,14 +174,9 @@ def recipe_config(recipe: Recipe) -> "NetConfig":
 
     Raises ``ConfigError`` for an unknown name or option.
     """
-    import yaml
-
     from resnetlab.models.zoo import model_config
 
-    try:
-        overrides: dict[str, Any] = {key: yaml.safe_load(value) for key, value in recipe.options.items()}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"an option is no YAML value: {error}") from error
+    overrides = read_values(recipe.options)
     for key in overrides.keys() & {"num_classes", "in_chans", "image_size"}:
         raise ConfigError(f"{key} is no option: the data decides it")
     if "shortcut" in overrides:
@@ -188,6 +184,19 @@ def recipe_config(recipe: Recipe) -> "NetConfig":
     if recipe.shortcut != "default":
         overrides["shortcut"] = None if recipe.shortcut == "none" else recipe.shortcut
     return model_config(recipe.model, **overrides)
+
+
+def read_values(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Each text as the YAML value that it is: ``"[16, 32]"`` a list, ``"true"`` a truth.
+
+    Raises ``ConfigError`` for a text that is none.
+    """
+    import yaml
+
+    try:
+        return {key: yaml.safe_load(text) for key, text in texts.items()}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"an option is no YAML value: {error}") from error
 
 
 def claim_folder(recipe: Recipe, out: Path, *, resume: bool) -> bool:

@@ -3,26 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.cli import main
 from resnetlab.cli.anatomy import fold
 from resnetlab.models.summary import summarise
 from resnetlab.models.zoo import model_config
 from tests.conftest import ROOT
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs a command in this process: exit code, standard output, standard error."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        try:
-            code = main(list(map(str, words)))
-        except SystemExit as exit_:  # tyro leaves by itself
-            code = exit_.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_version_and_help(run):

@@ -1,57 +1,47 @@
 import torch
 from safetensors.torch import load_file
 
-from resnetlab.cli import main
 from resnetlab.models.weights import export_weights, load_weights
 from resnetlab.models.zoo import create_model
 
 SETTINGS = ("--set", "widths=[4, 8, 16, 32]")
 
 
-def run(capsys, *words):
-    try:
-        code = main(list(map(str, words)))
-    except SystemExit as exit_:  # tyro leaves by itself
-        code = exit_.code
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def small(**settings):
     return create_model("resnet18", widths=[4, 8, 16, 32], **settings)
 
 
-def test_help_shows_both_actions_and_their_words(capsys):
-    assert "inspect" in run(capsys, "weights", "--help")[1]
-    assert "IN OUT" in run(capsys, "weights", "convert", "--help")[1]
-    assert run(capsys, "weights", "inspect", "--help")[0] == 0
+def test_help_shows_both_actions_and_their_words(run):
+    assert "inspect" in run("weights", "--help")[1]
+    assert "IN OUT" in run("weights", "convert", "--help")[1]
+    assert run("weights", "inspect", "--help")[0] == 0
 
 
-def test_inspect_shows_names_shapes_parameters_and_classes(capsys, tmp_path):
+def test_inspect_shows_names_shapes_parameters_and_classes(run, tmp_path):
     net = small(num_classes=7)
     torch.save({"state_dict": export_weights(net, "torchvision")}, tmp_path / "net.pth")
-    code, out, _ = run(capsys, "weights", "inspect", tmp_path / "net.pth")
+    code, out, _ = run("weights", "inspect", tmp_path / "net.pth")
     assert code == 0
     assert out.splitlines()[0].split() == ["conv1.weight", "4×3×7×7"]
     count = sum(parameter.numel() for parameter in net.parameters())
     assert out.splitlines()[-1] == f"names of torchvision; 122 tensors, {count:,} parameters, 7 classes"
 
 
-def test_convert_there_and_back_keeps_every_value(capsys, tmp_path):
+def test_convert_there_and_back_keeps_every_value(run, tmp_path):
     net = small(seed=1)
     torch.save(net.state_dict(), tmp_path / "ours.pt")
     there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
     words = ("--model", "resnet18", *SETTINGS)
-    code, out, errors = run(capsys, "weights", "convert", tmp_path / "ours.pt", there, "--to", "torchvision", *words)
+    code, out, errors = run("weights", "convert", tmp_path / "ours.pt", there, "--to", "torchvision", *words)
     assert (code, errors) == (0, "")
     assert "names of resnetlab; 122 matched" in out
     assert "layer4.1.bn2.running_var" in load_file(there)
-    assert run(capsys, "weights", "convert", there, back, "--to", "safetensors", *words)[0] == 0
+    assert run("weights", "convert", there, back, "--to", "safetensors", *words)[0] == 0
     assert all(torch.equal(value, load_file(back)[key]) for key, value in net.state_dict().items())
     load_weights(small(), back)
 
 
-def test_wrong_words_and_files_give_one_message_and_their_exit_code(capsys, tmp_path):
+def test_wrong_words_and_files_give_one_message_and_their_exit_code(run, tmp_path):
     weights, out = tmp_path / "net.pth", tmp_path / "out.safetensors"
     torch.save(export_weights(small(), "torchvision"), weights)
     (tmp_path / "bad.pth").write_bytes(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.")
@@ -71,7 +61,7 @@ def test_wrong_words_and_files_give_one_message_and_their_exit_code(capsys, tmp_
         ),
         (("weights",), 2, "inspect"),
     ):
-        found, _, errors = run(capsys, *words)
+        found, _, errors = run(*words)
         assert (found, message in errors) == (code, True), (words, errors)
         assert not out.exists()
 
@@ -81,3 +71,20 @@ def test_inspecting_loads_no_matplotlib():
 
     code = "from resnetlab.cli import main\ntry: main(['weights', '--help'])\nexcept SystemExit: pass"
     assert not loaded_by(code) & {"torch", "matplotlib", "numpy"}
+
+
+def test_setting_that_is_no_yaml_is_one_message(run, tmp_path):
+    code, _, errors = run(
+        "weights",
+        "convert",
+        "a.pth",
+        tmp_path / "b.safetensors",
+        "--to",
+        "timm",
+        "--model",
+        "resnet18",
+        "--set",
+        "widths=[",
+    )
+    assert code == 2
+    assert "no YAML value" in errors

@@ -78,14 +78,13 @@ def weights(action: Annotated[Weights, tyro.conf.arg(name="")]) -> Callable[[], 
 def read_settings(words: tuple[str, ...]) -> dict[str, Any]:
     """Settings such as ``pad=center`` or ``num_classes=10``, each value read as YAML.
 
-    Raises ``ConfigError`` for a word without ``=``.
+    Raises ``ConfigError`` for a word without ``=`` and for a value that is no YAML.
     """
-    import yaml
-
     from resnetlab.errors import ConfigError
+    from resnetlab.recipe import read_values
 
     wrong = [word for word in words if "=" not in word]
     if wrong:
         raise ConfigError(f"--set {wrong[0]!r} is not possible: write it as setting=value, such as pad=center")
     pairs = (word.partition("=") for word in words)
-    return {key: yaml.safe_load(value) for key, _, value in pairs}
+    return read_values({key: value for key, _, value in pairs})
