@@ -21,7 +21,7 @@ help:  ## list these targets
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev,hub]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,track]'
 	touch $@
 
 demo: .venv/installed  ## set up, then compare plain and residual nets at depths 8, 20 and 56 on digits
@@ -36,7 +36,7 @@ test-slow: .venv/installed-dev  ## run what is left out of the usual tests: larg
 # torchvision and timm would ask for another torch than ours, so they come without what they ask for.
 .venv-reference/installed: pyproject.toml constraints.txt constraints-reference.txt
 	test -x $(REFERENCE)/python || $(PYTHON) -m venv .venv-reference
-	$(REFERENCE)/python -m pip install --quiet --editable '.[dev,hub]'
+	$(REFERENCE)/python -m pip install --quiet --editable '.[dev,hub,track]'
 	$(REFERENCE)/python -m pip install --quiet --no-deps --constraint constraints-reference.txt torchvision timm
 	touch $@
 

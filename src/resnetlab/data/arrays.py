@@ -1,28 +1,85 @@
-"""Sets of pictures that fit in memory: uint8 arrays with labels, and what identifies them."""
+"""Sets of pictures: what every split can be asked for, splits held in memory, and what identifies a set."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
 
+Encoding = Literal["lossless", "jpeg", "mixed"]
+
+
+class Pictures(Protocol):
+    """One split: pictures with labels, held in memory (``Split``) or decoded when asked for (``EncodedSplit``)."""
+
+    @property
+    def labels(self) -> Tensor:
+        """``(N,)`` as int64, on the device that batches are put on."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every picture."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """Whether the pictures went through lossy compression."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> Self:
+        """The same split with its batches on another device."""
+
+    def batches(self, plan: Sequence[Tensor], boxes: Tensor | None = None) -> Iterator[Tensor]:
+        """For each tensor of sample numbers in ``plan`` the pictures, uint8 ``(B, C, H, W)``, in that order.
+
+        ``boxes`` ``(N, 4)`` has for every sample of the split four numbers in [0, 1) that decide the box of its random
+        resized crop (``augment.resized_boxes``); None takes the whole picture.
+        """
+
+    def histogram(self) -> Tensor:
+        """How often each grey level occurs in each channel: ``(C, 256)``, float64."""
+
+    def feed(self, content: "hashlib._Hash") -> None:
+        """Update the hash with pictures and labels."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """``images`` ``(N, C, H, W)`` as uint8 and ``labels`` ``(N,)`` as int64."""
+    """``images`` ``(N, C, H, W)`` as uint8 and ``labels`` ``(N,)`` as int64, in memory."""
 
     images: Tensor
     labels: Tensor
+    encoding: Encoding = "lossless"
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
     def to(self, device: torch.device) -> "Split":
         """The same split on another device, still as uint8: a quarter of the memory of float32."""
-        return Split(images=self.images.to(device), labels=self.labels.to(device))
+        return Split(images=self.images.to(device), labels=self.labels.to(device), encoding=self.encoding)
+
+    def batches(self, plan: Sequence[Tensor], boxes: Tensor | None = None) -> Iterator[Tensor]:
+        from resnetlab.data.augment import crop_resized
+
+        for which in plan:
+            images = self.images[which]
+            yield images if boxes is None else crop_resized(images, boxes[which])
+
+    def histogram(self) -> Tensor:
+        channels = [self.images[:, channel].flatten() for channel in range(self.shape[0])]
+        return torch.stack([torch.bincount(values, minlength=256) for values in channels]).double()
+
+    def feed(self, content: "hashlib._Hash") -> None:
+        content.update(self.images.contiguous().numpy().data)
+        content.update(self.labels.contiguous().numpy().data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,29 +97,32 @@ class Normalisation:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """A training and a test split with the names of their classes."""
+    """A training and a test split with the names of their classes.
+
+    ``notes`` are what a user should know of how they were read, such as files that were left out.
+    """
 
     source: str
-    train: Split
-    test: Split
+    train: Pictures
+    test: Pictures
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def in_chans(self) -> int:
-        return self.train.images.shape[1]
+        return self.train.shape[0]
 
     @property
     def image_size(self) -> int:
         """The side of the pictures, which are square."""
-        return self.train.images.shape[2]
+        return self.train.shape[1]
 
     @cached_property
     def normalisation(self) -> Normalisation:
         """Mean and standard deviation of each channel over the training pictures; a constant channel is not divided."""
         mean, sd = [], []
-        for channel in range(self.in_chans):
-            counts = torch.bincount(self.train.images[:, channel].flatten(), minlength=256).double()
-            values = torch.arange(256, dtype=torch.float64)
+        values = torch.arange(256, dtype=torch.float64)
+        for counts in self.train.histogram():
             average = (counts * values).sum() / counts.sum()
             variance = (counts * (values - average) ** 2).sum() / counts.sum()
             mean.append(average.item())
@@ -73,15 +133,20 @@ class ImageData:
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the set in a record: counts, shape, statistics, and SHA-256 over pictures and labels."""
         content = hashlib.sha256()
-        for split in (self.train, self.test):
-            content.update(split.images.contiguous().numpy().data)
-            content.update(split.labels.contiguous().numpy().data)
+        counts = {}
+        for name, split in (("train", self.train), ("test", self.test)):
+            split.feed(content)
+            counts[name] = torch.bincount(split.labels.cpu(), minlength=len(self.classes)).tolist()
+        encodings = {self.train.encoding, self.test.encoding}
         return {
             "source": self.source,
             "train": len(self.train),
             "test": len(self.test),
-            "shape": list(self.train.images.shape[1:]),
+            "shape": list(self.train.shape),
             "classes": list(self.classes),
+            "train_counts": counts["train"],
+            "test_counts": counts["test"],
+            "encoding": encodings.pop() if len(encodings) == 1 else "mixed",
             "mean": list(self.normalisation.mean),
             "sd": list(self.normalisation.sd),
             "sha256": content.hexdigest(),

@@ -1,0 +1,81 @@
+"""The settings of pictures: how they are read, and how they are varied. This file loads no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from resnetlab.errors import require, require_choice
+
+OnBad = Literal["error", "skip"]
+Policy = Literal["none", "rand", "trivial"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """How encoded pictures (folders, Parquet, the Hub) become arrays.
+
+    Raises ``ConfigError`` for values that make no pictures.
+    """
+
+    image_size: int | None = None
+    """Side of the square in pixels; by default the pictures' own where all have one size, else 224."""
+    on_bad: OnBad = "error"
+    """error stops with the list of pictures that cannot be read; skip leaves them out and counts them."""
+    workers: int = 0
+    """Processes that decode pictures while the network trains; 0 decodes in this one. The result is the same."""
+
+    def __post_init__(self) -> None:
+        require(self.image_size is None or 1 <= self.image_size <= 8192, "image_size", self.image_size, "1 to 8192")
+        require_choice("on_bad", self.on_bad, ("error", "skip"))
+        require(0 <= self.workers <= 256, "workers", self.workers, "from 0 to 256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How training pictures are varied; what is drawn for a picture is a function of (seed, epoch, sample).
+
+    Raises ``ConfigError`` for values that make no augmentation.
+    """
+
+    crop_padding: int | None = None
+    """Pixels around a training picture before a random crop of its own size; by default an eighth of its side (4 for 32
+    pixels, as in the paper), 0 with random_resized_crop and in a study."""
+    flip: bool = False
+    """Mirror left and right half of the pictures."""
+    random_resized_crop: bool = False
+    """Cut a random box and resize it to the picture's size, as for ImageNet."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Share of the area that the box of random_resized_crop has, at least and at most."""
+    policy: Policy = "none"
+    """rand: RandAugment; trivial: TrivialAugment."""
+    rand_operations: int = 2
+    """Operations in a row of RandAugment."""
+    rand_magnitude: int = 9
+    """Magnitude of RandAugment, from 0 to 30."""
+    erasing: float = 0.0
+    """Probability of blanking a random box of a picture."""
+    cutout: int = 0
+    """Side in pixels of a square that is blanked in every picture; 0 for none."""
+    mixup: float = 0.0
+    """alpha of mixup: pairs of pictures and of targets are averaged with a weight from Beta(alpha, alpha); 0 is off."""
+    cutmix: float = 0.0
+    """alpha of cutmix: a box of each picture comes from another; 0 is off. With mixup, each step takes one of them."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.crop_padding is None or self.crop_padding >= 0, "crop_padding", self.crop_padding, "0 or more pixels"
+        )
+        low, high = self.crop_scale
+        require(0 < low <= high <= 1, "crop_scale", self.crop_scale, "two rising shares, above 0 and at most 1")
+        require(
+            not (self.random_resized_crop and self.crop_padding),
+            "crop_padding",
+            self.crop_padding,
+            "left alone with random_resized_crop: a picture is cut once",
+        )
+        require_choice("policy", self.policy, ("none", "rand", "trivial"))
+        require(1 <= self.rand_operations <= 10, "rand_operations", self.rand_operations, "from 1 to 10")
+        require(0 <= self.rand_magnitude <= 30, "rand_magnitude", self.rand_magnitude, "from 0 to 30")
+        require(0 <= self.erasing <= 1, "erasing", self.erasing, "a probability")
+        require(self.cutout >= 0, "cutout", self.cutout, "0 or more pixels")
+        require(self.mixup >= 0, "mixup", self.mixup, "0 or more")
+        require(self.cutmix >= 0, "cutmix", self.cutmix, "0 or more")
