@@ -99,7 +99,8 @@ class Normalisation:
 class ImageData:
     """A training and a test split with the names of their classes.
 
-    ``notes`` are what a user should know of how they were read, such as files that were left out.
+    ``notes`` are what a user should know of how they were read, such as files that were left out. ``standard`` are the
+    statistics to standardise by where they are not the training pictures' own.
     """
 
     source: str
@@ -107,6 +108,7 @@ class ImageData:
     test: Pictures
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    standard: Normalisation | None = None
 
     @property
     def in_chans(self) -> int:
@@ -120,6 +122,8 @@ class ImageData:
     @cached_property
     def normalisation(self) -> Normalisation:
         """Mean and standard deviation of each channel over the training pictures; a constant channel is not divided."""
+        if self.standard is not None:
+            return self.standard
         mean, sd = [], []
         values = torch.arange(256, dtype=torch.float64)
         for counts in self.train.histogram():
