@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable
+from math import floor
 
 import torch
 from torch import Tensor
@@ -20,27 +21,27 @@ def identity(images: Tensor, strength: Tensor) -> Tensor:  # noqa: ARG001
 
 def shear_x(images: Tensor, strength: Tensor) -> Tensor:
     """Row y, from the top, moves left by ``strength`` · y."""
-    return _warp(images, xy=strength)
+    return _warp(images, xy=strength.double())
 
 
 def shear_y(images: Tensor, strength: Tensor) -> Tensor:
     """Column x, from the left, moves up by ``strength`` · x."""
-    return _warp(images, yx=strength)
+    return _warp(images, yx=strength.double())
 
 
 def translate_x(images: Tensor, strength: Tensor) -> Tensor:
     """Move right by ``strength`` pixels, without its fraction."""
-    return _warp(images, x0=-strength.trunc())
+    return _warp(images, x0=-strength.double().trunc())
 
 
 def translate_y(images: Tensor, strength: Tensor) -> Tensor:
     """Move down by ``strength`` pixels, without its fraction."""
-    return _warp(images, y0=-strength.trunc())
+    return _warp(images, y0=-strength.double().trunc())
 
 
 def rotate(images: Tensor, strength: Tensor) -> Tensor:
     """Turn by ``strength`` degrees around the middle, against the clock."""
-    angle = torch.deg2rad(strength)
+    angle = torch.deg2rad(strength.double())
     cos, sin = angle.cos(), angle.sin()
     x, y = images.shape[3] / 2, images.shape[2] / 2
     return _warp(images, xx=cos, xy=-sin, x0=x - x * cos + y * sin, yx=sin, yy=cos, y0=y - x * sin - y * cos)
@@ -56,17 +57,26 @@ def _warp(
     yy: Tensor | float = 1.0,
     y0: Tensor | float = 0.0,
 ) -> Tensor:
-    """The pixel at (x, y) becomes the one that (xx · x + xy · y + x0, yx · x + yy · y + y0) lies in, or 0 outside."""
+    """The pixel at (x, y) becomes the one that (xx · x + xy · y + x0, yx · x + yy · y + y0) lies in, or 0 outside.
+
+    In whole 65536ths of a pixel, as in Pillow: points on the edge of two pixels are many, and fall to the same one.
+    """
     n, channels, height, width = images.shape
-    x = torch.arange(width, device=images.device) + 0.5
-    y = torch.arange(height, device=images.device)[:, None] + 0.5
-    xx, xy, x0, yx, yy, y0 = (v[:, None, None] if isinstance(v, Tensor) else v for v in (xx, xy, x0, yx, yy, y0))
-    column = (xx * x + xy * y + x0).floor().expand(n, height, width)
-    row = (yx * x + yy * y + y0).floor().expand(n, height, width)
+    x = torch.arange(width, device=images.device)
+    y = torch.arange(height, device=images.device)[:, None]
+    column = (_fixed(xx) * x + _fixed(xy) * y + _fixed(x0 + 0.5 * xx + 0.5 * xy)) >> 16
+    row = (_fixed(yx) * x + _fixed(yy) * y + _fixed(y0 + 0.5 * yx + 0.5 * yy)) >> 16
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    place = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long().flatten(1)
+    place = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).expand(n, height, width).flatten(1)
     found = images.flatten(2).gather(2, place[:, None].expand(-1, channels, -1)).view_as(images)
-    return found.mul_(inside[:, None])
+    return found.mul_(inside.view(-1, 1, height, width))
+
+
+def _fixed(value: Tensor | float) -> Tensor | int:
+    """In 65536ths, rounded; of a tensor ``(B,)`` as ``(B, 1, 1)``."""
+    if isinstance(value, Tensor):
+        return (value * 65536 + 0.5).floor().long()[:, None, None]
+    return floor(value * 65536 + 0.5)
 
 
 def brightness(images: Tensor, strength: Tensor) -> Tensor:
@@ -127,7 +137,7 @@ def autocontrast(images: Tensor, strength: Tensor) -> Tensor:  # noqa: ARG001
     """Stretch each channel from its least and largest value to 0 and 255; a constant channel stays."""
     low, high = (bound.double() for bound in images.aminmax(dim=3))
     low, high = low.amin(2)[..., None, None], high.amax(2)[..., None, None]
-    scale = 255 / (high - low).clamp_min(1)
+    scale = torch.full_like(high, 255) / (high - low).clamp_min(1)  # 255 / tensor is rounded twice
     stretched = (images * scale - low * scale).clamp_(0, 255).to(torch.uint8)
     return torch.where(high > low, stretched, images)
 
