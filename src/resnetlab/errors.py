@@ -18,7 +18,7 @@ class DivergedError(ResNetLabError):
 
 
 class StoppedError(ResNetLabError):
-    """A signal asked a run to stop. Exit code 128 + its number, as a shell gives it: 130 for Ctrl-C, 143 for SIGTERM."""
+    """A signal asked a run to stop. Exit code 128 + its number, as shells have it: Ctrl-C 130, SIGTERM 143."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)

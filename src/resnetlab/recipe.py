@@ -200,7 +200,11 @@ def load_recipe(path: Path) -> Recipe:
 def _as_text(value: Any) -> str:
     import yaml
 
-    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+    return (
+        value
+        if isinstance(value, str)
+        else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+    )
 
 
 def _read_yaml(path: Path) -> Any:

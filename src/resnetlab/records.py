@@ -213,7 +213,7 @@ def from_plain(kind: type[Record], value: Any, origin: str) -> Record:
 
 
 def check_keys(kind: type, value: Mapping[str, Any], prefix: str = "") -> None:
-    """Raise ``ConfigError`` for a key that no setting of ``kind`` has, nested ones too, with the nearest that one has."""
+    """Raise ``ConfigError`` for a key, nested ones too, that no setting of ``kind`` has, with the nearest known."""
     types = get_type_hints(kind)
     for key, inner in value.items():
         if key not in types:

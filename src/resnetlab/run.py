@@ -1,8 +1,7 @@
 """A run is a recipe in a folder: claimed, trained, and recorded.
 
-A run folder holds ``recipe.yaml``, ``data.json`` (what the data were), ``classes.json``, ``metrics.jsonl``, ``last/``,
-``best/`` and, once the run has ended, ``record.json``, ``examination.json``, the page ``report.html`` and the model card
-``README.md``.
+A run folder holds ``recipe.yaml``, ``data.json`` (what the data were), ``classes.json``, ``metrics.jsonl``, ``last/``
+and ``best/``; once the run has ended ``record.json``, ``examination.json``, ``report.html`` and a model card too.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,11 +1,13 @@
 """Batches of a split: shuffled and varied for training, in order for evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import torch
 from torch import Tensor
 
 from resnetlab.data.arrays import Normalisation, Pictures
+from resnetlab.data.augment import ResizedCrop
 from resnetlab.data.varied import Augmentation
 from resnetlab.randomness import generator
 
@@ -60,26 +62,30 @@ class Loader:
         (seed, epoch) alone; how a picture is varied is one of (seed, epoch, sample)."""
         order = self.samples[torch.from_numpy(generator(seed, "order", epoch).permutation(len(self.samples)))]
         whole = order[: self.steps * self.batch_size]
-        plan = whole.view(self.steps, self.ranks, self.micro_batches, -1)[start:, self.rank].flatten(0, 1)
+        plan = list(whole.view(self.steps, self.ranks, self.micro_batches, -1)[start:, self.rank].flatten(0, 1))
         if self.augmentation is None:
             yield from self._plain(plan)
             return
         draws = self.augmentation.draw(len(self.split), self.steps, seed, epoch).to(self.device)
-        on_device = plan.to(self.device)
-        for number, images in enumerate(self.split.batches(list(plan), draws.boxes)):
-            which = on_device[number]
+        for number, (which, images) in enumerate(self._fetch(plan, draws.resized)):
             images = self.augmentation.vary(images, draws, which)
             images = self.augmentation.blank(self.normalise(images), draws, which)
             step = start + number // self.micro_batches
-            images, labels = self.augmentation.mix(images, self.split.labels[which], draws, step)
+            images, labels = self.augmentation.mix(images, self._labels(which), draws, step)
             yield images.contiguous(memory_format=self.memory_format), labels
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Every sample once; of several ranks each takes every so manieth batch."""
-        batches = list(self.samples.split(self.batch_size))
+        batches = torch.split(self.samples, self.batch_size)
         return self._plain(batches[self.rank :: self.ranks])
 
-    def _plain(self, plan: Tensor | list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        for which, images in zip(plan, self.split.batches(list(plan)), strict=True):
-            labels = self.split.labels[which.to(self.device)]
-            yield self.normalise(images).contiguous(memory_format=self.memory_format), labels
+    def _plain(self, plan: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        for which, images in self._fetch(plan, None):
+            yield self.normalise(images).contiguous(memory_format=self.memory_format), self._labels(which)
+
+    def _fetch(self, plan: Sequence[Tensor], crop: ResizedCrop | None) -> Iterator[tuple[Tensor, Tensor]]:
+        with closing(self.split.batches(plan, crop)) as batches:  # type: ignore[type-var]  # a generator
+            yield from zip(plan, batches, strict=True)
+
+    def _labels(self, which: Tensor) -> Tensor:
+        return self.split.labels[which.to(self.device, non_blocking=True)]

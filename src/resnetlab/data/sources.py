@@ -11,7 +11,7 @@ SOURCES = {
 }
 
 
-def load_data(source: str, split_seed: int = 0) -> ImageData:
+def load_data(source: str, split_seed: int = 0, decode=None, on_progress=None) -> ImageData:
     """The data that ``source`` names: ``"digits"``, or ``"idx:FOLDER"``.
 
     ``split_seed`` decides the split of a set that comes without one (digits).

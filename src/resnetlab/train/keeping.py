@@ -48,7 +48,7 @@ class Keeper:
         checkpoint = unpack({name: share_bytes(files.get(name)) or b"" for name in FILES}, origin)
         self.state.restore(checkpoint)
         if origin == self.out / f"{LAST}.previous":
-            watcher.on_note(f"{self.out / LAST} is damaged or missing; going on from {origin}, the checkpoint before it")
+            watcher.on_note(f"{self.out / LAST} is damaged or missing; going on from {origin}, the one before it")
         for key in BITS_DEPEND_ON:
             before, now = checkpoint.environment.get(key), self.environment.get(key)
             if before != now:

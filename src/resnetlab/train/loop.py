@@ -231,7 +231,8 @@ def diverged(state: TrainingState, images: Tensor, step: int, loss: float) -> Di
     """The error for a loss that is not finite, with the layer where that began."""
     origin = find_origin(state.net, images, step)
     return DivergedError(
-        f"the loss became {loss} at step {step}: {origin}; try a lower --lr, a warm-up, or a net with shortcuts and norms"
+        f"the loss became {loss} at step {step}: {origin}; "
+        "try a lower --lr, a warm-up, or a net with shortcuts and norms"
     )
 
 

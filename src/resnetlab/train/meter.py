@@ -35,11 +35,11 @@ class Meter:
         self.told, self.since = done, now
         if not means.is_cuda:
             return _pulse(means, speed)
-        before, event = self.waiting, torch.cuda.Event()
+        before, event = self.waiting, torch.cuda.Event()  # type: ignore[no-untyped-call]
         host = means.to("cpu", non_blocking=True)
         event.record()
         self.waiting = (event, host, speed)
-        return _pulse(before[1], before[2]) if before and before[0].query() else None
+        return _pulse(before[1], before[2]) if before and before[0].query() else None  # type: ignore[no-untyped-call]
 
 
 def _pulse(means: Tensor, speed: float) -> Pulse:

@@ -27,8 +27,9 @@ class StopRequest:
             return self.signal
         if step % ASK_EVERY:
             return None
-        asked = sum_over_ranks(torch.tensor([self.signal == number for number in SIGNALS], dtype=torch.int32).to(device))
-        return next((number for number, count in zip(SIGNALS, asked.tolist(), strict=True) if count), None)
+        asked = torch.tensor([self.signal == number for number in SIGNALS], dtype=torch.int32, device=device)
+        counts = sum_over_ranks(asked).tolist()
+        return next((number for number, count in zip(SIGNALS, counts, strict=True) if count), None)
 
 
 @contextmanager

@@ -1,9 +1,26 @@
 """Batch norm whose statistics are those of all ranks' batches together, on gloo as on nccl."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.nn.functional import all_reduce  # differentiable, which dist.all_reduce is not
+
+
+class SumOverRanks(torch.autograd.Function):
+    """y = Σ x over the ranks; each x has the gradient Σ ∂L/∂y over the ranks, since every rank's y holds it."""
+
+    @staticmethod
+    def forward(_context: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_context: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
@@ -19,11 +36,11 @@ class SyncBatchNorm(nn.BatchNorm2d):
         axes = (0, 2, 3)
         count = torch.full((1,), values.numel() / values.shape[1], device=x.device)
         sums = torch.cat([values.sum(axes), count])
-        sums = all_reduce(sums)
+        sums = _sum(sums)
         mean = sums[:-1] / sums[-1]
         # Squares are summed around the common mean: E[x²] - μ² would lose the digits of a small variance.
         centred = values - mean.view(1, -1, 1, 1)
-        variance = all_reduce(centred.square().sum(axes)) / sums[-1]
+        variance = _sum(centred.square().sum(axes)) / sums[-1]
         self._track(mean.detach(), variance.detach(), sums[-1].detach())
         scale = torch.rsqrt(variance + self.eps) * self.weight
         out = centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
@@ -37,6 +54,11 @@ class SyncBatchNorm(nn.BatchNorm2d):
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+
+
+def _sum(x: Tensor) -> Tensor:
+    total: Tensor = SumOverRanks.apply(x)  # type: ignore[no-untyped-call]
+    return total
 
 
 def synchronise_norms(net: nn.Module) -> None:
