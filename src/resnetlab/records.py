@@ -46,6 +46,12 @@ class EpochRecord:
     running_error: float | None = None
     images_per_second: float | None = None
 
+    @property
+    def trained(self) -> Metrics:
+        """``train`` of an epoch that has it, as the last one of every run does."""
+        assert self.train is not None
+        return self.train
+
 
 @dataclass(frozen=True, kw_only=True)
 class BlockGradient:

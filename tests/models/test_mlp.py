@@ -4,9 +4,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from resnetlab.data.config import AugmentConfig
 from resnetlab.data.sources import load_data
 from resnetlab.diagnostics.gradients import block_gradients
-from resnetlab.data.config import AugmentConfig
 from resnetlab.errors import ConfigError
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.mlp import MLPConfig, spread

@@ -17,8 +17,8 @@ from resnetlab.records import EpochRecord, Metrics, from_plain
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.evaluate import evaluate, evaluate_batches
-from resnetlab.train.logs import Silent
 from resnetlab.train.keeping import Keeper, best_epoch
+from resnetlab.train.logs import Silent
 from resnetlab.train.loop import begin, fit, train_epoch
 from resnetlab.train.prepare import make_loader, make_loaders, pick_device
 from resnetlab.train.state import TrainingState, restore_model
