@@ -69,10 +69,7 @@ def test_statistics_modes_and_hooks_stay_as_they_are():
 
 
 def test_layer_of_a_compiled_net_is_found_too():
-    net = create_model("cifar_resnet8").train()
+    net = nn.Sequential(nn.BatchNorm2d(3), Scale(1e30), Scale(1e30))
     net.compile(backend="eager")
     net(torch.randn(4, 3, 8, 8))
-    with torch.no_grad():
-        net.stages[1][0].branch.norm2.bias.fill_(3e38)
-        net.stages[1][0].branch.norm2.weight.fill_(3e38)
-    assert find_origin(net, torch.randn(4, 3, 8, 8), 3) == "it began in the output of stages.1.0.branch.norm2"
+    assert find_origin(net, torch.randn(4, 3, 8, 8), 3) == "it began in the output of 2"
