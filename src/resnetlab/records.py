@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
 from resnetlab.errors import DataError, unknown_name
 from resnetlab.files import read_json, write_json
@@ -188,6 +188,10 @@ def _converter() -> Any:
     converter = make_converter(forbid_extra_keys=True)
     for kind in (int, float, bool, str):
         converter.register_structure_hook(kind, _strictly)
+    # As in JSON: cattrs would leave a pair a tuple, which is not equal to the list that is read again.
+    converter.register_unstructure_hook_func(
+        lambda kind: get_origin(kind) is tuple, lambda values: [converter.unstructure(value) for value in values]
+    )
     return converter
 
 
