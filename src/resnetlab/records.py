@@ -189,9 +189,14 @@ def _converter() -> Any:
         converter.register_structure_hook(kind, _strictly)
     # As in JSON: cattrs would leave a pair a tuple, which is not equal to the list that is read again.
     converter.register_unstructure_hook_func(
-        lambda kind: get_origin(kind) is tuple, lambda values: [converter.unstructure(value) for value in values]
+        _is_pair, lambda values: [converter.unstructure(value) for value in values]
     )
     return converter
+
+
+def _is_pair(kind: Any) -> bool:
+    origin: Any = get_origin(kind)
+    return origin is tuple
 
 
 def _strictly(value: Any, kind: type) -> Any:

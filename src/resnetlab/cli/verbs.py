@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.plan import Plan
 from resnetlab.cli.reading import WithRecipe
 from resnetlab.cli.train import Evaluate, Train
@@ -96,6 +97,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "info": Info,
     "plan": Plan,
     "train": Train,
+    "find-lr": FindLr,
     "evaluate": Evaluate,
     "study": Study,
     "report": Report,
