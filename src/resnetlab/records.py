@@ -5,6 +5,7 @@ Records are plain data, written as JSON; reading them needs neither torch nor th
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -30,14 +31,31 @@ class Metrics:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One pass over the training set, counted from 1; ``running_loss`` is the mean of the steps' own losses."""
+    """One pass over the training set, counted from 1.
+
+    ``running_loss`` and ``running_error`` are the means of the steps' own, in training mode; ``train`` is None where
+    the training set was not evaluated. ``images_per_second`` is that of training alone.
+    """
 
     epoch: int
     learning_rate: float
     running_loss: float
-    train: Metrics
+    train: Metrics | None
     test: Metrics
     seconds: float
+    running_error: float | None = None
+    images_per_second: float | None = None
+
+
+def best_epoch(history: Sequence[EpochRecord], by: str = "test_error") -> EpochRecord:
+    """The epoch of the lowest test error (or with ``by="test_loss"`` test loss); among equals the one that is lower in
+    the other of the two, then the earlier one."""
+
+    def rank(record: EpochRecord) -> tuple[float, float, int]:
+        first, second = record.test.error, record.test.loss
+        return (second, first, record.epoch) if by == "test_loss" else (first, second, record.epoch)
+
+    return min(history, key=rank)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +97,53 @@ class RunRecord:
     def final(self) -> EpochRecord | None:
         """The last epoch of a run that finished; a run that diverged has no final figure."""
         return self.history[-1] if self.status == "finished" and self.history else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """One class: its test pictures, the share of them that was found (recall), and how much of what was taken for it
+    was right (precision). None where the class has no picture, or was never predicted."""
+
+    n: int
+    precision: float | None
+    recall: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """A test picture that was taken for another class, with the probability that the network gave that class.
+
+    ``sample`` is its number in the split, ``picture`` a PNG of at most 128 pixels a side in base64.
+    """
+
+    sample: int
+    true: int
+    predicted: int
+    probability: float
+    picture: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """Every answer of a network on one split: ``train.examine`` makes it.
+
+    ``confusion`` has ``(true, predicted, count)`` for the counts that are not 0. The ``unanswered`` are pictures with a
+    NaN among their logits: wrong, and in no column. ``loss`` is None where it is not finite, ``calibration_error``
+    where nothing was answered, ``top5_accuracy`` with five classes or fewer. ``scores`` has one entry a class,
+    ``wrongest`` the mistakes of the highest probability.
+    """
+
+    classes: list[str]
+    n: int
+    loss: float | None
+    top1_accuracy: float
+    top5_accuracy: float | None
+    calibration_error: float | None
+    unanswered: int
+    confusion: list[tuple[int, int, int]]
+    scores: list[ClassScore]
+    wrongest: list[Mistake]
+    format: Literal[1] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
