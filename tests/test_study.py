@@ -30,7 +30,7 @@ class Counting:
         stop = self.stop_after if len(self.began) == self.stop_in else 0
 
         class Watcher(Silent):
-            def on_step(self, step, steps):
+            def on_step(self, step, steps, pulse=None):
                 if step == stop:
                     raise KeyboardInterrupt
 

@@ -16,7 +16,7 @@ from resnetlab.records import EpochRecord, Metrics, from_plain
 from resnetlab.train.checkpoint import read_checkpoint, restore_model, restore_optimizer, write_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.evaluate import evaluate, evaluate_batches
-from resnetlab.train.logs import Silent
+from resnetlab.train.logs import Pulse, Silent
 from resnetlab.train.loop import best_epoch, fit, make_loaders, pick_device, train_epoch
 from resnetlab.train.optim import make_optimizer
 from tests.conftest import make_data
@@ -30,7 +30,7 @@ class StopAfter(Silent):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, step: int, steps: int) -> None:
+    def on_step(self, step: int, steps: int, pulse: Pulse | None = None) -> None:
         if step == self.step:
             raise KeyboardInterrupt
 
@@ -212,7 +212,7 @@ def test_exploding_loss_stops_with_its_step_and_keeps_the_checkpoint_before(tmp_
         def __init__(self, net: nn.Module) -> None:
             self.net = net
 
-        def on_step(self, step: int, steps: int) -> None:
+        def on_step(self, step: int, steps: int, pulse: Pulse | None = None) -> None:
             if step == 8:
                 with torch.no_grad():
                     self.net.head.weight[0, 0] = float("inf")

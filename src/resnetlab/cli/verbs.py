@@ -1,9 +1,10 @@
 """The verbs. Each is a dataclass of its flags, and a function that does it and prints what came of it."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -12,6 +13,9 @@ from resnetlab.cli.weights import weights
 from resnetlab.errors import DivergedError, unknown_name
 from resnetlab.recipe import Recipe
 from resnetlab.study import StudyConfig
+
+if TYPE_CHECKING:
+    from resnetlab.train.logs import Watcher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +59,27 @@ class Train:
     """Folder of the run; a new or empty one, or one to go on with."""
     resume: Literal["never", "auto"] = "never"
     """auto goes on from the last checkpoint in the folder, bit for bit, and starts anew where there is none."""
+    tensorboard: bool = False
+    """Also write the curves for TensorBoard to tensorboard/ in the run folder (extra track)."""
+    quiet: bool = False
+    """Say nothing until the result; errors are said."""
+    json: bool = False
+    """Print one JSON object a line on standard output, for each note, each epoch and the result, and nothing else."""
 
     def __call__(self) -> None:
-        from resnetlab.cli.progress import TrainingProgress
-        from resnetlab.cli.tables import print_run
+        from resnetlab.cli.progress import make_progress
         from resnetlab.recipe import run_recipe
 
-        with TrainingProgress() as progress:
-            record = run_recipe(self.recipe, self.out, resume=self.resume == "auto", watcher=progress)
-        print_run(record, self.out)
+        with ExitStack() as stack:
+            progress = stack.enter_context(make_progress(self.quiet, self.json))
+            watcher: Watcher = progress
+            if self.tensorboard:
+                from resnetlab.train.logs import Together
+                from resnetlab.train.tensorboard import FOLDER, TensorBoard
+
+                watcher = Together(progress, stack.enter_context(TensorBoard(self.out / FOLDER)))
+            record = run_recipe(self.recipe, self.out, resume=self.resume == "auto", watcher=watcher)
+        progress.on_result(record, self.out)
         if record.status == "diverged":
             raise DivergedError(record.message)
 

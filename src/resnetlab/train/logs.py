@@ -1,11 +1,21 @@
 """Who watches a run, and the JSON lines that it leaves."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from resnetlab.files import atomic_write
 from resnetlab.records import EpochRecord, as_plain
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """How training stands within an epoch: the running loss (nats) and error (a fraction), and its speed."""
+
+    loss: float
+    error: float
+    images_per_second: float
 
 
 class Watcher(Protocol):
@@ -14,8 +24,8 @@ class Watcher(Protocol):
     def on_note(self, text: str) -> None:
         """Something a user should know, such as a damaged checkpoint that was passed over."""
 
-    def on_step(self, step: int, steps: int) -> None:
-        """``step`` of ``steps`` of the whole run is done."""
+    def on_step(self, step: int, steps: int, pulse: Pulse | None = None) -> None:
+        """``step`` of ``steps`` of the whole run is done. ``pulse`` comes now and then: it must have left the device."""
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         """An epoch was trained, evaluated and saved."""
@@ -27,11 +37,30 @@ class Silent:
     def on_note(self, text: str) -> None:
         pass
 
-    def on_step(self, step: int, steps: int) -> None:
+    def on_step(self, step: int, steps: int, pulse: Pulse | None = None) -> None:
         pass
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         pass
+
+
+class Together:
+    """Tells several watchers, in their order."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self.watchers = watchers
+
+    def on_note(self, text: str) -> None:
+        for watcher in self.watchers:
+            watcher.on_note(text)
+
+    def on_step(self, step: int, steps: int, pulse: Pulse | None = None) -> None:
+        for watcher in self.watchers:
+            watcher.on_step(step, steps, pulse)
+
+    def on_epoch(self, record: EpochRecord, epochs: int) -> None:
+        for watcher in self.watchers:
+            watcher.on_epoch(record, epochs)
 
 
 def write_metrics(path: Path, history: list[EpochRecord]) -> None:
