@@ -76,7 +76,7 @@ def on_a_terminal(monkeypatch) -> io.StringIO:
     written = io.StringIO()
     monkeypatch.setattr(
         "resnetlab.cli.progress.Console",
-        lambda **options: Console(file=written, force_terminal=True, width=140, color_system=None),
+        lambda **_: Console(file=written, force_terminal=True, width=140, color_system=None),
     )
     return written
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -97,8 +97,7 @@ class TrainingProgress(Bars):
             self.epoch = "epoch 1" if step == 1 else "training"
             self.bar = self.progress.add_task(self.epoch, total=steps, completed=step, pulse="")
         self.pulse = pulse or self.pulse
-        shown = {} if pulse is None else {"pulse": describe(pulse)}
-        self.progress.update(self.bar, completed=step, **shown)
+        self.progress.update(self.bar, completed=step, pulse=describe(self.pulse) if self.pulse else "")
         if not self.console.is_terminal and self.clock() - self.spoke >= SPEAK_EVERY:
             self.spoke = self.clock()
             left = time_left(step - self.first, steps - self.first, self.spoke - self.began)
@@ -167,7 +166,20 @@ class JsonProgress(QuietProgress):
             print(json.dumps({"event": event, **content}, allow_nan=False), flush=True)
 
 
-def make_progress(quiet: bool, json_lines: bool) -> TrainingProgress | QuietProgress | JsonProgress:
+class RunProgress(Watcher, Protocol):
+    """What the command watches a run with."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def on_result(self, record: RunRecord, out: Path) -> None:
+        """The run in the folder ``out`` is recorded."""
+
+
+def make_progress(quiet: bool, json_lines: bool) -> RunProgress:
     """The watcher of a run that a command asks for. Raises ``ConfigError`` for both at once."""
     if quiet and json_lines:
         raise ConfigError("--quiet and --json exclude each other; --json is quiet on standard error as it is")

@@ -25,7 +25,7 @@ class Watcher(Protocol):
         """Something a user should know, such as a damaged checkpoint that was passed over."""
 
     def on_step(self, step: int, steps: int, pulse: Pulse | None = None) -> None:
-        """``step`` of ``steps`` of the whole run is done. ``pulse`` comes now and then: it must have left the device."""
+        """``step`` of ``steps`` of the whole run is done. ``pulse`` comes now and then."""
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         """An epoch was trained, evaluated and saved."""

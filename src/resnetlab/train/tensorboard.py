@@ -50,12 +50,12 @@ class TensorBoard(Silent):
 
 def scalars(record: EpochRecord) -> Iterator[tuple[str, float]]:
     """What is known of an epoch by TensorBoard's names; ``/`` puts curves in one chart section."""
-    values = {
+    values: dict[str, float | None] = {
         "loss/running": record.running_loss,
-        "loss/train": record.train and record.train.loss,
+        "loss/train": record.train.loss if record.train else None,
         "loss/test": record.test.loss,
         "error/running": record.running_error,
-        "error/train": record.train and record.train.error,
+        "error/train": record.train.error if record.train else None,
         "error/test": record.test.error,
         "learning_rate": record.learning_rate,
         "images_per_second": record.images_per_second,
