@@ -5,7 +5,8 @@ import pytest
 
 from resnetlab.records import Flow
 from resnetlab.report.figures import draw_figures
-from resnetlab.report.page import flatten, inline_svg, render_page, write_report
+from resnetlab.report.html import flatten, inline_svg
+from resnetlab.report.page import render_page, write_report
 from resnetlab.report.tables import error_table, gradient_table, growth, pair_table, verdict_lines
 from tests.made import HOSTILE, study, study_run
 
