@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+EXAMINATION = "examination.json"
+"""Its file in the folder of a run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:

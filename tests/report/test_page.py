@@ -121,7 +121,7 @@ def made_of(runs):
 
 def test_inline_svg_has_no_prologue():
     drawing = draw_figures(study())[0]
-    assert inline_svg(drawing).startswith('<svg aria-hidden="true"')
+    assert inline_svg(drawing.name, drawing.svg).startswith('<svg aria-hidden="true"')
     assert drawing.png.startswith(b"\x89PNG")
 
 

@@ -14,7 +14,7 @@ from resnetlab.examination import ClassScore, Examination
 from resnetlab.models.zoo import create_model
 from resnetlab.records import read_record, write_record
 from resnetlab.train.evaluate import evaluate_batches
-from resnetlab.train.examine import calibration_error, encode_png, examine
+from resnetlab.train.examine import brighten, calibration_error, encode_png, examine
 from tests.conftest import make_data
 
 
@@ -122,6 +122,7 @@ def test_examination_agrees_with_the_evaluation_and_puts_the_mode_back(tmp_path)
     assert read_record(Examination, tmp_path / "examination.json") == found
     first = found.wrongest[0]
     shown = np.asarray(Image.open(BytesIO(base64.b64decode(first.picture))))
+    assert data.test.images.max() > 127
     assert np.array_equal(shown, data.test.images[first.sample, 0].numpy())
     assert data.test.labels[first.sample] == first.true != first.predicted
 
@@ -142,3 +143,9 @@ def test_matrix_of_a_thousand_classes_is_kept_sparse(tmp_path):
     found = examined(Answers(nn.functional.one_hot(labels, 1000) * 9.0), labels.tolist(), classes=1000, batch_size=500)
     write_record(tmp_path / "examination.json", replace(found, wrongest=[]))
     assert (tmp_path / "examination.json").stat().st_size < 200_000
+
+
+def test_dark_pictures_are_brightened_by_one_whole_factor():
+    assert brighten(torch.tensor([[0, 8], [16, 3]], dtype=torch.uint8)).tolist() == [[0, 120], [240, 45]]
+    assert brighten(torch.tensor([0, 7, 128], dtype=torch.uint8)).tolist() == [0, 7, 128]
+    assert brighten(torch.zeros(2, dtype=torch.uint8)).tolist() == [0, 0]

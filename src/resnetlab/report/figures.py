@@ -161,8 +161,13 @@ def _kinds(study: StudyRecord) -> list[str]:
 
 def render(name: str, description: str, figure: "Figure") -> Drawing:
     """The figure as SVG and PNG, equal whenever it is drawn again in the same style."""
-    svg, png = BytesIO(), BytesIO()
-    # A date in the file would make two drawings of one record differ.
-    figure.savefig(svg, format="svg", metadata={"Date": None})
+    png = BytesIO()
     figure.savefig(png, format="png", dpi=150)
-    return Drawing(name=name, description=description, svg=svg.getvalue(), png=png.getvalue())
+    return Drawing(name=name, description=description, svg=to_svg(figure), png=png.getvalue())
+
+
+def to_svg(figure: "Figure") -> bytes:
+    """The figure as SVG, without the date that would make two drawings of one record differ."""
+    svg = BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()

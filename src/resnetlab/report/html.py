@@ -3,8 +3,6 @@
 import re
 from typing import Any
 
-from resnetlab.report.figures import Drawing
-
 
 def render_template(name: str, **content: Any) -> str:
     """The page as HTML. Every text is escaped, but for ``Markup``."""
@@ -20,12 +18,12 @@ def render_template(name: str, **content: Any) -> str:
     return environment.get_template(name).render(**content)
 
 
-def inline_svg(drawing: Drawing) -> str:
-    """The drawing as an element of the page: without XML prologue, and with ids that no other drawing has."""
-    svg = drawing.svg.decode()
+def inline_svg(name: str, drawn: bytes) -> str:
+    """The drawing as an element of the page: without XML prologue, and with ids that no drawing of other name has."""
+    svg = drawn.decode()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'\bid="', f'id="{drawing.name}-', svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\1{drawing.name}-", svg)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
     return svg.replace("<svg", '<svg aria-hidden="true"', 1)
 
 

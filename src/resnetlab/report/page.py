@@ -35,7 +35,7 @@ def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:
         gradients=gradient_table(study),
         sizes=size_table(study),
         figures={drawing.name: drawing for drawing in drawings},
-        svg={drawing.name: Markup(inline_svg(drawing)) for drawing in drawings},
+        svg={drawing.name: Markup(inline_svg(drawing.name, drawing.svg)) for drawing in drawings},
         settings=flatten(study.settings),
         data=flatten(study.runs[0].record.data),
         environments=distinct(flatten(run.record.environment) for run in study.runs),

@@ -91,6 +91,12 @@ def encode_png(picture: Tensor, side: int = SIDE) -> str:
     return b64encode(buffer.getvalue()).decode()
 
 
+def brighten(pictures: Tensor) -> Tensor:
+    """All pictures times the whole number that brings the brightest pixel of any nearest to white: the digits have grey
+    levels from 0 to 16, which would look black. Pictures that use their range stay as they are."""
+    return pictures * (255 // max(1, int(pictures.max())))
+
+
 def _answers(logits: Tensor, labels: Tensor) -> Tensor:
     """For each sample the true class, the predicted one and its probability, the loss, and whether there is an answer
     and the true class among the first five: ``(6, B)`` as float64, which holds every class number exactly."""
@@ -112,7 +118,7 @@ def _wrongest(
     samples = wrong.nonzero()[:, 0]
     order = probability[samples].argsort(descending=True, stable=True)
     samples = samples[order[:WRONGEST]]
-    pictures = pictures_of(samples) if len(samples) else ()
+    pictures = brighten(pictures_of(samples)) if len(samples) else ()
     return [
         Mistake(
             sample=sample,
