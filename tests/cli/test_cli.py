@@ -212,6 +212,23 @@ def test_report_of_a_run_draws_its_page(run, tmp_path):
     assert (code, "has not ended" in errors) == (3, True)
 
 
+def test_code_of_the_card_loads_the_network_of_a_run(run, tmp_path):
+    from resnetlab.models.state import MODEL_FILE, open_state
+    from resnetlab.records import RunRecord, read_record
+    from resnetlab.report.card import loading_code
+
+    folder, options = tmp_path / "run", ("--shortcut", "none", "--options", "norm", "group")
+    run("train", "--model", "cifar_resnet8", *options, "--epochs", "1", "--batch-size", "256", "--out", folder)
+    names: dict = {}
+    exec(loading_code(read_record(RunRecord, folder / "record.json")).replace("RUN", str(folder)), names)
+    assert not names["model"].training
+    _, saved = open_state(folder / "last" / MODEL_FILE)
+    assert {name: tuple(value.shape) for name, value in names["model"].state_dict().items()} == {
+        name: entry.shape for name, entry in saved.items()
+    }
+    assert all((value == saved[name].read()).all() for name, value in names["model"].state_dict().items())
+
+
 def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
     def interrupted(_words):
         raise KeyboardInterrupt
