@@ -137,14 +137,14 @@ PICKLE_FAULTS = {
 def test_pickle_that_is_not_cifar_is_refused_by_its_file(tmp_path, fault):
     write_pickled(tmp_path, 10)
     (tmp_path / "data_batch_2").write_bytes(python3(PICKLE_FAULTS[fault]))
-    with pytest.raises(DataError, match="data_batch_2 (is not CIFAR|was refused)"):
+    with pytest.raises(DataError, match=r"data_batch_2 (is not CIFAR|was refused)"):
         read_cifar(tmp_path, 10)
 
 
 def test_names_that_are_lists_are_left_out(tmp_path):
     write_pickled(tmp_path, 10)
     (tmp_path / "batches.meta").write_bytes(python3({"label_names": [[b"a"], b"b", "c"]}))
-    with pytest.raises(DataError, match="a label is 9, but .* names 2 classes"):
+    with pytest.raises(DataError, match=r"a label is 9, but .* names 2 classes"):
         read_cifar(tmp_path, 10)
 
 

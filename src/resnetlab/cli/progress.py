@@ -1,6 +1,7 @@
 """Progress on the terminal: a bar with the time left, or one line an epoch or run where the output is no terminal."""
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -53,6 +54,21 @@ class Bars:
                 self.console.print(line, markup=False, soft_wrap=True)
             else:
                 print(line, file=sys.stderr, flush=True)
+
+
+class Counting(Bars):
+    """Bars for work that is counted in pictures."""
+
+    def counter(self, description: str) -> Callable[[int, int], None]:
+        """A bar that appears with the first picture, and the function that moves it: (done, all)."""
+        bar: list[TaskID] = []
+
+        def on_progress(done: int, total: int) -> None:
+            if not bar:
+                bar.append(self.progress.add_task(description, total=total))
+            self.progress.update(bar[0], completed=done, total=total)
+
+        return on_progress
 
 
 class TrainingProgress(Bars):

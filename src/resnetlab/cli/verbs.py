@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.data import Data
 from resnetlab.cli.plan import Plan
 from resnetlab.cli.weights import weights
 from resnetlab.errors import DivergedError, unknown_name
@@ -134,6 +135,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "study": Study,
     "report": Report,
     "weights": weights,
+    "data": Data,
 }
 
 

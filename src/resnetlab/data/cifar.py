@@ -113,11 +113,12 @@ def _find(folder: Path, classes: int) -> tuple[Path, _Version]:
 
 def _read_names(place: Path, version: _Version) -> tuple[str, ...]:
     content = _read(place / version.meta)
+    lines: list[bytes | str]
     if version.names:
         found = unpickle_arrays(content, str(place / version.meta)).get(version.names)
         lines = [line for line in found if isinstance(line, bytes | str)] if isinstance(found, list) else []
     else:
-        lines = content.split(b"\n")
+        lines = list(content.split(b"\n"))
     texts = [line.decode(errors="replace") if isinstance(line, bytes) else line for line in lines]
     names = tuple(text.strip() for text in texts if text.strip())
     if not 2 <= len(names) <= 256:
