@@ -4,7 +4,8 @@ from typing import ClassVar
 import pytest
 
 from resnetlab.errors import CheckpointError, ConfigError, DataError
-from resnetlab.recipe import Recipe, differences, evaluate_run, read_recipe, recipe_config, run_recipe, write_recipe
+from resnetlab.recipe import Recipe, differences, read_recipe, recipe_config, write_recipe
+from resnetlab.run import evaluate_run, run_recipe
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Silent
 
@@ -123,7 +124,7 @@ def test_data_that_have_changed_are_refused(tmp_path):
 
 def test_a_folder_taken_by_another_process_meanwhile_is_not_shared(tmp_path, monkeypatch):
     """Between the first look at the folder and the lock, another run begins and ends there."""
-    import resnetlab.recipe as module
+    import resnetlab.run as module
 
     original, other = module.claim_folder, Recipe(model="cifar_resnet8", seed=5, training=TINY.training)
 

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from resnetlab.data.config import AugmentConfig
 from resnetlab.errors import ConfigError, DataError
 from resnetlab.study import StudyConfig, plan_runs, read_study, run_study, study_command
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Silent
 
-TINY = StudyConfig(depths=(8, 14), seeds=2, training=TrainConfig(epochs=2, batch_size=128, crop_padding=0))
+TINY = StudyConfig(
+    depths=(8, 14), seeds=2, training=TrainConfig(epochs=2, batch_size=128, augment=AugmentConfig(crop_padding=0))
+)
 
 
 class Counting:
@@ -30,7 +33,7 @@ class Counting:
         stop = self.stop_after if len(self.began) == self.stop_in else 0
 
         class Watcher(Silent):
-            def on_step(self, step, steps):
+            def on_step(self, step, steps, pulse):
                 if step == stop:
                     raise KeyboardInterrupt
 
@@ -123,7 +126,9 @@ def test_finished_study_repeats_nothing(whole):
 
 
 def test_changed_settings_are_refused_with_what_differs(whole):
-    changed = StudyConfig(depths=(8, 14), seeds=3, training=TrainConfig(epochs=2, batch_size=64, crop_padding=0))
+    changed = StudyConfig(
+        depths=(8, 14), seeds=3, training=TrainConfig(epochs=2, batch_size=64, augment=AugmentConfig(crop_padding=0))
+    )
     with pytest.raises(ConfigError, match=r"seeds: 2 → 3, training\.batch_size: 128 → 64"):
         run_study(changed, whole, Counting())
 
@@ -248,7 +253,7 @@ def test_command_of_a_study_names_what_is_not_the_default():
         depths=(8, 14),
         options={"norm": "layer"},
         data="idx:my folder",
-        training=TrainConfig(epochs=3, channels_last=False, crop_padding=0),
+        training=TrainConfig(epochs=3, channels_last=False, augment=AugmentConfig(crop_padding=0)),
     )
     assert study_command(config) == (
         "resnetlab study --out STUDY --depths 8 14 --options norm layer --data 'idx:my folder' "

@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from resnetlab.data.config import AugmentConfig as AugmentConfig
+    from resnetlab.data.config import DecodeConfig as DecodeConfig
     from resnetlab.data.sources import load_data as load_data
     from resnetlab.models.weights import LoadReport as LoadReport
     from resnetlab.models.weights import export_weights as export_weights
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
     from resnetlab.models.zoo import create_model as create_model
     from resnetlab.models.zoo import list_models as list_models
     from resnetlab.recipe import Recipe as Recipe
-    from resnetlab.recipe import evaluate_run as evaluate_run
-    from resnetlab.recipe import run_recipe as run_recipe
+    from resnetlab.run import evaluate_run as evaluate_run
+    from resnetlab.run import run_recipe as run_recipe
     from resnetlab.study import StudyConfig as StudyConfig
     from resnetlab.study import run_study as run_study
     from resnetlab.train.config import TrainConfig as TrainConfig
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AugmentConfig": "resnetlab.data.config",
+    "DecodeConfig": "resnetlab.data.config",
     "LoadReport": "resnetlab.models.weights",
     "export_weights": "resnetlab.models.weights",
     "load_weights": "resnetlab.models.weights",
@@ -35,13 +39,15 @@ _HOME = {
     "fit": "resnetlab.train.loop",
     "evaluate": "resnetlab.train.evaluate",
     "Recipe": "resnetlab.recipe",
-    "run_recipe": "resnetlab.recipe",
-    "evaluate_run": "resnetlab.recipe",
+    "run_recipe": "resnetlab.run",
+    "evaluate_run": "resnetlab.run",
     "StudyConfig": "resnetlab.study",
     "run_study": "resnetlab.study",
 }
 
 __all__ = [
+    "AugmentConfig",
+    "DecodeConfig",
     "LoadReport",
     "Recipe",
     "StudyConfig",

@@ -17,6 +17,14 @@ class DivergedError(ResNetLabError):
     """A loss is no longer a finite number."""
 
 
+class StoppedError(ResNetLabError):
+    """A signal asked a run to stop. Exit code 128 + its number, as shells have it: Ctrl-C 130, SIGTERM 143."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal
+
+
 class ConfigError(ResNetLabError):
     """A setting, a name or a combination of them that makes no sense. Exit code 2."""
 

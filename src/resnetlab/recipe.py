@@ -1,28 +1,23 @@
-"""A recipe is model + data + training + seed; a run is a recipe in a folder, and a record is what came of it.
-
-A run folder holds ``recipe.yaml``, ``data.json`` (what the data were), ``metrics.jsonl``, ``last/``, ``best/`` and,
-once the run has ended, ``record.json``.
-"""
+"""A recipe is model + data + training + seed, read from YAML, checked, and built."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
-from resnetlab.errors import ConfigError, DataError, DivergedError, require, require_choice
-from resnetlab.files import atomic_write, folder_exists, folder_lock, is_vacant, read_json, write_json
-from resnetlab.records import Metrics, RunRecord, as_plain, describe_environment, from_plain, read_record, write_record
+from resnetlab.data.config import DecodeConfig
+from resnetlab.errors import ConfigError, DataError, require, require_choice
+from resnetlab.files import atomic_write
+from resnetlab.records import as_plain, check_keys, from_plain
 from resnetlab.train.config import TrainConfig
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Callable
+
+    from torch import nn
 
     from resnetlab.data.arrays import ImageData
     from resnetlab.models.config import NetConfig
-    from resnetlab.train.logs import Watcher
-
-RECIPE, RECORD, DATA = "recipe.yaml", "record.json", "data.json"
 
 ShortcutChoice = Literal["default", "A", "B", "C", "none"]
 SHORTCUT_CHOICES = ("default", "A", "B", "C", "none")
@@ -41,10 +36,14 @@ class Recipe:
     """Shortcut option of the paper; none is the plain twin, default is what the name stands for."""
     options: dict[str, str] = field(default_factory=dict)
     """Further settings of the network, such as norm layer, or zero_init_residual true."""
+    weights: str | None = None
+    """Weights to start from: a file, a run's folder, or name.tag of the Hub. A head of other classes starts anew."""
     data: str = "digits"
-    """digits, or idx:FOLDER for MNIST and Fashion-MNIST files."""
+    """digits, a folder of pictures, or what: resnetlab data --help names, such as idx:FOLDER or parquet:FOLDER."""
     split_seed: int = 0
-    """Decides the split of data that comes without one (digits)."""
+    """Decides the split of data that comes without one."""
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    """How encoded pictures become arrays."""
     seed: int = 0
     """Decides initial weights, order of the pictures and all else that is random."""
     training: TrainConfig = field(default_factory=TrainConfig)
@@ -58,108 +57,55 @@ class Recipe:
         require(0 <= self.split_seed < 2**32, "split_seed", self.split_seed, "from 0 to 2^32 - 1")
 
 
-def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False, watcher: "Watcher | None" = None) -> RunRecord:
-    """Train the recipe in the folder ``out`` and return its record.
+def recipe_data(recipe: Recipe, on_progress: "Callable[[int, int], None] | None" = None) -> "ImageData":
+    """The recipe's pictures; with weights ``name.tag`` standardised as these were trained.
 
-    With ``resume`` a run that was interrupted goes on from its last checkpoint, bit for bit, and one that has ended
-    gives its record again. A run that diverges has a record too, with ``status="diverged"``.
-
-    Raises ``ConfigError`` where ``out`` holds another run, or a run and ``resume`` is not set.
+    Raises ``DataError`` for what cannot be read.
     """
+    from resnetlab.data.arrays import Normalisation
     from resnetlab.data.sources import load_data
-    from resnetlab.models.init import build
-    from resnetlab.train.loop import pick_device
 
-    if claim_folder(recipe, out, resume=resume) and (out / RECORD).is_file():
-        return read_record(RunRecord, out / RECORD)
-    # What can be wrong with settings, data or network is found before anything is written.
-    data = load_data(recipe.data, recipe.split_seed)
-    device = pick_device(recipe.training.device)
-    config = fitted_config(recipe, data)
-    build(config, seed=0, device="meta")
-    with folder_lock(out):
-        # Another process may have taken the folder since, and even have done this very run.
-        if claim_folder(recipe, out, resume=resume) and (out / RECORD).is_file():
-            return read_record(RunRecord, out / RECORD)
-        write_recipe(out / RECIPE, recipe)
-        claim_data(data, out)
-        record = _train(recipe, data, config, device, out, watcher)
-        write_record(out / RECORD, record)
-    return record
+    data = load_data(recipe.data, recipe.split_seed, recipe.decode, on_progress)
+    tag = hub_tag(recipe)
+    if tag is None or data.in_chans != 3:
+        return data
+
+    from resnetlab.models.pretrained import PRETRAINED
+
+    given = PRETRAINED[tag].preprocessing
+    mean, sd = (tuple(255 * value for value in values) for values in (given.mean, given.std))
+    return replace(data, standard=Normalisation(mean=mean, sd=sd))
 
 
-def _train(
-    recipe: Recipe,
-    data: "ImageData",
-    config: "NetConfig",
-    device: "torch.device",
-    out: Path,
-    watcher: "Watcher | None",
-) -> RunRecord:
-    """The run itself: network, gradients before, training, gradients after."""
-    import torch
+def hub_tag(recipe: Recipe) -> str | None:
+    """The ``name.tag`` of the recipe's weights, where they are the Hub's and no file."""
+    if recipe.weights is None or Path(recipe.weights).exists():
+        return None
 
-    from resnetlab.diagnostics.gradients import block_gradients
-    from resnetlab.models.init import build
-    from resnetlab.models.resnet import ResNetConfig, picture_notes
-    from resnetlab.models.summary import summarise
-    from resnetlab.train.checkpoint import read_checkpoint
-    from resnetlab.train.loop import LAST, fit, make_loaders
+    from resnetlab.models.pretrained import PRETRAINED, default_tag
 
-    started = perf_counter()
-    if watcher and isinstance(config, ResNetConfig):
-        for note in picture_notes(config):
-            watcher.on_note(note)
-    net = build(config, seed=recipe.seed, device=str(device))
-    loader, _ = make_loaders(data, recipe.training, device)
-    images, labels = next(loader.shuffled(recipe.seed, epoch=1))
-    before = block_gradients(net, images, labels)
-    status: Literal["finished", "diverged"] = "finished"
-    message = ""
-    try:
-        history = fit(net, data, recipe.training, seed=recipe.seed, out=out, watcher=watcher)
-    except DivergedError as error:
-        history = read_checkpoint(out / LAST).history if folder_exists(out / LAST) else []
-        status, message = "diverged", str(error)
-    summary = summarise(config)
-    return RunRecord(
-        model=recipe.model,
-        recipe=as_plain(recipe),
-        parameters=summary.parameters,
-        multiply_adds=summary.multiply_adds,
-        status=status,
-        message=message,
-        history=history,
-        gradients_start=before,
-        gradients_end=block_gradients(net, images, labels),
-        data=data.fingerprint,
-        environment=describe_environment(str(device), torch.get_num_threads()),
-        seconds=perf_counter() - started,
-    )
+    if recipe.weights in PRETRAINED or "/" not in recipe.weights:
+        return default_tag(recipe.weights)
+    raise DataError(f"{recipe.weights} does not exist; give a file of weights, a run's folder, or name.tag of the Hub")
 
 
-def evaluate_run(folder: Path, which: Literal["last", "best"] = "last") -> Metrics:
-    """Loss and error on the test split of a run's checkpoint, counted afresh.
+def recipe_network(recipe: Recipe, data: "ImageData", device: str = "cpu") -> tuple["nn.Module", list[str]]:
+    """The recipe's network fitted to the data, with its initial weights or those it starts from, and what was done.
 
-    Raises ``CheckpointError`` where the checkpoint is missing or damaged, ``DataError`` where the recipe is missing or
-    the data have changed.
+    Raises ``ConfigError`` for an unknown name or option, ``CheckpointError`` for weights that do not fit.
     """
-    recipe = read_recipe(folder / RECIPE)
-
-    from resnetlab.data.sources import load_data
+    from resnetlab.models.hub import fetch
     from resnetlab.models.init import build
-    from resnetlab.train.checkpoint import read_checkpoint, restore_model
-    from resnetlab.train.evaluate import evaluate_batches
-    from resnetlab.train.loop import make_loaders, pick_device, place
+    from resnetlab.models.weights import load_weights
 
-    data = load_data(recipe.data, recipe.split_seed)
-    check_data(data, folder)
-    device = pick_device(recipe.training.device)
-    net = build(fitted_config(recipe, data), seed=recipe.seed, device=str(device))
-    restore_model(net, read_checkpoint(folder / which))
-    _, test = make_loaders(data, recipe.training, device)
-    place(net, test)
-    return evaluate_batches(net, test)
+    net = build(fitted_config(recipe, data), seed=recipe.seed, device=device)
+    if recipe.weights is None:
+        return net, []
+    tag = hub_tag(recipe)
+    place = Path(recipe.weights) if tag is None else fetch(tag)
+    # A run's folder stands for its best epoch.
+    place = place / "best" if (place / "best").is_dir() else place
+    return net, [str(load_weights(net, place, reset_head=True, adapt_input=True))]
 
 
 def fitted_config(recipe: Recipe, data: "ImageData") -> "NetConfig":
@@ -199,47 +145,6 @@ def read_values(texts: Mapping[str, str]) -> dict[str, Any]:
         raise ConfigError(f"an option is no YAML value: {error}") from error
 
 
-def claim_folder(recipe: Recipe, out: Path, *, resume: bool) -> bool:
-    """Whether ``out`` already holds this run; if not, it is vacant.
-
-    Raises ``ConfigError`` where it holds anything else, or this run and ``resume`` is not set.
-    """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; give a folder for the run")
-    if not (out / RECIPE).is_file():
-        if not is_vacant(out):
-            raise ConfigError(f"{out} is not empty and holds no run; choose another folder")
-        return False
-    if not resume:
-        raise ConfigError(
-            f"{out} already holds a run; use --resume auto (resume=True) to go on with it, or choose another"
-        )
-    changed = differences(as_plain(read_recipe(out / RECIPE)), as_plain(recipe))
-    if changed:
-        raise ConfigError(
-            f"{out} holds a run with other settings: {', '.join(changed)}; give the same settings or another folder"
-        )
-    return True
-
-
-def claim_data(data: "ImageData", folder: Path) -> None:
-    """Note in ``folder`` what the data are, or check that they are what was noted when the folder was begun."""
-    if (folder / DATA).is_file():
-        check_data(data, folder)
-    else:
-        write_json(folder / DATA, data.fingerprint)
-
-
-def check_data(data: "ImageData", folder: Path) -> None:
-    """Raise ``DataError`` unless the data are, to the bit, those that ``folder`` was begun with."""
-    noted = read_json(folder / DATA)
-    if not isinstance(noted, dict) or noted.get("sha256") != data.fingerprint["sha256"]:
-        raise DataError(
-            f"{data.source} has changed since {folder} was begun: its SHA-256 is another; "
-            "put the data back, or choose another folder"
-        )
-
-
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     """Each setting that differs, as ``training.epochs: 8 → 10``."""
     found = []
@@ -254,18 +159,58 @@ def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
     """The recipe as YAML, which ``read_recipe`` reads."""
+    atomic_write(path, recipe_text(recipe))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Every setting of the recipe as YAML."""
     import yaml
 
-    atomic_write(path, yaml.safe_dump(as_plain(recipe), sort_keys=False, allow_unicode=True))
+    return yaml.safe_dump(as_plain(recipe), sort_keys=False, allow_unicode=True)
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Raises ``DataError`` where the file is missing or is no recipe."""
-    import yaml
-
+    """The recipe of a run's folder. Raises ``DataError`` where the file is missing or is no recipe."""
     if not path.is_file():
         raise DataError(f"{path.parent} holds no run (it has no {path.name})")
+    return from_plain(Recipe, _read_yaml(path), str(path))
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe that a user wrote. What it leaves out has its default value.
+
+    Raises ``DataError`` where the file is missing or is no YAML, ``ConfigError`` for an unknown key, with the nearest
+    known one, and for values that make no run.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no recipe {path}; give a YAML file, such as recipes/digits/resnet20.yaml")
+    plain = _read_yaml(path)
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path} is no recipe: it must hold settings such as 'model: cifar_resnet20'")
     try:
-        return from_plain(Recipe, yaml.safe_load(path.read_text()), str(path))
+        check_keys(Recipe, plain)
+        if isinstance(plain.get("options"), dict):
+            plain["options"] = {key: _as_text(value) for key, value in plain["options"].items()}
+        return from_plain(Recipe, plain, str(path))
+    except (ConfigError, DataError) as error:
+        reason = str(error).removeprefix(f"{path} is not a valid Recipe: ")
+        raise ConfigError(f"{path}: {reason}") from error
+
+
+def _as_text(value: Any) -> str:
+    import yaml
+
+    return (
+        value
+        if isinstance(value, str)
+        else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+    )
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error

@@ -5,14 +5,15 @@ Records are plain data, written as JSON; reading them needs neither torch nor th
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_type_hints
 
-from resnetlab.errors import DataError
+from resnetlab.errors import DataError, unknown_name
 from resnetlab.files import read_json, write_json
 from resnetlab.stats import Interval, Sample
 
@@ -30,14 +31,26 @@ class Metrics:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One pass over the training set, counted from 1; ``running_loss`` is the mean of the steps' own losses."""
+    """One pass over the training set, counted from 1.
+
+    ``running_loss`` and ``running_error`` are the means of the steps' own, in training mode; ``train`` is None where
+    the training set was not evaluated. ``images_per_second`` is that of training alone.
+    """
 
     epoch: int
     learning_rate: float
     running_loss: float
-    train: Metrics
+    train: Metrics | None
     test: Metrics
     seconds: float
+    running_error: float | None = None
+    images_per_second: float | None = None
+
+    @property
+    def trained(self) -> Metrics:
+        """``train`` of an epoch that has it, as the last one of every run does."""
+        assert self.train is not None
+        return self.train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +216,16 @@ def from_plain(kind: type[Record], value: Any, origin: str) -> Record:
     except Exception as error:
         raise DataError(f"{origin} is not a valid {kind.__name__}: {'; '.join(transform_error(error))}") from error
     return result
+
+
+def check_keys(kind: type, value: Mapping[str, Any], prefix: str = "") -> None:
+    """Raise ``ConfigError`` for a key, nested ones too, that no setting of ``kind`` has, with the nearest known."""
+    types = get_type_hints(kind)
+    for key, inner in value.items():
+        if key not in types:
+            raise unknown_name("setting", f"{prefix}{key}", [f"{prefix}{name}" for name in types])
+        if is_dataclass(types[key]) and isinstance(inner, dict):
+            check_keys(types[key], inner, f"{prefix}{key}.")
 
 
 def write_record(path: Path, record: object) -> None:

@@ -10,11 +10,13 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from resnetlab.data.config import AugmentConfig, DecodeConfig
 from resnetlab.diagnostics import degradation, flow
 from resnetlab.errors import ConfigError, DataError, require, require_choice
 from resnetlab.files import folder_lock, is_vacant, read_json, write_json
-from resnetlab.recipe import RECORD, Recipe, ShortcutChoice, claim_data, differences, fitted_config, run_recipe
+from resnetlab.recipe import Recipe, ShortcutChoice, differences, fitted_config
 from resnetlab.records import RunRecord, StudyRecord, StudyRun, as_plain, from_plain, read_record, write_record
+from resnetlab.run import RECORD, claim_data, run_recipe
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Silent, Watcher
 
@@ -51,10 +53,12 @@ class StudyConfig:
     options: dict[str, str] = field(default_factory=dict)
     """Further settings of all networks, such as norm layer (zero_init_residual and scale_residual: residual only)."""
     data: str = "digits"
-    """digits, or idx:FOLDER for MNIST and Fashion-MNIST files."""
+    """digits, a folder of pictures, or another source, as for train."""
     split_seed: int = 0
-    """Decides the split of data that comes without one (digits)."""
-    training: TrainConfig = field(default_factory=lambda: TrainConfig(crop_padding=0))
+    """Decides the split of data that comes without one."""
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    """How encoded pictures become arrays."""
+    training: TrainConfig = field(default_factory=lambda: TrainConfig(augment=AugmentConfig(crop_padding=0)))
     """How each net is trained."""
 
     def __post_init__(self) -> None:
@@ -151,6 +155,7 @@ def make_recipe(config: StudyConfig, kind: Kind, depth: int, seed: int) -> Recip
         options=options,
         data=config.data,
         split_seed=config.split_seed,
+        decode=config.decode,
         seed=seed,
         training=config.training,
     )
@@ -213,8 +218,9 @@ def read_run(run: PlannedRun, out: Path) -> StudyRun:
 def study_command(config: StudyConfig) -> str:
     """The command that makes this study, with every setting that is not the default."""
     settings, defaults = as_plain(config), as_plain(StudyConfig())
-    settings |= settings.pop("training")
-    defaults |= defaults.pop("training")
+    for nested in ("decode", "training", "augment"):
+        settings |= settings.pop(nested)
+        defaults |= defaults.pop(nested)
     words = ["resnetlab", "study", "--out", "STUDY"]
     for name, value in settings.items():
         if value != defaults[name]:
@@ -238,9 +244,9 @@ def check_runs(config: StudyConfig, planned: list[PlannedRun]) -> "ImageData":
     """
     from resnetlab.data.sources import load_data
     from resnetlab.models.init import build
-    from resnetlab.train.loop import pick_device
+    from resnetlab.train.prepare import pick_device
 
-    data = load_data(config.data, config.split_seed)
+    data = load_data(config.data, config.split_seed, config.decode)
     pick_device(config.training.device)
     for run in planned:
         if run.seed == 0:

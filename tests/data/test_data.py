@@ -11,8 +11,10 @@ from torch.testing import assert_close
 
 from resnetlab.data.arrays import ImageData, Split
 from resnetlab.data.augment import draw_offsets
+from resnetlab.data.config import AugmentConfig
 from resnetlab.data.loader import Loader
 from resnetlab.data.sources import load_data
+from resnetlab.data.varied import Augmentation
 from resnetlab.errors import ConfigError, DataError
 from tests.conftest import make_data
 
@@ -118,7 +120,8 @@ def test_training_pass_gives_every_sample_at_most_once_and_no_incomplete_batch()
 
 def test_crops_are_those_of_the_padded_pictures_by_seed_epoch_and_sample():
     data = make_data(train=20)
-    crops = Loader(data.train, data.normalisation, 10, crop_padding=1)
+    augmentation = Augmentation(AugmentConfig(crop_padding=1), side=8, num_classes=3)
+    crops = Loader(data.train, data.normalisation, 10, augmentation=augmentation)
     plain = Loader(data.train, data.normalisation, 10)
     normalise = data.normalisation.on(torch.device("cpu"))
     offsets = draw_offsets(20, 1, seed=3, epoch=2)
@@ -149,7 +152,7 @@ def test_a_set_smaller_than_a_batch_is_one_batch():
 def test_channels_last_batches_hold_the_same_values():
     data = make_data()
     plain = next(Loader(data.train, data.normalisation, 8).in_order())[0]
-    last = next(Loader(data.train, data.normalisation, 8, torch.channels_last).in_order())[0]
+    last = next(Loader(data.train, data.normalisation, 8, memory_format=torch.channels_last).in_order())[0]
     assert last.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(plain, last)
 

@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from resnetlab.data.config import AugmentConfig
 from resnetlab.data.sources import load_data
 from resnetlab.diagnostics.gradients import block_gradients
 from resnetlab.errors import ConfigError
@@ -93,7 +94,9 @@ def test_1000_layers_without_a_depth_safe_start_overflow():
 
 def test_1000_layers_with_a_depth_safe_start_train_on_digits():
     net = create_model("mlp_resnet1000", zero_init_residual=True)
-    history = fit(net, load_data("digits"), TrainConfig(epochs=1, lr=1e-3, crop_padding=0), seed=0)
+    history = fit(
+        net, load_data("digits"), TrainConfig(epochs=1, lr=1e-3, augment=AugmentConfig(crop_padding=0)), seed=0
+    )
     assert history[-1].train.error < 0.5
 
 

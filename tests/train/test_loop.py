@@ -8,17 +8,21 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from resnetlab.data.config import AugmentConfig
 from resnetlab.data.loader import Loader
 from resnetlab.errors import CheckpointError, ConfigError, DivergedError
 from resnetlab.models.vgg import VGGConfig
 from resnetlab.models.zoo import create_model
 from resnetlab.records import EpochRecord, Metrics, from_plain
-from resnetlab.train.checkpoint import read_checkpoint, restore_model, restore_optimizer, write_checkpoint
+from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.evaluate import evaluate, evaluate_batches
+from resnetlab.train.keeping import Keeper, best_epoch
 from resnetlab.train.logs import Silent
-from resnetlab.train.loop import best_epoch, fit, make_loaders, pick_device, train_epoch
-from resnetlab.train.optim import make_optimizer
+from resnetlab.train.loop import begin, fit, train_epoch
+from resnetlab.train.prepare import make_loader, make_loaders, pick_device
+from resnetlab.train.state import TrainingState, restore_model
+from resnetlab.train.stopping import StopRequest
 from tests.conftest import make_data
 
 SHORT = TrainConfig(epochs=4, batch_size=16)
@@ -30,7 +34,7 @@ class StopAfter(Silent):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, step: int, steps: int) -> None:
+    def on_step(self, step: int, steps: int, pulse) -> None:
         if step == self.step:
             raise KeyboardInterrupt
 
@@ -77,9 +81,10 @@ def test_first_step_equals_sgd_written_out(data):
     images, labels = next(loader.shuffled(0, 1))
     loss = F.cross_entropy(before.train()(images), labels)
     loss.backward()
-    losses, rate = train_epoch(net, make_optimizer(net, config), loader, config, 0, 1, Silent())
-    assert rate == 0.1
-    assert_close(losses, loss.detach()[None])
+    state = begin(net, config, loader)
+    keeper = Keeper(None, config, state, torch.device("cpu"))
+    train_epoch(state, net, loader, config, 0, Silent(), StopRequest(), keeper)
+    assert_close(state.losses, loss.detach()[None])
     for (name, parameter), old in zip(net.named_parameters(), before.parameters(), strict=True):
         gradient = old.grad + (0.01 * old if old.dim() > 1 else 0)
         # The momentum buffer starts as the gradient g, and Nesterov's step is g + 0.9 · g.
@@ -99,7 +104,7 @@ def test_label_smoothing_enters_the_training_loss_and_not_the_metrics(data):
 @pytest.mark.parametrize("config", [SHORT, TrainConfig(epochs=4, batch_size=16, optimizer="adamw", lr=3e-3)])
 def test_training_learns(data, config):
     # The classes of these pictures are rows, which a crop would shift into one another.
-    history = fit(model(), data, replace(config, crop_padding=0), seed=0)
+    history = fit(model(), data, replace(config, augment=AugmentConfig(crop_padding=0)), seed=0)
     assert history[-1].train.error < 0.05
     assert history[-1].train.loss < history[0].train.loss
 
@@ -160,7 +165,8 @@ def test_interrupted_run_resumes_to_equal_bits(tmp_path, data, case, step):
     for which in ("last", "best"):
         ours, theirs = (read_checkpoint(tmp_path / run / which) for run in ("cut", "whole"))
         assert all(torch.equal(value, theirs.model[name]) for name, value in ours.model.items())
-        assert all(torch.equal(value, theirs.optimizer[name]) for name, value in ours.optimizer.items())
+        assert ours.training.keys() == theirs.training.keys()
+        assert all(torch.equal(value, theirs.training[name]) for name, value in ours.training.items())
 
 
 def test_resume_without_the_optimizer_state_is_not_exact(tmp_path, data, monkeypatch):
@@ -169,7 +175,7 @@ def test_resume_without_the_optimizer_state_is_not_exact(tmp_path, data, monkeyp
     fit(undisturbed, data, SHORT, seed=0)
     with pytest.raises(KeyboardInterrupt):
         fit(model(), data, SHORT, seed=0, out=tmp_path, watcher=StopAfter(12))
-    monkeypatch.setattr("resnetlab.train.loop.restore_optimizer", lambda *_: None)
+    monkeypatch.setattr("resnetlab.train.state.restore_optimizer", lambda *_: None)
     resumed = model()
     fit(resumed, data, SHORT, seed=0, out=tmp_path)
     assert not same_tensors(resumed, undisturbed)
@@ -194,7 +200,7 @@ def test_crash_between_checkpoint_and_metrics_leaves_no_line_out(tmp_path, data,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("resnetlab.train.loop.write_metrics", crash)
+        patch.setattr("resnetlab.train.keeping.write_metrics", crash)
         with pytest.raises(KeyboardInterrupt):
             fit(model(), data, TrainConfig(epochs=1, batch_size=16), seed=0, out=tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
@@ -212,7 +218,7 @@ def test_exploding_loss_stops_with_its_step_and_keeps_the_checkpoint_before(tmp_
         def __init__(self, net: nn.Module) -> None:
             self.net = net
 
-        def on_step(self, step: int, steps: int) -> None:
+        def on_step(self, step: int, steps: int, pulse) -> None:
             if step == 8:
                 with torch.no_grad():
                     self.net.head.weight[0, 0] = float("inf")
@@ -240,18 +246,34 @@ def test_best_folder_holds_the_best_epoch(tmp_path, data):
     checkpoint = read_checkpoint(tmp_path / "best")
     assert checkpoint.history[-1] == best_epoch(history)
     net = model()
-    restore_model(net, checkpoint)
+    restore_model(net, checkpoint.model, checkpoint)
     _, test = make_loaders(data, SHORT, torch.device("cpu"))
     assert evaluate_batches(net, test).error == best_epoch(history).test.error
 
 
+def state_of(net: nn.Module, data, config: TrainConfig = SHORT) -> TrainingState:
+    return begin(net, config, make_loader(data, config, torch.device("cpu")))
+
+
 def test_checkpoint_of_another_network_is_refused(tmp_path, data):
     fit(model(), data, TrainConfig(epochs=1, batch_size=16), seed=0, out=tmp_path)
+    checkpoint = read_checkpoint(tmp_path / "last")
     with pytest.raises(CheckpointError, match="another network"):
-        restore_model(create_model("cifar_resnet14", in_chans=1), read_checkpoint(tmp_path / "last"))
-    other = nn.Linear(2, 2)
+        state_of(create_model("cifar_resnet14", in_chans=1), data).restore(checkpoint)
+    other = replace(checkpoint, training={"optimizer/none/momentum_buffer": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="this network lacks"):
-        restore_optimizer(other, torch.optim.SGD(other.parameters()), read_checkpoint(tmp_path / "last"))
+        state_of(model(), data).restore(other)
+
+
+def test_checkpoint_of_another_kind_of_run_is_refused(tmp_path, data):
+    fit(model(), data, TrainConfig(epochs=1, batch_size=16), seed=0, out=tmp_path)
+    checkpoint = read_checkpoint(tmp_path / "last")
+    with pytest.raises(CheckpointError, match="made without ema"):
+        state_of(model(), data, replace(SHORT, ema=0.9)).restore(checkpoint)
+    with pytest.raises(CheckpointError, match="does not know"):
+        state_of(model(), data).restore(replace(checkpoint, training={"future/x": torch.zeros(1)}))
+    with pytest.raises(CheckpointError, match="of another length"):
+        state_of(model(), data).restore(replace(checkpoint, step=3))
 
 
 def test_folder_that_is_whole_but_no_checkpoint_is_refused(tmp_path):
@@ -259,7 +281,7 @@ def test_folder_that_is_whole_but_no_checkpoint_is_refused(tmp_path):
 
     for contents in (
         {"model.safetensors": b"x"},
-        {"model.safetensors": b"x" * 9, "optimizer.safetensors": b"", "state.json": b"{}"},
+        {"model.safetensors": b"x" * 9, "training.safetensors": b"", "state.json": b"{}"},
     ):
         replace_folder(tmp_path / "last", contents)
         replace_folder(tmp_path / "last", contents)
@@ -267,15 +289,10 @@ def test_folder_that_is_whole_but_no_checkpoint_is_refused(tmp_path):
             read_checkpoint(tmp_path / "last")
 
 
-def test_checkpoint_holds_no_pickle(tmp_path):
-    net = model()
-    write_checkpoint(tmp_path / "last", net, make_optimizer(net, SHORT), [])
-    assert sorted(path.suffix for path in (tmp_path / "last").iterdir()) == [
-        ".json",
-        ".json",
-        ".safetensors",
-        ".safetensors",
-    ]
+def test_checkpoint_holds_no_pickle(tmp_path, data):
+    fit(model(), data, TrainConfig(epochs=1, batch_size=16), seed=0, out=tmp_path)
+    suffixes = sorted(path.suffix for path in (tmp_path / "last").iterdir())
+    assert suffixes == [".json", ".json", ".safetensors", ".safetensors"]
     json.loads((tmp_path / "last" / "state.json").read_text())
 
 

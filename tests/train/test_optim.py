@@ -107,7 +107,6 @@ def test_norms_and_biases_do_not_decay(kind):
         {"milestones": (8,), "schedule": "step"},
         {"momentum": 0.5, "optimizer": "adamw"},
         {"gamma": 0.5},
-        {"crop_padding": -1},
         {"weight_decay": float("inf")},
         {"schedule": "step"},
         {"gamma": 0.0, "schedule": "step", "milestones": (2,)},

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from resnetlab.records import EpochRecord, RunRecord
 from resnetlab.study import PlannedRun
-from resnetlab.train.logs import Silent, Watcher
+from resnetlab.train.logs import Pulse, Silent, Watcher
 
 LONG_EPOCH = 5.0
 """Seconds from which on each epoch of a study gets a line of its own where there is no terminal."""
@@ -78,7 +78,7 @@ class TrainingProgress(Bars):
         super().__init__()
         self.bar: TaskID | None = None
 
-    def on_step(self, step: int, steps: int) -> None:
+    def on_step(self, step: int, steps: int, pulse: Pulse | None) -> None:  # noqa: ARG002
         """Move the bar."""
         if self.bar is None:
             self.bar = self.progress.add_task("training", total=steps, completed=step)
@@ -129,5 +129,5 @@ class _Within(Silent):
     def on_note(self, text: str) -> None:
         self.bars.on_note(text)
 
-    def on_step(self, step: int, steps: int) -> None:
+    def on_step(self, step: int, steps: int, pulse: Pulse | None) -> None:  # noqa: ARG002
         self.bars.progress.update(self.bar, completed=self.before + step / steps)

@@ -60,7 +60,7 @@ class Train:
     def __call__(self) -> None:
         from resnetlab.cli.progress import TrainingProgress
         from resnetlab.cli.tables import print_run
-        from resnetlab.recipe import run_recipe
+        from resnetlab.run import run_recipe
 
         with TrainingProgress() as progress:
             record = run_recipe(self.recipe, self.out, resume=self.resume == "auto", watcher=progress)
@@ -80,7 +80,7 @@ class Evaluate:
 
     def __call__(self) -> None:
         from resnetlab.cli.tables import print_metrics
-        from resnetlab.recipe import evaluate_run
+        from resnetlab.run import evaluate_run
 
         print_metrics(evaluate_run(self.run, self.checkpoint))
 

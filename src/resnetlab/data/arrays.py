@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol, Self
 import torch
 from torch import Tensor
 
+from resnetlab.data.augment import ResizedCrop, crop_resized, resized_boxes
+
 Encoding = Literal["lossless", "jpeg", "mixed"]
 
 
@@ -32,11 +34,10 @@ class Pictures(Protocol):
     def to(self, device: torch.device) -> Self:
         """The same split with its batches on another device."""
 
-    def batches(self, plan: Sequence[Tensor], boxes: Tensor | None = None) -> Iterator[Tensor]:
+    def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
         """For each tensor of sample numbers in ``plan`` the pictures, uint8 ``(B, C, H, W)``, in that order.
 
-        ``boxes`` ``(N, 4)`` has for every sample of the split four numbers in [0, 1) that decide the box of its random
-        resized crop (``augment.resized_boxes``); None takes the whole picture.
+        ``crop`` decides the box of every sample's random resized crop; None takes the whole picture.
         """
 
     def histogram(self) -> Tensor:
@@ -66,12 +67,13 @@ class Split:
         """The same split on another device, still as uint8: a quarter of the memory of float32."""
         return Split(images=self.images.to(device), labels=self.labels.to(device), encoding=self.encoding)
 
-    def batches(self, plan: Sequence[Tensor], boxes: Tensor | None = None) -> Iterator[Tensor]:
-        from resnetlab.data.augment import crop_resized
-
+    def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
         for which in plan:
             images = self.images[which]
-            yield images if boxes is None else crop_resized(images, boxes[which])
+            if crop is not None:
+                _, height, width = self.shape
+                images = crop_resized(images, resized_boxes(crop.uniforms[which], height, width, crop.scale))
+            yield images
 
     def histogram(self) -> Tensor:
         channels = [self.images[:, channel].flatten() for channel in range(self.shape[0])]
@@ -99,7 +101,8 @@ class Normalisation:
 class ImageData:
     """A training and a test split with the names of their classes.
 
-    ``notes`` are what a user should know of how they were read, such as files that were left out.
+    ``notes`` are what a user should know of how they were read, such as files that were left out. ``standard`` are the
+    statistics to standardise by where they are not the training pictures' own.
     """
 
     source: str
@@ -107,6 +110,7 @@ class ImageData:
     test: Pictures
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    standard: Normalisation | None = None
 
     @property
     def in_chans(self) -> int:
@@ -120,6 +124,8 @@ class ImageData:
     @cached_property
     def normalisation(self) -> Normalisation:
         """Mean and standard deviation of each channel over the training pictures; a constant channel is not divided."""
+        if self.standard is not None:
+            return self.standard
         mean, sd = [], []
         values = torch.arange(256, dtype=torch.float64)
         for counts in self.train.histogram():

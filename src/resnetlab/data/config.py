@@ -77,5 +77,5 @@ class AugmentConfig:
         require(0 <= self.rand_magnitude <= 30, "rand_magnitude", self.rand_magnitude, "from 0 to 30")
         require(0 <= self.erasing <= 1, "erasing", self.erasing, "a probability")
         require(self.cutout >= 0, "cutout", self.cutout, "0 or more pixels")
-        require(self.mixup >= 0, "mixup", self.mixup, "0 or more")
-        require(self.cutmix >= 0, "cutmix", self.cutmix, "0 or more")
+        require(0 <= self.mixup <= 100, "mixup", self.mixup, "from 0 to 100")
+        require(0 <= self.cutmix <= 100, "cutmix", self.cutmix, "from 0 to 100")

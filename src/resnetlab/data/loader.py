@@ -1,61 +1,91 @@
-"""Batches of a split: shuffled for training, in order for evaluation."""
+"""Batches of a split: shuffled and varied for training, in order for evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import torch
 from torch import Tensor
 
-from resnetlab.data.arrays import Normalisation, Split
-from resnetlab.data.augment import crop_padded, draw_offsets
+from resnetlab.data.arrays import Normalisation, Pictures
+from resnetlab.data.augment import ResizedCrop
+from resnetlab.data.varied import Augmentation
 from resnetlab.randomness import generator
 
 
 class Loader:
     """Batches ``(images, labels)``: float32 ``(B, C, H, W)``, normalised, and int64 ``(B,)``, on the split's device.
 
-    ``memory_format`` is that of the images. Training pictures are padded by ``crop_padding`` pixels and cropped at
-    random.
+    A batch of ``batch_size`` pictures is shared by ``ranks`` processes, of which this is ``rank``, and each share is
+    cut into ``micro_batches``. ``memory_format`` is that of the images. ``augmentation`` varies training pictures; with
+    mixup the labels become ``(B, K)``. ``only`` are the sample numbers that are used, all by default.
     """
 
     def __init__(
         self,
-        split: Split,
+        split: Pictures,
         normalisation: Normalisation,
         batch_size: int,
+        *,
         memory_format: torch.memory_format = torch.contiguous_format,
-        crop_padding: int = 0,
+        augmentation: Augmentation | None = None,
+        micro_batches: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
+        only: Tensor | None = None,
     ) -> None:
         self.split = split
-        self.normalise = normalisation.on(split.images.device)
-        self.batch_size = min(batch_size, len(split))
+        self.device = split.labels.device
+        self.samples = torch.arange(len(split)) if only is None else only.cpu()
+        self.normalise = normalisation.on(self.device)
+        self.batch_size = min(batch_size, len(self.samples))
         self.memory_format = memory_format
-        self.crop_padding = crop_padding
+        self.augmentation = augmentation
+        self.micro_batches = micro_batches
+        self.rank, self.ranks = rank, ranks
+
+    def __len__(self) -> int:
+        return len(self.samples)
 
     @property
     def steps(self) -> int:
-        """Batches in one pass of training. The samples of an incomplete last batch wait for another pass: BN would
-        take its statistics from too few of them."""
-        return len(self.split) // self.batch_size
+        """Steps in one pass of training. The samples of an incomplete last batch wait for another pass: BN would take
+        its statistics from too few of them."""
+        return len(self.samples) // self.batch_size
 
-    def shuffled(self, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass in an order that is a function of (seed, epoch) alone, each crop of (seed, epoch, sample)."""
-        order = torch.from_numpy(generator(seed, "order", epoch).permutation(len(self.split)))
-        order = order.to(self.split.labels.device)
-        offsets = None
-        if self.crop_padding:
-            offsets = draw_offsets(len(self.split), self.crop_padding, seed, epoch).to(order.device)
-        for step in range(self.steps):
-            which = order[step * self.batch_size : (step + 1) * self.batch_size]
-            images = self.split.images[which]
-            if offsets is not None:
-                images = crop_padded(images, offsets[which], self.crop_padding)
-            yield self._batch(images, self.split.labels[which])
+    @property
+    def micro_batch(self) -> int:
+        """Pictures that go through the network at once."""
+        return self.batch_size // (self.ranks * self.micro_batches)
+
+    def shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass from step ``start`` on, ``micro_batches`` batches to a step, in an order that is a function of
+        (seed, epoch) alone; how a picture is varied is one of (seed, epoch, sample)."""
+        order = self.samples[torch.from_numpy(generator(seed, "order", epoch).permutation(len(self.samples)))]
+        whole = order[: self.steps * self.batch_size]
+        plan = list(whole.view(self.steps, self.ranks, self.micro_batches, -1)[start:, self.rank].flatten(0, 1))
+        if self.augmentation is None:
+            yield from self._plain(plan)
+            return
+        draws = self.augmentation.draw(len(self.split), self.steps, seed, epoch).to(self.device)
+        for number, (which, images) in enumerate(self._fetch(plan, draws.resized)):
+            images = self.augmentation.vary(images, draws, which)
+            images = self.augmentation.blank(self.normalise(images), draws, which)
+            step = start + number // self.micro_batches
+            images, labels = self.augmentation.mix(images, self._labels(which), draws, step)
+            yield images.contiguous(memory_format=self.memory_format), labels
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every sample once."""
-        for start in range(0, len(self.split), self.batch_size):
-            end = start + self.batch_size
-            yield self._batch(self.split.images[start:end], self.split.labels[start:end])
+        """Every sample once; of several ranks each takes every so manieth batch."""
+        batches = torch.split(self.samples, self.batch_size)
+        return self._plain(batches[self.rank :: self.ranks])
 
-    def _batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.normalise(images).contiguous(memory_format=self.memory_format), labels
+    def _plain(self, plan: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        for which, images in self._fetch(plan, None):
+            yield self.normalise(images).contiguous(memory_format=self.memory_format), self._labels(which)
+
+    def _fetch(self, plan: Sequence[Tensor], crop: ResizedCrop | None) -> Iterator[tuple[Tensor, Tensor]]:
+        with closing(self.split.batches(plan, crop)) as batches:  # type: ignore[type-var]  # a generator
+            yield from zip(plan, batches, strict=True)
+
+    def _labels(self, which: Tensor) -> Tensor:
+        return self.split.labels[which.to(self.device, non_blocking=True)]

@@ -26,11 +26,11 @@ Quantity = Callable[[EpochRecord], float]
 
 
 def _train_loss(epoch: EpochRecord) -> float:
-    return epoch.train.loss
+    return epoch.trained.loss
 
 
 def _train_error(epoch: EpochRecord) -> float:
-    return epoch.train.error
+    return epoch.trained.error
 
 
 def _test_error(epoch: EpochRecord) -> float:

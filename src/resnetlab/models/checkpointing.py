@@ -1,6 +1,7 @@
 """Activation checkpointing: memory for one more forward pass, with nothing else changed."""
 
 from contextlib import AbstractContextManager, nullcontext
+from math import sqrt
 from types import TracebackType
 
 import torch
@@ -28,6 +29,15 @@ def checkpoint_blocks(net: nn.Module, every: int) -> Classifier:
         segmented.training = stage.training
         net.stages[number] = segmented
     return net
+
+
+def segment_length(blocks: int) -> int:
+    """Blocks in a segment for the least memory, where a stage has so many: k = √(14 n / 32), rounded.
+
+    What is kept are the inputs of the segments, 1 + 1/2 + 1/4 maps of the first stage's size for three stages, n/k
+    times; what is computed again at once is k blocks of the first stage, 4 maps each. 7n/4k + 4k is least there.
+    """
+    return max(1, round(sqrt(14 * blocks / 32)))
 
 
 class Segmented(nn.Sequential):

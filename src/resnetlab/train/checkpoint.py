@@ -1,46 +1,86 @@
 """Checkpoints: network, optimizer and history, such that a resumed run goes on bit for bit.
 
-A checkpoint is a folder: ``model.safetensors`` (parameters and buffers), ``optimizer.safetensors`` (its state, named
-by parameter), ``state.json`` (the epochs so far) and a manifest with their sums. No random state is kept, because no
-draw depends on the one before it (``resnetlab.randomness``). Nothing is pickled.
+A checkpoint is a folder: ``model.safetensors`` (parameters and buffers of the network that is kept),
+``training.safetensors`` (what else training needs, named by what it is of), ``state.json`` (the epochs so far, and the
+step of the one under way) and a manifest with their sums. No random state is kept, because no draw depends on the one
+before it (``resnetlab.randomness``). Nothing is pickled.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnetlab.errors import CheckpointError
-from resnetlab.files import read_folder, replace_folder
+from resnetlab.files import read_folder
 from resnetlab.records import EpochRecord, as_plain, from_plain
 
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
+FILES = (MODEL, TRAINING, STATE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a checkpoint folder holds: tensors by name, and the epochs that led to them."""
+    """What a checkpoint folder holds: tensors by name, the epochs that led to them, and where the run stood.
 
-    origin: Path
+    ``model`` is the network that is kept. ``training`` has ``optimizer/<parameter>/<slot>``, with a moving average the
+    trained network as ``raw/<name>``, and in mid-epoch ``epoch/losses`` and ``epoch/wrong``, one number a step.
+    ``environment`` says where it was made.
+    """
+
     model: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
+    training: dict[str, Tensor]
     history: list[EpochRecord]
+    step: int = 0
+    warm_since: int | None = None
+    seconds: float = 0.0
+    scaler: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    origin: Path = Path()
 
 
-def write_checkpoint(
-    folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, history: list[EpochRecord]
-) -> None:
-    """Replace ``folder`` by a checkpoint of this moment; the one before stays beside it as ``<folder>.previous``."""
-    contents = {
-        MODEL: save(_for_file(net.state_dict())),
-        OPTIMIZER: save(_for_file(_named_state(net, optimizer))),
-        STATE: json.dumps({"history": as_plain(history)}, allow_nan=False).encode(),
+def pack(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """The checkpoint as the files of a folder."""
+    state = {
+        "history": as_plain(checkpoint.history),
+        "step": checkpoint.step,
+        "warm_since": checkpoint.warm_since,
+        "seconds": checkpoint.seconds,
+        "scaler": checkpoint.scaler,
+        "environment": checkpoint.environment,
     }
-    replace_folder(folder, contents)
+    return {
+        MODEL: save(_for_file(checkpoint.model), metadata={"format": "pt"}),
+        TRAINING: save(_for_file(checkpoint.training)),
+        STATE: json.dumps(state, allow_nan=False).encode(),
+    }
+
+
+def unpack(files: dict[str, bytes], origin: Path) -> Checkpoint:
+    """The checkpoint that ``pack`` made. Raises ``CheckpointError`` where the files are none."""
+    try:
+        state = json.loads(files[STATE])
+        checkpoint = Checkpoint(
+            model=load(files[MODEL]),
+            training=load(files[TRAINING]),
+            history=from_plain(list[EpochRecord], state["history"], str(origin / STATE)),
+            step=_whole(state["step"]),
+            warm_since=None if state["warm_since"] is None else _whole(state["warm_since"]),
+            seconds=float(state["seconds"]),
+            scaler=dict(state["scaler"]),
+            environment=dict(state["environment"]),
+            origin=origin,
+        )
+    except (KeyError, ValueError, TypeError, RecursionError, SafetensorError) as error:
+        raise CheckpointError(f"{origin} is not a checkpoint of resnetlab ({error!r})") from error
+    if not isfinite(checkpoint.seconds):
+        raise CheckpointError(f"{origin} is not a checkpoint of resnetlab (it took {checkpoint.seconds} seconds)")
+    return checkpoint
 
 
 def read_checkpoint(folder: Path, *, fall_back: bool = False) -> Checkpoint:
@@ -49,45 +89,13 @@ def read_checkpoint(folder: Path, *, fall_back: bool = False) -> Checkpoint:
     Raises ``CheckpointError`` where there is none.
     """
     origin, files = read_folder(folder, fall_back=fall_back)
-    try:
-        return Checkpoint(
-            origin=origin,
-            model=load(files[MODEL]),
-            optimizer=load(files[OPTIMIZER]),
-            history=from_plain(list[EpochRecord], json.loads(files[STATE])["history"], str(folder / STATE)),
-        )
-    except (KeyError, ValueError, TypeError, RecursionError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} is not a checkpoint of resnetlab ({error!r})") from error
+    return unpack(files, origin)
 
 
-def restore_model(net: nn.Module, checkpoint: Checkpoint) -> None:
-    """Load parameters and buffers. Raises ``CheckpointError`` where the network is another one."""
-    try:
-        net.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint.origin} holds another network: {error}") from error
-
-
-def restore_optimizer(net: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    """Load the optimizer's state of every parameter, in the parameter's own memory format."""
-    parameters = dict(net.named_parameters())
-    for key, value in checkpoint.optimizer.items():
-        name, _, slot = key.rpartition("/")
-        if name not in parameters:
-            raise CheckpointError(f"{checkpoint.origin} holds the optimizer state of {name}, which this network lacks")
-        parameter = parameters[name]
-        # A step counter is one number on the CPU; all else has the parameter's shape.
-        like = parameter if value.shape == parameter.shape else value
-        optimizer.state[parameter][slot] = torch.empty_like(like, requires_grad=False).copy_(value)
-
-
-def _named_state(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{name}/{slot}": value
-        for name, parameter in net.named_parameters()
-        for slot, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, Tensor)
-    }
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no number of steps")
+    return value
 
 
 def _for_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,14 +1,18 @@
 """The settings of a training run. This file loads no torch, so that the command line can read it quickly."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Literal
 
+from resnetlab.data.config import AugmentConfig
 from resnetlab.errors import require, require_choice
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["one-cycle", "cosine", "step", "constant"]
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Best = Literal["test_error", "test_loss"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,41 +24,117 @@ class TrainConfig:
 
     epochs: int = 8
     """Passes over the training set."""
+    max_steps: int | None = None
+    """Steps after which training ends, even within an epoch; schedules end with it."""
     batch_size: int = 64
-    """Pictures a step. The incomplete batch at the end of a pass is left out."""
+    """Pictures a step, over all ranks and micro-batches together. The incomplete batch at the end of a pass is left
+    out."""
+    accumulate: int = 1
+    """Micro-batches that a step's batch is cut into, to save memory; BN takes its statistics from each."""
     optimizer: Optimizer = "sgd"
     """sgd, or adamw (betas 0.9 and 0.999)."""
     lr: float = 0.05
     """The highest learning rate of the schedule."""
+    head_lr: float | None = None
+    """The head's own highest rate, for fine-tuning; by default that of all."""
     momentum: float = 0.9
     """Momentum of sgd."""
     nesterov: bool = True
     """Nesterov's form of the momentum."""
     weight_decay: float = 5e-4
-    """Weight decay (sgd: L2 penalty; adamw: decoupled), on weights and never on norms and biases."""
+    """Weight decay (sgd: L2 penalty; adamw: decoupled), on weights alone unless decay_all."""
+    decay_all: bool = False
+    """Let norms and biases decay too, as the papers of 2015 and 2016 do."""
+    clip_norm: float | None = None
+    """Largest norm of the gradient, over all parameters together; a longer one is scaled down to it."""
     schedule: Schedule = "one-cycle"
     """one-cycle: up and down by cosines. cosine: down to 0. step: divided at milestones. constant."""
     warmup_epochs: float | None = None
     """Epochs of rising rate at the start; 30 % of all epochs for one-cycle, none for the others."""
+    warmup_steps: int | None = None
+    """The same in steps."""
+    warmup_until_error: float | None = None
+    """Train with a tenth of the rate until the running training error falls below this share, as the paper does for 110
+    layers (0.8)."""
     milestones: tuple[int, ...] = ()
     """Epochs after which the step schedule multiplies the rate by gamma."""
+    milestone_steps: tuple[int, ...] = ()
+    """The same in steps, such as 32000 48000."""
     gamma: float = 0.1
     """Factor of the step schedule."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
-    crop_padding: int | None = None
-    """Pixels around a training picture before a random crop of its own size; by default an eighth of its side (4 for 32
-    pixels, as in the paper), in a study none."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of weights and statistics, such as 0.999; the average is what is evaluated
+    and kept. 0 is off."""
+    freeze: str | None = None
+    """Fine-tuning: the part up to which nothing is trained, such as stem or stages.2; its norms keep their
+    statistics."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How training pictures are varied."""
+    overfit_batches: int | None = None
+    """Train and measure the training error on so many batches alone: a network that cannot fit them has a fault."""
+    evaluate_train: Literal["epoch", "end"] = "epoch"
+    """Evaluate the training set after each epoch, or at the end only, which saves a quarter of the time."""
+    early_stop: int | None = None
+    """End after so many epochs without a new best."""
+    best_by: Best = "test_error"
+    """What makes an epoch the best: the lowest test error or test loss; among equals the other, then the earlier."""
+    keep_top: int = 0
+    """Keep the checkpoints of so many of the best epochs in top/."""
+    save_every: int | None = None
+    """Steps between checkpoints within an epoch, beside the one that ends it."""
+    precision: Precision = "fp32"
+    """fp32; bf16 or fp16 run convolutions and matrices in it, weights stay fp32 (fp16 scales the loss)."""
     channels_last: bool = True
     """Memory format (N, H, W, C): faster for most convolutions."""
+    compile: bool = False
+    """Compile the network with torch.compile; needs a C++ compiler on a CPU."""
+    checkpoint_blocks: int | Literal["auto"] | None = None
+    """Blocks in a segment of activation checkpointing: less memory for one more forward pass; auto chooses them."""
+    sync_bn: bool = False
+    """With several ranks, let BN take its statistics over the batches of all."""
     device: Device = "auto"
     """auto takes cuda where there is one."""
 
     def __post_init__(self) -> None:
+        self._check_length()
+        self._check_optimizer()
+        self._check_schedule()
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
+        require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
+        for name in ("max_steps", "overfit_batches", "early_stop", "save_every"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "at least 1, or left out")
+        require(self.keep_top >= 0, "keep_top", self.keep_top, "0 or more")
+        require_choice("evaluate_train", self.evaluate_train, ("epoch", "end"))
+        require_choice("best_by", self.best_by, ("test_error", "test_loss"))
+        require_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
+        require(
+            self.checkpoint_blocks in (None, "auto")
+            or (isinstance(self.checkpoint_blocks, int) and self.checkpoint_blocks >= 1),
+            "checkpoint_blocks",
+            self.checkpoint_blocks,
+            "a number of blocks from 1 on, or auto",
+        )
+        require_choice("device", self.device, ("auto", "cpu", "cuda"))
+
+    def _check_length(self) -> None:
         require(1 <= self.epochs <= 10**6, "epochs", self.epochs, "from 1 to a million")
         require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2: BN takes statistics over a batch")
+        require(
+            1 <= self.accumulate <= self.batch_size // 2 and self.batch_size % self.accumulate == 0,
+            "accumulate",
+            self.accumulate,
+            f"a number that divides batch_size={self.batch_size} into micro-batches of 2 or more",
+        )
+
+    def _check_optimizer(self) -> None:
         require_choice("optimizer", self.optimizer, ("sgd", "adamw"))
         require(isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a positive number")
+        for name in ("head_lr", "clip_norm"):
+            value = getattr(self, name)
+            require(value is None or (isfinite(value) and value > 0), name, value, "a positive number, or left out")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
         require(
             not self.nesterov or self.momentum > 0 or self.optimizer != "sgd",
@@ -65,6 +145,8 @@ class TrainConfig:
         require(0 <= self.weight_decay < inf, "weight_decay", self.weight_decay, "a number, 0 or more")
         sgd = self.optimizer == "sgd" or (self.momentum, self.nesterov) == (0.9, True)
         require(sgd, "momentum", (self.momentum, self.nesterov), "left alone with adamw, which has betas of its own")
+
+    def _check_schedule(self) -> None:
         require_choice("schedule", self.schedule, ("one-cycle", "cosine", "step", "constant"))
         require(
             self.warmup_epochs is None or 0 <= self.warmup_epochs < self.epochs,
@@ -72,22 +154,35 @@ class TrainConfig:
             self.warmup_epochs,
             "0 or more, and fewer than epochs",
         )
+        require(self.warmup_steps is None or self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        warmups = [self.warmup_epochs, self.warmup_steps, self.warmup_until_error]
+        require(sum(w is not None for w in warmups) <= 1, "warm-up", warmups, "given in one way only")
+        until = self.warmup_until_error
+        require(until is None or 0 < until < 1, "warmup_until_error", until, "a share above 0 and below 1, such as 0.8")
         require(
-            list(self.milestones) == sorted(set(self.milestones)) and all(0 < m < self.epochs for m in self.milestones),
+            until is None or self.schedule != "one-cycle",
+            "warmup_until_error",
+            until,
+            "given with another schedule than one-cycle, which has a warm-up of its own",
+        )
+        require(
+            _rising(self.milestones) and all(m < self.epochs for m in self.milestones),
             "milestones",
             self.milestones,
             "rising epoch numbers, at least 1 and below epochs",
         )
+        require(_rising(self.milestone_steps), "milestone_steps", self.milestone_steps, "rising step numbers from 1 on")
+        marks = bool(self.milestones) + bool(self.milestone_steps)
         require(
-            bool(self.milestones) == (self.schedule == "step"),
+            marks == (self.schedule == "step"),
             "milestones",
-            self.milestones,
-            "one or more epochs with the step schedule (--milestones 4 6), and none with another",
+            (*self.milestones, *self.milestone_steps),
+            "one or more, in epochs (--milestones 4 6) or in steps (--milestone-steps 32000), with the step schedule, "
+            "and none with another",
         )
         require(0 < self.gamma <= 1, "gamma", self.gamma, "above 0 and at most 1")
         require(self.schedule == "step" or self.gamma == 0.1, "gamma", self.gamma, "given with the step schedule only")
-        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
-        require(
-            self.crop_padding is None or self.crop_padding >= 0, "crop_padding", self.crop_padding, "0 or more pixels"
-        )
-        require_choice("device", self.device, ("auto", "cpu", "cuda"))
+
+
+def _rising(numbers: Sequence[int]) -> bool:
+    return list(numbers) == sorted(set(numbers)) and all(number >= 1 for number in numbers)

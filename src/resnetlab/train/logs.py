@@ -1,11 +1,21 @@
 """Who watches a run, and the JSON lines that it leaves."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from resnetlab.files import atomic_write
 from resnetlab.records import EpochRecord, as_plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pulse:
+    """How training goes: loss and error (a share) of the latest steps, in training mode, and its speed."""
+
+    loss: float
+    error: float
+    images_per_second: float
 
 
 class Watcher(Protocol):
@@ -14,8 +24,8 @@ class Watcher(Protocol):
     def on_note(self, text: str) -> None:
         """Something a user should know, such as a damaged checkpoint that was passed over."""
 
-    def on_step(self, step: int, steps: int) -> None:
-        """``step`` of ``steps`` of the whole run is done."""
+    def on_step(self, step: int, steps: int, pulse: Pulse | None) -> None:
+        """``step`` of ``steps`` of the whole run is done; now and then with how it goes."""
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         """An epoch was trained, evaluated and saved."""
@@ -27,7 +37,7 @@ class Silent:
     def on_note(self, text: str) -> None:
         pass
 
-    def on_step(self, step: int, steps: int) -> None:
+    def on_step(self, step: int, steps: int, pulse: Pulse | None) -> None:
         pass
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:

@@ -1,26 +1,39 @@
 """The whole training loop, top to bottom."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
+from signal import Signals
 from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from resnetlab.data.arrays import ImageData
 from resnetlab.data.loader import Loader
-from resnetlab.errors import ConfigError, DivergedError
-from resnetlab.files import folder_exists
+from resnetlab.errors import DivergedError, StoppedError
 from resnetlab.randomness import derive_seed
-from resnetlab.records import EpochRecord
-from resnetlab.train.checkpoint import read_checkpoint, restore_model, restore_optimizer, write_checkpoint
+from resnetlab.records import EpochRecord, Metrics
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.distributed import sum_over_ranks, world
+from resnetlab.train.divergence import find_origin
+from resnetlab.train.ema import Ema
 from resnetlab.train.evaluate import evaluate_batches
-from resnetlab.train.logs import Silent, Watcher, write_metrics
-from resnetlab.train.optim import learning_rate, make_optimizer
+from resnetlab.train.keeping import Keeper, epochs_without_best
+from resnetlab.train.logs import Silent, Watcher
+from resnetlab.train.meter import Meter
+from resnetlab.train.optim import learning_rate, make_optimizer, set_rate, total_steps
+from resnetlab.train.precision import autocast, make_scaler
+from resnetlab.train.prepare import make_loaders, pick_device, place, prepare, spread, training_mode
+from resnetlab.train.state import TrainingState
+from resnetlab.train.stopping import StopRequest
 
-LAST, BEST, METRICS = "last", "best", "metrics.jsonl"
+WARM_WINDOW = 50
+"""Steps over which ``warmup_until_error`` looks at the training error, and between two looks."""
 
 
 def fit(
@@ -31,97 +44,196 @@ def fit(
     seed: int,
     out: Path | None = None,
     watcher: Watcher | None = None,
+    stop: StopRequest | None = None,
 ) -> list[EpochRecord]:
-    """Train ``net`` in place and return its epochs.
+    """Train ``net`` in place and return its epochs; with a moving average ``net`` has its weights in the end.
 
-    With ``out``, each epoch ends with a checkpoint there (``last/``, and ``best/`` where the test error is the lowest
-    yet), and a run that finds one goes on from it, bit for bit. The order of the samples is a function of (seed,
-    epoch), and whatever the network draws itself (dropout) of (seed, step).
+    With ``out``, each epoch ends with a checkpoint there (``last/``, and ``best/`` where the epoch is the best yet),
+    and a run that finds one goes on from it, bit for bit, from the middle of an epoch too. The order of the samples is
+    a function of (seed, epoch), how one is varied of (seed, epoch, sample), and whatever the network draws itself
+    (dropout) of (seed, step, rank).
 
-    Raises ``DivergedError`` at the end of an epoch in which a loss was not finite; the checkpoint before it stays.
+    Raises ``DivergedError`` for a loss that is not finite, with the step and where it began; the checkpoint before it
+    stays. Raises ``StoppedError`` where ``stop`` asked for it, when the step that was reached is saved.
     """
-    watcher = watcher or Silent()
+    watcher, stop = watcher or Silent(), stop or StopRequest()
     device = pick_device(config.device)
-    train, test = make_loaders(data, config, device)
+    train, test = make_loaders(data, config, device, seed)
     if train.batch_size < config.batch_size:
-        watcher.on_note(
-            f"batch_size={config.batch_size} is more than all {len(train.split)} training pictures: one batch"
-        )
+        watcher.on_note(f"batch_size={config.batch_size} is more than all {len(train)} training pictures: one batch")
     place(net, train)
-    optimizer = make_optimizer(net, config)
-    history = resume(net, optimizer, out, watcher) if out and folder_exists(out / LAST) else []
+    prepare(net, config)
+    state = begin(net, config, train)
+    keeper = Keeper(out, config, state, device)
+    keeper.resume(watcher)
+    called = spread(net)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for epoch in range(len(history) + 1, config.epochs + 1):
-            started = perf_counter()
-            losses, rate = train_epoch(net, optimizer, train, config, seed, epoch, watcher)
-            check_finite(losses, first_step=(epoch - 1) * train.steps)
-            record = EpochRecord(
-                epoch=epoch,
-                learning_rate=rate,
-                running_loss=losses.mean().item(),
-                train=evaluate_batches(net, train),
-                test=evaluate_batches(net, test),
-                seconds=perf_counter() - started,
-            )
-            check_evaluation(record)
-            history.append(record)
-            if out:
-                save(out, net, optimizer, history)
+        while not has_ended(state.history, config, train.steps):
+            train_epoch(state, called, train, config, seed, watcher, stop, keeper)
+            record = close_epoch(state, train, test, config, stop, keeper)
+            state.history.append(record)
+            state.begin_epoch()
+            keeper.end_epoch()
             watcher.on_epoch(record, config.epochs)
-    return history
+    if state.ema is not None:
+        net.load_state_dict(state.ema.net.state_dict())
+    return state.history
+
+
+def begin(net: nn.Module, config: TrainConfig, loader: Loader) -> TrainingState:
+    """The state of a run before its first step."""
+    return TrainingState(
+        net=net,
+        optimizer=make_optimizer(net, config),
+        scaler=make_scaler(config.precision, loader.device),
+        ema=Ema(net, config.ema) if config.ema else None,
+        losses=torch.zeros(loader.steps, device=loader.device),
+        wrong=torch.zeros(loader.steps, device=loader.device, dtype=torch.int64),
+    )
+
+
+def has_ended(history: list[EpochRecord], config: TrainConfig, steps_per_epoch: int) -> bool:
+    """Whether every step is done, or the last ``early_stop`` epochs brought no new best."""
+    done = len(history) * steps_per_epoch >= total_steps(config, steps_per_epoch)
+    return done or (config.early_stop is not None and epochs_without_best(history, config) >= config.early_stop)
 
 
 def train_epoch(
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
+    called: nn.Module,
     loader: Loader,
     config: TrainConfig,
     seed: int,
-    epoch: int,
     watcher: Watcher,
-) -> tuple[Tensor, float]:
-    """One pass; the loss of every step and the last learning rate. Nothing in it waits for the device."""
-    net.train()
-    losses = torch.empty(loader.steps, device=loader.split.labels.device)
-    step = (epoch - 1) * loader.steps
-    rate = config.lr
-    for number, (images, labels) in enumerate(loader.shuffled(seed, epoch)):
-        torch.manual_seed(derive_seed(seed, "step", step + number))
-        rate = learning_rate(config, step + number, loader.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss = F.cross_entropy(net(images), labels, label_smoothing=config.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses[number] = loss.detach()
-        watcher.on_step(step + number + 1, config.epochs * loader.steps)
-    return losses.cpu(), rate
+    stop: StopRequest,
+    keeper: Keeper,
+) -> None:
+    """One pass from the step on that the state stands at. Nothing in it waits for a cuda device."""
+    training_mode(state.net, config.freeze)
+    epoch = len(state.history) + 1
+    first = (epoch - 1) * loader.steps
+    total = total_steps(config, loader.steps)
+    batches = loader.shuffled(seed, epoch, start=state.step)
+    meter = Meter(loader.batch_size)
+    started = perf_counter() - state.seconds
+    for number in range(state.step, min(loader.steps, total - first)):
+        step = first + number
+        torch.manual_seed(derive_seed(seed, "step", step, *([world().rank] if world().rank else [])))
+        set_rate(state.optimizer, learning_rate(config, step, loader.steps, is_warm(state, config)))
+        take_step(state, called, batches, loader, number, step, config)
+        state.step, state.seconds = number + 1, perf_counter() - started
+        look_at_warmup(state, config, step, loader)
+        watcher.on_step(step + 1, total, meter.pulse(state.losses, state.wrong, number + 1))
+        if config.save_every and (step + 1) % config.save_every == 0:
+            keeper.save_within_epoch()
+        leave_if_asked(stop, step + 1, keeper, loader.device)
 
 
-def resume(net: nn.Module, optimizer: torch.optim.Optimizer, out: Path, watcher: Watcher) -> list[EpochRecord]:
-    """Take network and optimizer from the last checkpoint that is whole, and return the epochs behind it."""
-    checkpoint = read_checkpoint(out / LAST, fall_back=True)
-    if checkpoint.origin == out / f"{LAST}.previous":
-        watcher.on_note(f"{out / LAST} is damaged or missing; going on from {checkpoint.origin}, an epoch before it")
-    restore_model(net, checkpoint)
-    restore_optimizer(net, optimizer, checkpoint)
-    # A kill between checkpoint and metrics left a line out.
-    write_metrics(out / METRICS, checkpoint.history)
-    return checkpoint.history
+def take_step(
+    state: TrainingState,
+    called: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    loader: Loader,
+    number: int,
+    step: int,
+    config: TrainConfig,
+) -> None:
+    """One step of the optimizer: its micro-batches forward and backward, then the update."""
+    parts = loader.micro_batches
+    for part in range(parts):
+        images, labels = next(batches)
+        # Mixed targets are smoothed already.
+        smooth = config.label_smoothing if labels.dim() == 1 else 0.0
+        with averaging_at_the_end(called, part == parts - 1):
+            with autocast(config.precision, images.device):
+                logits = called(images)
+                loss = F.cross_entropy(logits, labels, label_smoothing=smooth)
+            if loss.device.type == "cpu" and not isfinite(loss.item()) and world().size == 1:
+                raise diverged(state, images, step + 1, loss.item())
+            state.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
+        target = labels if labels.dim() == 1 else labels.argmax(dim=1)
+        state.losses[number] += loss.detach() / parts
+        state.wrong[number] += (logits.detach().argmax(dim=1) != target).sum()
+    if config.clip_norm is not None:
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.net.parameters(), config.clip_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.ema is not None:
+        state.ema.update(step)
 
 
-def save(out: Path, net: nn.Module, optimizer: torch.optim.Optimizer, history: list[EpochRecord]) -> None:
-    """Write what this epoch left. ``best/`` goes first: ``last/`` tells a resumed run that both were written."""
-    if best_epoch(history) is history[-1]:
-        write_checkpoint(out / BEST, net, optimizer, history)
-    write_checkpoint(out / LAST, net, optimizer, history)
-    write_metrics(out / METRICS, history)
+def averaging_at_the_end(called: nn.Module, last: bool) -> AbstractContextManager[object]:
+    """Several ranks average their gradients once a step, with its last micro-batch."""
+    return nullcontext() if last or not isinstance(called, DistributedDataParallel) else called.no_sync()
 
 
-def best_epoch(history: list[EpochRecord]) -> EpochRecord:
-    """The epoch of the lowest test error; among equals the one of lower test loss, then the earlier one."""
-    return min(history, key=lambda record: (record.test.error, record.test.loss, record.epoch))
+def is_warm(state: TrainingState, config: TrainConfig) -> bool:
+    """Whether the whole rate may be used: there is no threshold to wait for, or it was reached."""
+    return config.warmup_until_error is None or state.warm_since is not None
+
+
+def look_at_warmup(state: TrainingState, config: TrainConfig, step: int, loader: Loader) -> None:
+    """Now and then note whether the running training error has fallen below ``warmup_until_error``.
+
+    It waits for the device, but only once in ``WARM_WINDOW`` steps, and not once the threshold is reached.
+    """
+    if is_warm(state, config) or state.step % WARM_WINDOW:
+        return
+    wrong = sum_over_ranks(state.wrong[state.step - WARM_WINDOW : state.step].sum()).item()
+    if wrong / (WARM_WINDOW * loader.batch_size) < (config.warmup_until_error or 0):
+        state.warm_since = step + 1
+
+
+def leave_if_asked(stop: StopRequest, step: int, keeper: Keeper, device: torch.device) -> None:
+    """Save and raise ``StoppedError`` where a signal asked to stop, on this rank or any other."""
+    signal = stop.agreed(step, device)
+    if signal is None:
+        return
+    keeper.save_within_epoch()
+    kept = f"saved in {keeper.out}" if keeper.out else "nothing is saved, for want of a folder"
+    raise StoppedError(f"stopped by {Signals(signal).name} after step {step}; {kept}", signal)
+
+
+def close_epoch(
+    state: TrainingState, train: Loader, test: Loader, config: TrainConfig, stop: StopRequest, keeper: Keeper
+) -> EpochRecord:
+    """Evaluate what the epoch left. Raises ``DivergedError`` where a loss of it was not finite."""
+    started = perf_counter()
+    first = len(state.history) * train.steps
+    losses = sum_over_ranks(state.losses[: state.step].double()).cpu() / world().size
+    wrong = sum_over_ranks(state.wrong[: state.step].sum()).item()
+    check_finite(losses, first_step=first)
+
+    def leave() -> None:
+        # Ranks ask each other between steps only: their batches of an evaluation are not the same.
+        if world().size == 1:
+            leave_if_asked(stop, first + state.step, keeper, train.device)
+
+    record = EpochRecord(
+        epoch=len(state.history) + 1,
+        learning_rate=learning_rate(config, first + state.step - 1, train.steps, is_warm(state, config)),
+        running_loss=losses.mean().item(),
+        running_error=wrong / (state.step * train.batch_size),
+        train=None,
+        test=evaluate_batches(state.shipped, test, config.precision, leave),
+        seconds=0.0,
+        images_per_second=state.step * train.batch_size / state.seconds,
+    )
+    if config.evaluate_train == "epoch" or has_ended([*state.history, record], config, train.steps):
+        record = replace(record, train=evaluate_batches(state.shipped, train, config.precision, leave))
+    check_evaluation(record)
+    return replace(record, seconds=state.seconds + perf_counter() - started)
+
+
+def diverged(state: TrainingState, images: Tensor, step: int, loss: float) -> DivergedError:
+    """The error for a loss that is not finite, with the layer where that began."""
+    origin = find_origin(state.net, images, step)
+    return DivergedError(
+        f"the loss became {loss} at step {step}: {origin}; "
+        "try a lower --lr, a warm-up, or a net with shortcuts and norms"
+    )
 
 
 def check_finite(losses: Tensor, first_step: int) -> None:
@@ -137,33 +249,8 @@ def check_finite(losses: Tensor, first_step: int) -> None:
 
 def check_evaluation(record: EpochRecord) -> None:
     """Raise ``DivergedError`` where the weights give no finite loss any more, though every step still did."""
-    if not isfinite(record.train.loss) or not isfinite(record.test.loss):
+    splits: list[Metrics] = [record.test] if record.train is None else [record.train, record.test]
+    if not all(isfinite(split.loss) for split in splits):
         raise DivergedError(
             f"the loss in eval mode is not finite after epoch {record.epoch}; try a lower --lr or a warm-up"
         )
-
-
-def make_loaders(data: ImageData, config: TrainConfig, device: torch.device) -> tuple[Loader, Loader]:
-    """Training and test batches on ``device``, both standardised by the training statistics."""
-    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    padding = data.image_size // 8 if config.crop_padding is None else config.crop_padding
-    train, test = (
-        Loader(split.to(device), data.normalisation, config.batch_size, memory_format, padding)
-        for split in (data.train, data.test)
-    )
-    return train, test
-
-
-def place(net: nn.Module, loader: Loader) -> None:
-    """Move the network, in place, to the device and memory format of the loader's batches."""
-    net.to(loader.split.labels.device)
-    net.to(memory_format=loader.memory_format)  # type: ignore[call-overload]  # torch's stub lacks this form
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; ``"auto"`` is cuda where there is one. Raises ``ConfigError`` where there is none."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device='cuda' but torch finds no CUDA device here; use --device auto or cpu")
-    return torch.device(name)

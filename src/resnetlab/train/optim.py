@@ -10,24 +10,47 @@ from resnetlab.train.config import TrainConfig
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4
 ONE_CYCLE_WARMUP = 0.3
+CAUTIOUS = 0.1
+"""Share of the rate until ``warmup_until_error`` is reached: 0.01 of 0.1 (He et al. 2015, §4.2)."""
+HEAD = "head."
 
 
 def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over two groups of parameters: weights, which decay, and norms and biases, which do not.
+    """SGD or AdamW over what is trained of ``net``; weights decay, and with ``decay_all`` norms and biases too.
 
-    "No bias decay": Jia et al. 2018, arXiv:1807.11205; He et al. 2018, arXiv:1812.01187, §3.1.
+    "No bias decay": Jia et al. 2018, arXiv:1807.11205; He et al. 2018, arXiv:1812.01187, §3.1. Where the head has a
+    rate of its own, its parameters are groups of their own; ``rate_factor`` of a group is its rate over the common one.
     """
-    parameters = list(net.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    trained = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    heads = (False, True) if config.head_lr is not None else (False,)
+    groups = []
+    for head in heads:
+        factor = config.head_lr / config.lr if head and config.head_lr is not None else 1.0
+        here = [p for name, p in trained if len(heads) == 1 or name.startswith(HEAD) == head]
+        decayed, free = [p for p in here if p.dim() > 1], [p for p in here if p.dim() <= 1]
+        rest = config.weight_decay if config.decay_all else 0.0
+        groups += [
+            {"params": decayed, "weight_decay": config.weight_decay, "rate_factor": factor},
+            {"params": free, "weight_decay": rest, "rate_factor": factor},
+        ]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate_factor"]
+
+
+def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
+    """Steps of the whole run: its epochs, or ``max_steps`` where that is less."""
+    steps = config.epochs * steps_per_epoch
+    return steps if config.max_steps is None else min(steps, config.max_steps)
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, warm: bool = True) -> float:
     """The rate of a step, counted from 0 over the whole run.
 
     - ``one-cycle``: half a cosine from lr/25 up to lr, then half a cosine down to lr/250,000 (Smith & Topin 2017,
@@ -36,29 +59,37 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
     - ``step``: lr · gamma^(milestones passed).
     - ``constant``: lr.
 
-    The warm-up of the last three is linear, (step + 1) / steps of warm-up.
+    The warm-up of the last three is linear, (step + 1) / steps of warm-up. Until the training error has fallen below
+    ``warmup_until_error``, when it is ``warm``, a tenth of the rate is used.
     """
     if config.schedule == "one-cycle":
         return config.lr * _one_cycle(config, step, steps_per_epoch)
-    warmup = (config.warmup_epochs or 0) * steps_per_epoch
+    warmup = _warmup_steps(config, steps_per_epoch) or 0.0
     if step < warmup:
         return config.lr * min(1.0, (step + 1) / warmup)
+    caution = 1.0 if warm else CAUTIOUS
     if config.schedule == "cosine":
-        total = config.epochs * steps_per_epoch
-        return config.lr * (1 + cos(pi * (step - warmup) / (total - warmup))) / 2
+        total = total_steps(config, steps_per_epoch)
+        return caution * config.lr * (1 + cos(pi * (step - warmup) / max(1.0, total - warmup))) / 2
     if config.schedule == "step":
-        passed = sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
-        return config.lr * config.gamma**passed
-    return config.lr
+        marks = config.milestone_steps or [milestone * steps_per_epoch for milestone in config.milestones]
+        return caution * config.lr * config.gamma ** sum(step >= mark for mark in marks)
+    return caution * config.lr
+
+
+def _warmup_steps(config: TrainConfig, steps_per_epoch: int) -> float | None:
+    if config.warmup_steps is not None:
+        return config.warmup_steps
+    return None if config.warmup_epochs is None else config.warmup_epochs * steps_per_epoch
 
 
 def _one_cycle(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    share = ONE_CYCLE_WARMUP if config.warmup_epochs is None else config.warmup_epochs / config.epochs
-    last = config.epochs * steps_per_epoch - 1
-    top = max(0.0, share * config.epochs * steps_per_epoch - 1)
+    total = total_steps(config, steps_per_epoch)
+    warmup = _warmup_steps(config, steps_per_epoch)
+    top = max(0.0, (ONE_CYCLE_WARMUP * total if warmup is None else warmup) - 1)
     if step < top:
         return _half_cosine(ONE_CYCLE_START, 1.0, step / top)
-    return _half_cosine(1.0, ONE_CYCLE_END, (step - top) / max(1.0, last - top))
+    return _half_cosine(1.0, ONE_CYCLE_END, (step - top) / max(1.0, total - 1 - top))
 
 
 def _half_cosine(start: float, end: float, t: float) -> float:

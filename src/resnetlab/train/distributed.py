@@ -1,0 +1,106 @@
+"""Several ranks, as torchrun starts them: who one is, what all have, and the group that they form."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from resnetlab.errors import ConfigError
+
+PATIENCE = timedelta(minutes=30)
+"""How long a rank waits for the others, who may still be reading their data."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among ``size``: the one with ``rank`` 0 leads, and it alone writes."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+
+def world() -> World:
+    """The group that this process is in; alone where there is none."""
+    if dist.is_available() and dist.is_initialized():
+        return World(dist.get_rank(), dist.get_world_size())
+    return World()
+
+
+def started_by_torchrun() -> bool:
+    """Whether torchrun started this process with others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def restarted_by_torchrun() -> bool:
+    """Whether torchrun has started this process again (``--max-restarts``) after one of its ranks was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[World]:
+    """Join the ranks that torchrun started, over nccl on cuda and gloo else, and leave them at the end.
+
+    Without torchrun there is nothing to join. Each rank takes the cuda device of its local rank.
+    """
+    if not started_by_torchrun() or dist.is_initialized():
+        yield world()
+        return
+    cuda = device != "cpu" and torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
+    try:
+        yield world()
+    finally:
+        dist.destroy_process_group()
+
+
+def check_share(batch_size: int, ranks: int, micro_batches: int) -> None:
+    """Raise ``ConfigError`` unless the ranks can share a batch evenly, at least two pictures to a micro-batch."""
+    parts = ranks * micro_batches
+    if batch_size % parts or batch_size // parts < 2:
+        raise ConfigError(
+            f"batch_size={batch_size} cannot be shared by {ranks} ranks and {micro_batches} micro-batches; "
+            f"give a multiple of {parts}, at least {2 * parts}"
+        )
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of the tensor over all ranks, in place."""
+    if world().size > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def share_bytes(data: bytes | None) -> bytes | None:
+    """What the leading rank has, on every rank; None where it has nothing. Nothing is pickled on the way."""
+    if world().size == 1:
+        return data
+    device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+    length = torch.tensor([-1 if data is None else len(data)], device=device)
+    dist.broadcast(length, src=0)
+    size = int(length.item())
+    if size < 0:
+        return None
+    if world().leads and data is not None:
+        buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
+    else:
+        buffer = torch.empty(size, dtype=torch.uint8, device=device)
+    if size:
+        dist.broadcast(buffer, src=0)
+    return buffer.cpu().numpy().tobytes()
+
+
+def wait_for_all() -> None:
+    """Go on when every rank has come this far."""
+    if world().size > 1:
+        dist.barrier()

@@ -1,0 +1,60 @@
+"""Where a loss stopped being a finite number: the layer in which it began."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnetlab.models.checkpointing import HeldStatistics
+
+
+def find_origin(net: nn.Module, images: Tensor, step: int) -> str:
+    """In words, where the loss of the step (counted from 1) is first not finite, found by one more forward pass.
+
+    - pictures that are not finite themselves,
+    - weights that are not: their gradient or their update was not finite in the step before. A gradient travels from
+      the loss towards the pictures and takes what lies on its way along, so it began in the last such layer,
+    - a layer that gives something not finite from finite pictures and weights, the first in the order of computation,
+    - the loss itself.
+
+    Statistics of norms stay as they are.
+    """
+    if not _finite(images):
+        return f"the pictures of step {step} are not finite"
+    broken = [name for name, parameter in net.named_parameters() if not _finite(parameter)]
+    if broken:
+        return f"{broken[-1]} is not finite since the update of step {step - 1}"
+    buffers = [name for name, buffer in net.named_buffers() if not _finite(buffer)]
+    first = _first_broken_layer(net, images)
+    if first is not None:
+        return f"it began in the output of {first}"
+    if buffers:
+        return f"{buffers[0]} is not finite"
+    return "it began in the loss: the network's outputs are finite"
+
+
+@torch.no_grad()
+def _first_broken_layer(net: nn.Module, images: Tensor) -> str | None:
+    found: list[str] = []
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if not found and isinstance(output, Tensor) and not _finite(output):
+                found.append(name)
+
+        return hook
+
+    leaves = [(name, module) for name, module in net.named_modules() if not list(module.children())]
+    handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
+    try:
+        with HeldStatistics(net):
+            net(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
+
+
+def _finite(values: Tensor) -> bool:
+    return not values.is_floating_point() or bool(values.isfinite().all())

@@ -1,0 +1,132 @@
+"""A network and its batches made ready for training: device, memory, frozen parts, ranks, compilation."""
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from resnetlab.data.arrays import ImageData
+from resnetlab.data.loader import Loader
+from resnetlab.data.varied import Augmentation
+from resnetlab.errors import ConfigError
+from resnetlab.models.checkpointing import checkpoint_blocks, segment_length
+from resnetlab.models.interface import Classifier
+from resnetlab.randomness import generator
+from resnetlab.train.config import TrainConfig
+from resnetlab.train.distributed import World, check_share, world
+from resnetlab.train.sync_bn import synchronise_norms
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; ``"auto"`` is cuda where there is one. Raises ``ConfigError`` where there is none."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device='cuda' but torch finds no CUDA device here; use --device auto or cpu")
+    return torch.device(name)
+
+
+def make_loaders(data: ImageData, config: TrainConfig, device: torch.device, seed: int = 0) -> tuple[Loader, Loader]:
+    """Training and test batches on ``device``, both standardised by the training statistics; a rank's share of each.
+
+    Raises ``ConfigError`` where the ranks and micro-batches cannot share a batch evenly.
+    """
+    test = Loader(
+        data.test.to(device),
+        data.normalisation,
+        min(config.batch_size, len(data.train)),
+        memory_format=_memory_format(config),
+        rank=world().rank,
+        ranks=world().size,
+    )
+    return make_loader(data, config, device, seed), test
+
+
+def make_loader(
+    data: ImageData, config: TrainConfig, device: torch.device, seed: int = 0, *, alone: bool = False
+) -> Loader:
+    """Training batches, varied as the settings say; ``alone`` takes whole batches where there are several ranks."""
+    here = World() if alone else world()
+    batch = min(config.batch_size, len(data.train))
+    # The whole of a set smaller than a batch is not cut.
+    parts = config.accumulate if batch == config.batch_size else 1
+    if here.size * parts > 1:
+        check_share(batch, here.size, parts)
+    only = None
+    if config.overfit_batches is not None:
+        order = torch.from_numpy(generator(seed, "order", 1).permutation(len(data.train)))
+        only = order[: config.overfit_batches * batch].sort().values
+    return Loader(
+        data.train.to(device),
+        data.normalisation,
+        batch,
+        memory_format=_memory_format(config),
+        augmentation=Augmentation(config.augment, data.image_size, len(data.classes), config.label_smoothing),
+        micro_batches=parts,
+        rank=here.rank,
+        ranks=here.size,
+        only=only,
+    )
+
+
+def _memory_format(config: TrainConfig) -> torch.memory_format:
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
+def place(net: nn.Module, loader: Loader) -> None:
+    """Move the network, in place, to the device and memory format of the loader's batches."""
+    net.to(loader.device)
+    net.to(memory_format=loader.memory_format)  # type: ignore[call-overload]  # torch's stub lacks this form
+
+
+def prepare(net: nn.Module, config: TrainConfig) -> None:
+    """Freeze, checkpoint and compile ``net`` as the settings say, in place; its names stay."""
+    if config.freeze is not None:
+        for part in frozen_parts(net, config.freeze):
+            part.requires_grad_(False)
+    save_memory(net, config)
+    if config.sync_bn:
+        synchronise_norms(net)
+    if config.compile:
+        net.compile()
+
+
+def save_memory(net: nn.Module, config: TrainConfig) -> None:
+    """Let the stages of ``net`` run in segments, in place, where ``checkpoint_blocks`` says so."""
+    if config.checkpoint_blocks is None:
+        return
+    every = config.checkpoint_blocks
+    if every == "auto":
+        stages = net.stages if isinstance(net, Classifier) else nn.Sequential()
+        every = segment_length(max((len(list(stage.children())) for stage in stages), default=1))
+    checkpoint_blocks(net, every)
+
+
+def frozen_parts(net: nn.Module, up_to: str) -> list[nn.Module]:
+    """The parts of ``net`` from the stem up to the named one, such as ``stem`` or ``stages.2``.
+
+    Raises ``ConfigError`` for a name that is no part.
+    """
+    if not isinstance(net, Classifier):
+        raise ConfigError(f"{type(net).__name__} has no stem and stages to freeze; make a network with create_model")
+    parts = {"stem": net.stem} | {f"stages.{number}": stage for number, stage in enumerate(net.stages)}
+    if up_to not in parts:
+        raise ConfigError(f"freeze={up_to!r} is not possible: the parts of this network are {', '.join(parts)}")
+    names = list(parts)
+    return [parts[name] for name in names[: names.index(up_to) + 1]]
+
+
+def training_mode(net: nn.Module, freeze: str | None) -> None:
+    """Training mode, but for frozen parts: their norms keep the statistics that their weights were trained with."""
+    net.train()
+    for part in frozen_parts(net, freeze) if freeze is not None else ():
+        part.eval()
+
+
+def spread(net: nn.Module) -> nn.Module:
+    """``net`` as it is called in training: with several ranks, so that their gradients are averaged."""
+    if world().size == 1:
+        return net
+    trained = any(parameter.requires_grad for parameter in net.parameters())
+    if not trained:
+        raise ConfigError("nothing of the network is trained: freeze leaves no parameter")
+    return DistributedDataParallel(net, gradient_as_bucket_view=True)

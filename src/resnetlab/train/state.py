@@ -1,0 +1,122 @@
+"""What changes while a network is trained, and how it becomes the files of a checkpoint and comes back from them."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from resnetlab.errors import CheckpointError
+from resnetlab.records import EpochRecord
+from resnetlab.train.checkpoint import Checkpoint
+from resnetlab.train.ema import Ema
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """A run between two steps.
+
+    - ``net`` is trained; ``ema``, where it is on, follows it.
+    - ``history`` are the epochs that have ended; of the one under way ``step`` steps are done, whose losses and numbers
+      of wrong answers stand in ``losses`` and ``wrong``.
+    - ``warm_since`` is the step, over the whole run, at which ``warmup_until_error`` was reached.
+    """
+
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: Ema | None
+    losses: Tensor
+    wrong: Tensor
+    history: list[EpochRecord] = field(default_factory=list)
+    step: int = 0
+    warm_since: int | None = None
+    seconds: float = 0.0
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The network that is evaluated and kept: the moving average where there is one."""
+        return self.net if self.ema is None else self.ema.net
+
+    def begin_epoch(self) -> None:
+        """Forget the steps of the epoch that has ended."""
+        self.step, self.seconds = 0, 0.0
+        self.losses.zero_()
+        self.wrong.zero_()
+
+    def to_checkpoint(self, environment: dict[str, object]) -> Checkpoint:
+        """This moment, such that ``restore`` goes on from it bit for bit."""
+        training = {
+            f"optimizer/{name}/{slot}": value
+            for name, parameter in self.net.named_parameters()
+            for slot, value in self.optimizer.state.get(parameter, {}).items()
+            if isinstance(value, Tensor)
+        }
+        if self.ema is not None:
+            training |= {f"raw/{name}": value for name, value in self.net.state_dict().items()}
+        if self.step:
+            training |= {"epoch/losses": self.losses[: self.step], "epoch/wrong": self.wrong[: self.step]}
+        return Checkpoint(
+            model=self.shipped.state_dict(),
+            training=training,
+            history=list(self.history),
+            step=self.step,
+            warm_since=self.warm_since,
+            seconds=self.seconds,
+            scaler=self.scaler.state_dict(),
+            environment=environment,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take everything from a checkpoint. Raises ``CheckpointError`` where the network or the run is another."""
+        groups = self._named_groups(checkpoint)
+        if bool(groups["raw"]) != (self.ema is not None):
+            raise CheckpointError(f"{checkpoint.origin} was made {'with' if groups['raw'] else 'without'} ema")
+        restore_model(self.net, groups["raw"] or checkpoint.model, checkpoint)
+        if self.ema is not None:
+            restore_model(self.ema.net, checkpoint.model, checkpoint)
+        restore_optimizer(self.net, self.optimizer, groups["optimizer"], checkpoint)
+        self.scaler.load_state_dict(checkpoint.scaler)
+        self.history, self.step, self.warm_since = list(checkpoint.history), checkpoint.step, checkpoint.warm_since
+        self.seconds = checkpoint.seconds
+        self._restore_epoch(groups["epoch"], checkpoint)
+
+    def _named_groups(self, checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
+        groups: dict[str, dict[str, Tensor]] = {"optimizer": {}, "raw": {}, "epoch": {}}
+        for key, value in checkpoint.training.items():
+            group, _, name = key.partition("/")
+            if group not in groups:
+                raise CheckpointError(f"{checkpoint.origin} holds {key!r}, which this version does not know")
+            groups[group][name] = value
+        return groups
+
+    def _restore_epoch(self, tensors: dict[str, Tensor], checkpoint: Checkpoint) -> None:
+        self.losses.zero_()
+        self.wrong.zero_()
+        for name, target in (("losses", self.losses), ("wrong", self.wrong)):
+            values = tensors.get(name, target.new_zeros(0))
+            if len(values) != checkpoint.step or checkpoint.step > len(target):
+                raise CheckpointError(f"{checkpoint.origin} is in step {checkpoint.step} of an epoch of another length")
+            target[: checkpoint.step] = values.to(target.device)
+
+
+def restore_model(net: nn.Module, tensors: dict[str, Tensor], checkpoint: Checkpoint) -> None:
+    """Load parameters and buffers. Raises ``CheckpointError`` where the network is another one."""
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint.origin} holds another network: {error}") from error
+
+
+def restore_optimizer(
+    net: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], checkpoint: Checkpoint
+) -> None:
+    """Load the optimizer's state of every parameter, in the parameter's own memory format."""
+    parameters = dict(net.named_parameters())
+    for key, value in tensors.items():
+        name, _, slot = key.rpartition("/")
+        if name not in parameters:
+            raise CheckpointError(f"{checkpoint.origin} holds the optimizer state of {name}, which this network lacks")
+        parameter = parameters[name]
+        # A step counter is one number on the CPU; all else has the parameter's shape.
+        like = parameter if value.shape == parameter.shape else value
+        optimizer.state[parameter][slot] = torch.empty_like(like, requires_grad=False).copy_(value)
