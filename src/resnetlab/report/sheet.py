@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[np.uint8]]
 
 MOST_CLASSES, MOST_PICTURES = 100, 12
-CELL, GAP, DPI = 64, 6, 150
-"""Pixels of a picture on the sheet and between two; dots per inch of the file."""
-MARGIN, HEAD = 250, 150
-"""Pixels for the names left of the pictures, and for the title above."""
-LONGEST = 22
-PAPER = 255
+CELL, LARGEST = 64, 96
+"""Pixels of the side of a picture on the sheet: about, and at most."""
+HEAD, GAP, EDGE, DPI = 130, 6, 24, 150
+LETTER, LONGEST = 12, 22
+"""Pixels that a letter of a class's name takes, and how many of them are shown."""
+PAPER, GREY = 255, "#606060"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,31 +32,53 @@ class SheetRow:
     pictures: Array
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Where things lie, in pixels: rows stand in ``blocks`` side by side, ``rows`` in each, ``each`` pictures a row."""
+
+    blocks: int
+    rows: int
+    each: int
+    cell: int
+    margin: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the sheet."""
+        width = self.blocks * (self.margin + self.each * (self.cell + GAP) + EDGE) + EDGE
+        return HEAD + self.rows * (self.cell + GAP) + EDGE, max(width, 480)
+
+    def corner(self, number: int) -> tuple[int, int]:
+        """Top and left of a row."""
+        block, row = divmod(number, self.rows)
+        width = self.margin + self.each * (self.cell + GAP) + EDGE
+        return HEAD + row * (self.cell + GAP), EDGE + block * width
+
+
 def draw_sheet(title: str, detail: str, rows: Sequence[SheetRow], peak: int = 255) -> bytes:
-    """A PNG with a row for each of at most ``MOST_CLASSES`` classes, in as many columns of rows as keep it handy.
+    """A PNG with a row for each of the first ``MOST_CLASSES`` classes; many of them stand in several columns.
 
     ``peak`` is the grey level that is shown as white: 16 for the digits of scikit-learn.
     """
     from matplotlib.figure import Figure
 
     rows = rows[:MOST_CLASSES]
-    columns = 1 if len(rows) <= 12 else 2 if len(rows) <= 30 else 4
-    each = min(MOST_PICTURES // columns + 2 * (columns > 1), max((len(row.pictures) for row in rows), default=1)) or 1
-    height, block = ceil(len(rows) / columns), MARGIN + each * (CELL + GAP)
-    size = (columns * block + 2 * GAP, HEAD + height * (CELL + GAP) + 2 * GAP)
-    figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI, facecolor="white")
+    grid = _plan(rows)
+    height, width = grid.size
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    canvas = np.full((size[1], size[0], 3), PAPER, dtype=np.uint8)
+    canvas = np.full((height, width, 3), PAPER, dtype=np.uint8)
     for number, row in enumerate(rows):
-        left = 2 * GAP + (number // height) * block
-        top = HEAD + (number % height) * (CELL + GAP)
-        _place(canvas, row.pictures[:each], left + MARGIN - 2 * GAP, top, peak)
-        _write(axes, left, top + CELL * 0.36, row.name, size=9)
-        _write(axes, left, top + CELL * 0.78, row.detail, size=6.5, color="#606060")
-    axes.imshow(canvas, interpolation="nearest", aspect="auto", extent=(0, size[0], size[1], 0))
-    _write(axes, 2 * GAP, HEAD * 0.34, title, size=13, longest=60 * columns, weight="bold")
-    _write(axes, 2 * GAP, HEAD * 0.68, detail, size=8, longest=110 * columns, color="#606060")
+        top, left = grid.corner(number)
+        for place, picture in enumerate(row.pictures[: grid.each]):
+            at = left + grid.margin + place * (grid.cell + GAP)
+            canvas[top : top + grid.cell, at : at + grid.cell] = _fit(picture, peak, grid.cell)
+        _write(axes, left, top + grid.cell * 0.34, row.name, LONGEST, size=9)
+        _write(axes, left, top + grid.cell * 0.76, row.detail, LONGEST, size=6.5, color=GREY)
+    axes.imshow(canvas, interpolation="nearest", aspect="auto", extent=(0, width, height, 0))
+    _write(axes, EDGE, HEAD * 0.34, title, (width - 2 * EDGE) // 17, size=13, weight="bold")
+    _write(axes, EDGE, HEAD * 0.68, detail, (width - 2 * EDGE) // 9, size=8, color=GREY)
     stream = BytesIO()
     with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes, which says as much as a warning.
@@ -65,28 +87,32 @@ def draw_sheet(title: str, detail: str, rows: Sequence[SheetRow], peak: int = 25
     return stream.getvalue()
 
 
-def _place(canvas: Array, pictures: Array, left: int, top: int, peak: int) -> None:
-    for number, picture in enumerate(pictures):
-        at = left + number * (CELL + GAP)
-        canvas[top : top + CELL, at : at + CELL] = _fit(picture, peak)
+def _plan(rows: Sequence[SheetRow]) -> Grid:
+    blocks, each = (1, 12) if len(rows) <= 12 else (2, 8) if len(rows) <= 30 else (4, 5)
+    side = max((row.pictures.shape[1] for row in rows), default=CELL)
+    letters = max((len(text) for row in rows for text in (row.name, row.detail)), default=1)
+    return Grid(
+        blocks=blocks,
+        rows=max(1, ceil(len(rows) / blocks)),
+        each=max(1, min(each, max((len(row.pictures) for row in rows), default=1))),
+        # A small picture grows in whole pixels, so that it is seen as the network sees it.
+        cell=side * max(1, round(CELL / side)) if side <= LARGEST else LARGEST,
+        margin=EDGE + LETTER * min(letters, LONGEST),
+    )
 
 
-def _fit(picture: Array, peak: int) -> Array:
-    """The picture as RGB of CELL × CELL: small ones grow in whole pixels, so that they are seen as the network sees
-    them, and large ones shrink smoothly."""
+def _fit(picture: Array, peak: int, cell: int) -> Array:
+    """The picture as RGB of ``cell`` × ``cell``, with ``peak`` as white."""
     from PIL import Image
 
     bright = np.minimum(picture.astype(np.float32) * (255 / max(peak, 1)), 255).round().astype(np.uint8)
     colours = bright[..., :3] if bright.shape[2] >= 3 else np.repeat(bright[..., :1], 3, axis=2)
-    small = max(colours.shape[:2]) <= CELL
-    image = Image.fromarray(colours).resize(
-        (CELL, CELL), Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
-    )
-    return np.asarray(image)
+    smooth = Image.Resampling.LANCZOS if max(colours.shape) > cell else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(colours).resize((cell, cell), smooth))
 
 
-def _write(axes: "Axes", x: float, y: float, text: str, *, longest: int = LONGEST, **style: Any) -> None:
-    """Write a text as it is: a name may hold $, which would start a formula, or no letters at all."""
+def _write(axes: "Axes", x: float, y: float, text: str, longest: int, **style: Any) -> None:
+    """Write a text as it is: a name may hold $, which would start a formula, or letters that cannot be shown."""
     shown = "".join(letter if letter.isprintable() else "�" for letter in text)
     if len(shown) > longest:
         shown = shown[: longest - 1] + "…"
