@@ -62,7 +62,7 @@ def _parse(source: str) -> tuple[str, str]:
             raise ConfigError(f"--data {scheme}: names no {what.lower()}; write {scheme}:{what}")
         return scheme, place
     path = Path(source)
-    if path.is_dir():
+    if source and path.is_dir():
         return "folder", source
     if path.is_file():
         raise ConfigError(f"{source} is a file; write npz:FILE or parquet:DIR, or give a folder of pictures")
