@@ -123,7 +123,7 @@ LIES = {
     "floats": pickle.dumps({"data": ARRAY.astype(float)}, protocol=2),
     "objects": pickle.dumps({"data": np.array([object], dtype=object)}, protocol=2),
     "structured": pickle.dumps({"data": np.zeros(3, dtype="u1,u1")}, protocol=2),
-    "memoised far away": b"\x80\x02}r\xff\xff\xff\x7f.",
+    "memoised far away": b"\x80\x02}r\0\0\0\x04.",
     "bytes of 2⁶²": b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b".",
     "bytearray": b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".",
     "text of 2³¹": b"\x80\x02X" + struct.pack("<I", 2**31 - 1) + b".",
@@ -144,7 +144,8 @@ LIES = {
     + b"K\0\x85U\1b\x87R(K\1J\xff\xff\xff\xffJ\xff\xff\xff\xff\x86"
     + DTYPE
     + b"\x89U\1xtbs.",
-    "state of a function": b"\x80\x02}U\1a" + CODEC + b"N}U\1bK\1s\x86bs.",
+    "state of a function": b"\x80\x02}U\1a" + CODEC + b"N}U\4callK\1s\x86bs.",
+    "a function as a value": b"\x80\x02}U\1a" + CODEC + b"s.",
     "state of a class": b"\x80\x02}U\1acnumpy\ndtype\n}U\1bK\1sbs.",
     "zlib as encoding": pickle.dumps({"a": Call(codecs.encode, b"x" * 99, "zlib")}, protocol=2),
     "rot13 as encoding": pickle.dumps({"a": Call(codecs.encode, "x", "rot13")}, protocol=2),

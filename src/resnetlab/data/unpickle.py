@@ -40,8 +40,7 @@ def unpickle_arrays(content: bytes, origin: str) -> dict[str, Any]:
     try:
         _look_through(content)
         value = _Reader(BytesIO(content), encoding="bytes").load()
-        named = {_as_text(key): item for key, item in value.items()}
-        return {name: item.array() if isinstance(item, _Array) else item for name, item in named.items()}
+        return {_as_text(key): _as_value(item) for key, item in value.items()}
     except Exception as error:
         # A hostile pickle can raise anything on its way; every fault of the file is the one answer below.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -140,6 +139,14 @@ def _as_text(name: Any) -> str:
     if isinstance(name, str):
         return name
     raise pickle.UnpicklingError(f"a {type(name).__name__} where a text belongs")
+
+
+def _as_value(item: Any) -> Any:
+    if isinstance(item, _Array):
+        return item.array()
+    if isinstance(item, list | bytes | str | int):
+        return item
+    raise pickle.UnpicklingError(f"a {type(item).__name__}")
 
 
 def _name_ndarray(*_: Any) -> None:
