@@ -67,7 +67,7 @@ def fit(
     keeper = Keeper(out, config, state, device)
     keeper.resume(watcher)
     called = spread(net)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with stop.deferred(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         while not has_ended(state.history, config, train.steps):
             train_epoch(state, called, train, config, seed, watcher, stop, keeper)
             record = close_epoch(state, train, test, config, stop, keeper)

@@ -1,4 +1,4 @@
-"""Ending a run on request: SIGTERM and Ctrl-C are noted, the step under way ends, and what was reached is saved."""
+"""Ending a run on request: while it trains, SIGTERM and Ctrl-C are noted, the step under way ends, and it is saved."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ from types import FrameType
 
 import torch
 
+from resnetlab.errors import StoppedError
 from resnetlab.train.distributed import sum_over_ranks, world
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -16,10 +17,32 @@ ASK_EVERY = 10
 
 
 class StopRequest:
-    """The signal that asked to stop, if one has."""
+    """The signal that asked to stop, if one has.
+
+    It is noted where someone asks for it between steps (``deferred``); elsewhere, as while data are read, it ends the
+    run where it stands, since there is nothing to save. A second signal ends the process at once.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._deferred = False
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within, a signal is only noted."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal; raises ``StoppedError`` where nobody asks for it."""
+        if self.signal is not None:
+            os._exit(128 + number)
+        self.signal = number
+        if not self._deferred:
+            raise StoppedError(f"stopped by {signal.Signals(number).name} outside of training", number)
 
     def agreed(self, step: int, device: torch.device) -> int | None:
         """The signal on which to stop after ``step``: one's own, or where there are several ranks any rank's."""
@@ -34,15 +57,9 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Note the first SIGINT or SIGTERM instead of dying of it; a second one ends the process at once."""
+    """Let SIGINT and SIGTERM ask to stop, instead of ending the process wherever it stands."""
     request = StopRequest()
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if request.signal is not None:
-            os._exit(128 + number)
-        request.signal = number
-
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    before = {number: signal.signal(number, request.note) for number in SIGNALS}
     try:
         yield request
     finally:
