@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.data import Data
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.plan import Plan
 from resnetlab.cli.reading import WithRecipe
@@ -132,6 +133,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "study": Study,
     "report": Report,
     "weights": weights,
+    "data": Data,
 }
 
 
