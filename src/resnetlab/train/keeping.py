@@ -59,8 +59,11 @@ class Keeper:
 
     def save_within_epoch(self) -> None:
         """Keep the step that was reached, unless a loss of it is not finite: that is no state to go on from."""
-        if self.saves and self.out is not None and bool(self.state.losses[: self.state.step].isfinite().all()):
-            replace_folder(self.out / LAST, self._pack())
+        if self.out is None:
+            return
+        checkpoint = self.state.to_checkpoint(self.environment)
+        if self.saves and bool(checkpoint.training["epoch/losses"].isfinite().all()):
+            replace_folder(self.out / LAST, pack(checkpoint))
 
     def end_epoch(self) -> None:
         """Keep what the epoch left. ``best/`` goes first: ``last/`` tells a resumed run that both were written."""
