@@ -189,6 +189,46 @@ def test_study_prints_tables_and_page_and_report_draws_them_again(run, tmp_path)
     assert run(*words)[:2] == (0, out)
 
 
+def test_report_of_a_run_draws_its_page(run, tmp_path):
+    from resnetlab.records import write_record
+    from tests.made import run as made
+
+    folder = tmp_path / "run"
+    run("train", "--model", "mlp_resnet8", "--epochs", "2", "--out", folder)
+    code, out, errors = run("report", folder)
+    assert (code, errors) == (0, "")
+    assert out.endswith(f"report: {folder / 'report.html'}\n")
+    page = (folder / "report.html").read_text()
+    assert "resnetlab train --out RUN --model mlp_resnet8 --epochs 2" in page
+    assert "What is confused" not in page
+    write_record(folder / "examination.json", made()[1])
+    assert run("report", folder)[0] == 0
+    assert "What is confused" in (folder / "report.html").read_text()
+    (folder / "examination.json").write_text("{}")
+    code, _, errors = run("report", folder)
+    assert (code, "examination.json is not a valid Examination" in errors) == (3, True)
+    (folder / "record.json").unlink()
+    code, _, errors = run("report", folder)
+    assert (code, "has not ended" in errors) == (3, True)
+
+
+def test_code_of_the_card_loads_the_network_of_a_run(run, tmp_path):
+    from resnetlab.models.state import MODEL_FILE, open_state
+    from resnetlab.records import RunRecord, read_record
+    from resnetlab.report.card import loading_code
+
+    folder, options = tmp_path / "run", ("--shortcut", "none", "--options", "norm", "group")
+    run("train", "--model", "cifar_resnet8", *options, "--epochs", "1", "--batch-size", "256", "--out", folder)
+    names: dict = {}
+    exec(loading_code(read_record(RunRecord, folder / "record.json")).replace("RUN", str(folder)), names)
+    assert not names["model"].training
+    _, saved = open_state(folder / "last" / MODEL_FILE)
+    assert {name: tuple(value.shape) for name, value in names["model"].state_dict().items()} == {
+        name: entry.shape for name, entry in saved.items()
+    }
+    assert all((value == saved[name].read()).all() for name, value in names["model"].state_dict().items())
+
+
 def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
     def interrupted(_words):
         raise KeyboardInterrupt

@@ -34,12 +34,18 @@ def test_help_and_import_load_nothing_heavy(code):
     assert not loaded_by(code) & HEAVY
 
 
-def test_report_loads_no_torch():
-    code = (
-        "import pathlib, tempfile, resnetlab.study; from resnetlab.report.page import write_report\n"
-        "from tests.made import study; write_report(study(), pathlib.Path(tempfile.mkdtemp()))"
-    )
-    loaded = loaded_by(code)
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import resnetlab.study; from resnetlab.report.page import write_report\n"
+        "from tests.made import study; write_report(study(), pathlib.Path(tempfile.mkdtemp()))",
+        "import resnetlab.recipe; from resnetlab.report.run_page import write_run_report\n"
+        "from tests.made import run; write_run_report(*run(), 'resnetlab train', pathlib.Path(tempfile.mkdtemp()))",
+    ],
+    ids=["study", "run"],
+)
+def test_report_loads_no_torch(code):
+    loaded = loaded_by(f"import pathlib, tempfile\n{code}")
     assert "matplotlib" in loaded
     assert "torch" not in loaded
 

@@ -44,6 +44,25 @@ class Silent:
         pass
 
 
+class Together:
+    """Tells several watchers, in their order."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self.watchers = watchers
+
+    def on_note(self, text: str) -> None:
+        for watcher in self.watchers:
+            watcher.on_note(text)
+
+    def on_step(self, step: int, steps: int, pulse: Pulse | None = None) -> None:
+        for watcher in self.watchers:
+            watcher.on_step(step, steps, pulse)
+
+    def on_epoch(self, record: EpochRecord, epochs: int) -> None:
+        for watcher in self.watchers:
+            watcher.on_epoch(record, epochs)
+
+
 def write_metrics(path: Path, history: list[EpochRecord]) -> None:
     """One JSON line an epoch. The file is written whole from the checkpoint's own history, so after a crash and a
     resume no epoch is missing and none stands twice."""
