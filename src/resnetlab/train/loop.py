@@ -118,7 +118,7 @@ def train_epoch(
     started = perf_counter() - state.seconds
     for number in range(state.step, min(loader.steps, total - first)):
         step = first + number
-        torch.manual_seed(derive_seed(seed, "step", step, *([world().rank] if world().rank else [])))
+        seed_network(derive_seed(seed, "step", step, *([world().rank] if world().rank else [])), loader.device)
         set_rate(state.optimizer, learning_rate(config, step, loader.steps, is_warm(state, config)))
         take_step(state, called, batches, loader, number, step, config)
         state.step, state.seconds = number + 1, perf_counter() - started
@@ -127,6 +127,14 @@ def train_epoch(
         if config.save_every and (step + 1) % config.save_every == 0:
             keeper.save_within_epoch()
         leave_if_asked(stop, step + 1, keeper, loader.device)
+
+
+def seed_network(seed: int, device: torch.device) -> None:
+    """Seed what the network draws itself. Not by ``torch.manual_seed``, which keeps a stack trace for each kind of device
+    that is not in use, 0.3 ms a step."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def take_step(
@@ -150,9 +158,10 @@ def take_step(
                 loss = F.cross_entropy(logits, labels, label_smoothing=smooth)
             if loss.device.type == "cpu" and not isfinite(loss.item()) and world().size == 1:
                 raise diverged(state, images, step + 1, loss.item(), config)
-            state.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
+            loss = loss if parts == 1 else loss / parts
+            state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         target = labels if labels.dim() == 1 else labels.argmax(dim=1)
-        state.losses[number] += loss.detach() / parts
+        state.losses[number] += loss.detach()
         state.wrong[number] += (logits.detach().argmax(dim=1) != target).sum()
     if config.clip_norm is not None:
         state.scaler.unscale_(state.optimizer)
