@@ -47,10 +47,8 @@ def _first_broken_layer(net: nn.Module, images: Tensor) -> str | None:
     leaves = [(name, module) for name, module in net.named_modules() if not list(module.children())]
     handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
     try:
-        # Copies take the statistics of this pass; and torch.compile cannot trace these hooks.
-        buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
-        with torch.compiler.set_stance("force_eager"):
-            functional_call(net, buffers, (images,))
+        # Copies take the statistics of this pass.
+        functional_call(net, {name: buffer.clone() for name, buffer in net.named_buffers()}, (images,))
     finally:
         for handle in handles:
             handle.remove()
