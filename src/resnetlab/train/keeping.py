@@ -58,8 +58,8 @@ class Keeper:
             write_metrics(self.out / METRICS, checkpoint.history)
 
     def save_within_epoch(self) -> None:
-        """Keep the step that was reached, unless a loss of it is not finite: that is no state to go on from."""
-        if self.saves and self.out is not None and bool(self.state.losses[: self.state.step].isfinite().all()):
+        """Keep the step that was reached, unless a loss or a weight of it is not finite: no state to go on from."""
+        if self.saves and self.out is not None and self.state.is_finite():
             replace_folder(self.out / LAST, self._pack())
 
     def end_epoch(self) -> None:
