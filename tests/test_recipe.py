@@ -33,6 +33,7 @@ def test_run_leaves_its_folder_and_evaluates_to_the_same_figure(tmp_path):
         ".lock",
         "recipe.yaml",
         "data.json",
+        "classes.json",
         "metrics.jsonl",
         "last",
         "best",

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from resnetlab.data.config import AugmentConfig
 from resnetlab.errors import DataError
 from resnetlab.records import (
     BlockGradient,
@@ -38,7 +39,7 @@ def test_record_round_trip_through_a_file(tmp_path):
         {"epoch": True},
         {"epoch": "one"},
         {"unknown": 1},
-        {"train": None},
+        {"test": None},
         {"test": {"loss": 1.0}},
     ],
     ids=str,
@@ -46,6 +47,12 @@ def test_record_round_trip_through_a_file(tmp_path):
 def test_record_with_a_wrong_key_or_type_names_the_file(change):
     with pytest.raises(DataError, match=r"here\.json is not a valid EpochRecord"):
         from_plain(EpochRecord, as_plain(EPOCH) | change, "here.json")
+
+
+def test_plain_form_of_a_record_is_what_json_gives_back():
+    plain = as_plain(AugmentConfig(crop_scale=(0.5, 1.0)))
+    assert plain == json.loads(json.dumps(plain))
+    assert plain["crop_scale"] == [0.5, 1.0]
 
 
 def test_relative_gradient_is_their_ratio_or_nothing():

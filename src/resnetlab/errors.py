@@ -22,6 +22,7 @@ class StoppedError(ResNetLabError):
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
+        self.signal = signal
         self.exit_code = 128 + signal
 
 

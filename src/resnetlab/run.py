@@ -116,12 +116,12 @@ def _train(
     from resnetlab.train.distributed import world
     from resnetlab.train.keeping import LAST
     from resnetlab.train.loop import fit
-    from resnetlab.train.prepare import save_memory
+    from resnetlab.train.prepare import batch_note, save_memory
 
     started = perf_counter()
     config = fitted_config(recipe, data)
     net, notes = recipe_network(recipe, data, str(device))
-    notes += data.notes
+    notes += [*data.notes, *batch_note(recipe.training)]
     notes += picture_notes(config) if isinstance(config, ResNetConfig) else []
     for note in notes if watcher else ():
         watcher.on_note(note)  # type: ignore[union-attr]  # there is one where this is reached

@@ -22,6 +22,7 @@ from resnetlab.train.logs import Silent, Watcher
 
 if TYPE_CHECKING:
     from resnetlab.data.arrays import ImageData
+    from resnetlab.train.stopping import StopRequest
 
 STUDY, RUNS, RESULTS = "study.json", "runs", "results.json"
 
@@ -107,10 +108,13 @@ class Unwatched:
         pass
 
 
-def run_study(config: StudyConfig, out: Path, watcher: StudyWatcher | None = None) -> StudyRecord:
+def run_study(
+    config: StudyConfig, out: Path, watcher: StudyWatcher | None = None, stop: "StopRequest | None" = None
+) -> StudyRecord:
     """Do every run of the grid that is not recorded yet, then write ``results.json`` and return what it says.
 
-    Raises ``ConfigError`` where ``out`` holds a study of other settings, or a depth that the family does not have.
+    Raises ``ConfigError`` where ``out`` holds a study of other settings, or a depth that the family does not have,
+    ``StoppedError`` where ``stop`` asked for it.
     """
     watcher = watcher or Unwatched()
     planned = plan_runs(config)
@@ -128,7 +132,8 @@ def run_study(config: StudyConfig, out: Path, watcher: StudyWatcher | None = Non
             folder = out / RUNS / run.name
             if not (folder / RECORD).is_file():
                 inner = watcher.on_run_start(run, number, len(planned))
-                watcher.on_run_end(run, run_recipe(run.recipe, folder, resume=True, watcher=inner))
+                record = run_recipe(run.recipe, folder, resume=True, watcher=inner, stop=stop)
+                watcher.on_run_end(run, record)
         study = read_study(out)
         write_record(out / RESULTS, study)
     return study
