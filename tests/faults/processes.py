@@ -20,8 +20,8 @@ from typing import Any
 CONTEXT = multiprocessing.get_context("forkserver")
 # torch loads the half of itself that compiles with the first optimizer, which would cost each child a second.
 CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "cattrs", "sklearn.model_selection", "resnetlab.models.summary", "resnetlab.diagnostics.gradients"]
-    + [f"resnetlab.cli.{name}" for name in ("verbs", "progress", "tables")]
+    ["torch._dynamo", "cattrs", "resnetlab.data.digits", "resnetlab.models.summary", "resnetlab.diagnostics.gradients"]
+    + [f"resnetlab.cli.{name}" for name in ("verbs", "train", "progress", "tables")]
     + [f"tests.faults.{name}" for name in ("kills", "operations", "resume", "damage", "signals", "storage", "numbers")]
 )
 TURN = threading.Lock()

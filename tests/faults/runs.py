@@ -16,7 +16,7 @@ from resnetlab.train.stopping import StopRequest
 EPOCHS = 2
 SMALL = Recipe(
     model="cifar_resnet8",
-    options={"widths": "[4, 8, 16]", "stem_width": "4"},
+    options={"widths": "[4,8,16]", "stem_width": "4"},
     training=TrainConfig(epochs=EPOCHS, batch_size=128, save_every=2),
 )
 """22 steps, a second or so, with a checkpoint after every other step."""
