@@ -132,7 +132,7 @@ def run_study(
             folder = out / RUNS / run.name
             if not (folder / RECORD).is_file():
                 inner = watcher.on_run_start(run, number, len(planned))
-                record = run_recipe(run.recipe, folder, resume=True, watcher=inner, stop=stop)
+                record = run_recipe(run.recipe, folder, resume=True, watcher=inner, stop=stop, page=False)
                 watcher.on_run_end(run, record)
         study = read_study(out)
         write_record(out / RESULTS, study)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.data import Data
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.plan import Plan
 from resnetlab.cli.reading import WithRecipe
@@ -105,9 +106,8 @@ def report_run(folder: Path) -> None:
         raise DataError(f"the run in {folder} has not ended (it has no {RECORD}); go on with it: --resume auto")
     record = read_record(RunRecord, folder / RECORD)
     command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
-    page = write_run_report(record, read_examination(folder), command, folder)
+    write_run_report(record, read_examination(folder), command, folder)
     print_run(record, folder)
-    print(f"\nreport: {page}")
 
 
 def report_study(folder: Path) -> None:
@@ -132,6 +132,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "study": Study,
     "report": Report,
     "weights": weights,
+    "data": Data,
 }
 
 

@@ -58,9 +58,14 @@ class Keeper:
             write_metrics(self.out / METRICS, checkpoint.history)
 
     def save_within_epoch(self) -> None:
-        """Keep the step that was reached, unless a loss of it is not finite: that is no state to go on from."""
-        if self.saves and self.out is not None and bool(self.state.losses[: self.state.step].isfinite().all()):
-            replace_folder(self.out / LAST, self._pack())
+        """Keep the step that was reached, unless a loss or a weight of it is not finite: no state to go on from."""
+        if self.out is None:
+            return
+        # Every rank takes part in it: their losses are added up.
+        checkpoint = self.state.to_checkpoint(self.environment)
+        finite = bool(checkpoint.training["epoch/losses"].isfinite().all()) and self.state.is_finite()
+        if self.saves and finite:
+            replace_folder(self.out / LAST, pack(checkpoint))
 
     def end_epoch(self) -> None:
         """Keep what the epoch left. ``best/`` goes first: ``last/`` tells a resumed run that both were written."""
