@@ -75,7 +75,7 @@ def test_printed_recipe_is_a_recipe_and_nothing_else_happens(run, recipe, tmp_pa
 )
 def test_slip_in_a_file_gives_exit_code_two_and_names_the_key(run, tmp_path, text, message):
     (tmp_path / "slip.yaml").write_text(text)
-    code, out, errors = run("train", tmp_path / "slip.yaml", "--out", tmp_path / "run")
+    code, _, errors = run("train", tmp_path / "slip.yaml", "--out", tmp_path / "run")
     assert code == 2
     assert message in errors
     assert "slip.yaml" in errors
