@@ -60,3 +60,10 @@ def test_what_cannot_be_inspected_is_one_message_and_writes_nothing(run, tmp_pat
         found, _, errors = run(*words, "--out", tmp_path / "out")
         assert (found, message in errors) == (code, True), (words, errors)
     assert not (tmp_path / "out").exists()
+
+
+def test_help_of_the_verb_loads_nothing_heavy():
+    from tests.contracts.test_house import HEAVY, loaded_by
+
+    code = "from resnetlab.cli import main\ntry: main(['data', '--help'])\nexcept SystemExit: pass"
+    assert not loaded_by(code) & {*HEAVY, "PIL", "datasets"}

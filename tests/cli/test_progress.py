@@ -28,7 +28,7 @@ EPOCH = EpochRecord(
     test=Metrics(loss=1.5, error=0.6, n=5),
     seconds=3.0,
 )
-PULSE = Pulse(0.75, 0.25, 1234.5)
+PULSE = Pulse(loss=0.75, error=0.25, images_per_second=1234.5)
 
 
 class Clock:

@@ -1,6 +1,7 @@
 """Parquet files and the Hub, through the library ``datasets``, its cache in a temporary folder."""
 
 import io
+import json
 import pickle
 import socket
 from pathlib import Path
@@ -202,6 +203,54 @@ def test_set_without_one_readable_picture_is_refused(tmp_path):
     write(tmp_path, {"train": table([b"x"] * 4, [0, 1, 0, 1]), "test": good()["test"]})
     with pytest.raises(DataError, match="0 training"):
         load_data(f"parquet:{tmp_path}", decode=SKIP)
+
+
+CELL = {"bytes": encoded(pictures(1)[0]), "path": None}
+ODD = {
+    "a number as bytes": ([{"bytes": 0}] * 4, "4 of 4 pictures cannot be read"),
+    "a text as bytes": ([{"bytes": "/etc/hostname", "path": None}] * 4, "4 of 4 pictures cannot be read"),
+    "a number as path": ([{"bytes": None, "path": 5}] * 4, "4 of 4 pictures cannot be read"),
+    "a path with a zero": ([{"bytes": None, "path": "a\0b"}] * 4, "4 of 4 pictures cannot be read"),
+    "paths alone": ([{"path": "a.png"}] * 4, "no column of pictures"),
+    "bytes alone": ([CELL["bytes"]] * 4, "no column of pictures"),
+    "no rows": ([], "train.parquet"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_cells_are_refused(tmp_path, odd):
+    """A number must never reach open(): it would read one of this process's own files."""
+    cells, message = ODD[odd]
+    pq.write_table(pa.table({"img": cells, "label": [0, 1, 0, 1][: len(cells)]}), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=message):
+        read(tmp_path)
+
+
+def meta(**features):
+    return {"info": {"features": features}}
+
+
+METADATA = {
+    "no JSON": "{{{",
+    "a number": {"info": {"features": 7}},
+    "unknown type": meta(img={"_type": "Evil"}, label={"_type": "ClassLabel", "names": ["a", "b"]}),
+    "two equal names": meta(img={"_type": "Image"}, label={"_type": "ClassLabel", "names": ["a", "a"]}),
+    "too few names": meta(img={"_type": "Image"}, label={"_type": "ClassLabel", "names": ["a"]}),
+    "no names": meta(img={"_type": "Image"}, label={"_type": "ClassLabel", "num_classes": 2}),
+}
+
+
+@pytest.mark.parametrize("lie", METADATA)
+def test_metadata_that_lies_is_refused(tmp_path, lie):
+    rows = pa.table({"img": [CELL] * 4, "label": [0, 1, 0, 1]})
+    for value, fails in ((METADATA[lie], True), (meta(label={"_type": "ClassLabel", "names": [1, 2]}), False)):
+        text = value if isinstance(value, str) else json.dumps(value)
+        pq.write_table(rows.replace_schema_metadata({"huggingface": text}), tmp_path / "train.parquet")
+        if fails:
+            with pytest.raises(DataError, match=str(tmp_path)):
+                read(tmp_path)
+        else:  # the control; names that are numbers become texts
+            assert all(isinstance(name, str) for name in read(tmp_path).classes)
 
 
 def test_pictures_named_by_their_file_are_read_beside_the_table(tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.sources import SOURCES, load_data
@@ -89,3 +90,17 @@ def test_names_beside_idx_files_are_those_of_the_classes(tmp_path):
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(DataError, match="cannot be read as text"):
         load_data(f"idx:{tmp_path}")
+
+
+def test_path_of_a_folder_is_that_of_pictures(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(5):
+            pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    found = [load_data(source) for source in ("set", "./set", f"{tmp_path}/set", "folder:set")]
+    assert {data.fingerprint["sha256"] for data in found} == {found[0].fingerprint["sha256"]}
+    assert (found[0].classes, found[0].image_size) == (("cat", "dog"), 8)
+    assert load_data("set", decode=DecodeConfig(image_size=16)).image_size == 16

@@ -33,7 +33,7 @@ def read_back(folder):
 def test_scalars_read_back_by_tensorboard(tmp_path):
     with TensorBoard(tmp_path) as watcher:
         watcher.on_note("nothing")
-        watcher.on_step(1, 2, Pulse(1.0, 0.5, 100.0))
+        watcher.on_step(1, 2, Pulse(loss=1.0, error=0.5, images_per_second=100.0))
         assert list(tmp_path.iterdir()) == []
         watcher.on_epoch(epoch(1, 0.5), 2)
         watcher.on_epoch(epoch(2, 0.25), 2)
@@ -98,6 +98,6 @@ def test_together_tells_each_watcher():
     one, other = Told(), Told()
     both = Together(one, other)
     both.on_note("a")
-    both.on_step(1, 2, Pulse(1.0, 0.5, 100.0))
+    both.on_step(1, 2, Pulse(loss=1.0, error=0.5, images_per_second=100.0))
     both.on_epoch(epoch(1, 0.5), 2)
-    assert one.heard == other.heard == ["a", (1, 2, Pulse(1.0, 0.5, 100.0)), epoch(1, 0.5)]
+    assert one.heard == other.heard == ["a", (1, 2, Pulse(loss=1.0, error=0.5, images_per_second=100.0)), epoch(1, 0.5)]

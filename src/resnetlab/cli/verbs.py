@@ -106,9 +106,8 @@ def report_run(folder: Path) -> None:
         raise DataError(f"the run in {folder} has not ended (it has no {RECORD}); go on with it: --resume auto")
     record = read_record(RunRecord, folder / RECORD)
     command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
-    page = write_run_report(record, read_examination(folder), command, folder)
+    write_run_report(record, read_examination(folder), command, folder)
     print_run(record, folder)
-    print(f"\nreport: {page}")
 
 
 def report_study(folder: Path) -> None:

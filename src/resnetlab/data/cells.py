@@ -25,9 +25,11 @@ class Cells(Sequence[bytes | Path]):
 
     def __getitem__(self, number: Any) -> Any:
         cell = self.table[int(self.rows[number])][self.column] or {}
-        if cell.get("bytes") is not None or not cell.get("path"):
-            return cell.get("bytes") or b""
-        return (self.base or Path()) / cell["path"]
+        content, path = cell.get("bytes"), cell.get("path")
+        # Whatever else a table holds there, a number above all, must not reach open(): it would name an open file.
+        if content is None and isinstance(path, str) and path:
+            return (self.base or Path()) / path
+        return content if isinstance(content, bytes) else b""
 
     def only(self, numbers: Numbers) -> "Cells":
         """Those of the given numbers, in that order."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from resnetlab.data.opened import shown
 from resnetlab.errors import ConfigError, DataError
 
 LABEL_WORDS = ("label", "labels", "class", "category", "target", "y")
@@ -68,7 +69,7 @@ def number_labels(
     """
     if names is not None:
         known = {number: number for number in range(len(names))}
-        classes = tuple(names)
+        classes = tuple(map(str, names))
     else:
         values = {value for column in columns.values() for value in column if value is not None}
         known = {value: number for number, value in enumerate(sorted(values))}
@@ -80,12 +81,13 @@ def _only(candidates: Sequence[str], what: str, source: str, features: Mapping[s
     if not candidates:
         raise DataError(f"{source} has no column of {what}; its columns: {_list(features)}")
     if len(candidates) > 1:
+        names = [shown(name) for name in candidates]
         raise ConfigError(
-            f"{source} has several columns of {what}: {', '.join(candidates)}; choose one by writing it behind a #, "
-            f"such as {source.partition('#')[0]}#{candidates[0]}"
+            f"{source} has several columns of {what}: {', '.join(names)}; choose one by writing it behind a #, such as "
+            f"{source.partition('#')[0]}#{names[0]}"
         )
     return candidates[0]
 
 
 def _list(features: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} ({type(feature).__name__})" for name, feature in list(features.items())[:20])
+    return ", ".join(f"{shown(name)} ({type(feature).__name__})" for name, feature in list(features.items())[:20])

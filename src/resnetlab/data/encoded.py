@@ -5,7 +5,8 @@ import multiprocessing
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -79,11 +80,13 @@ class EncodedSplit:
             crop and crop.to(torch.device("cpu")),
         )
         workers = min(self.workers, len(plan))
-        made = _in_processes(batches, workers) if workers else map(batches.__getitem__, range(len(plan)))
-        for images in made:
-            if isinstance(images, str):
-                raise DataError(images)
-            yield images.to(self.labels.device)
+        made = _in_processes(batches, workers) if workers else (batches[number] for number in range(len(plan)))
+        # An error keeps its frames, and with them a generator that is not closed would keep its workers.
+        with closing(made):
+            for images in made:
+                if isinstance(images, str):
+                    raise DataError(images)
+                yield images.to(self.labels.device)
 
 
 class _Batches(Dataset[Any]):
@@ -124,7 +127,7 @@ class _Batches(Dataset[Any]):
         return decode(content, self.side, self.crop.uniforms[sample].tolist(), scale=self.crop.scale, name=name)
 
 
-def _in_processes(batches: _Batches, workers: int) -> Iterator[Tensor | str]:
+def _in_processes(batches: _Batches, workers: int) -> Generator[Tensor | str]:
     """The batches in order, made ahead by processes that are gone when this generator is."""
     loader, processes = _start(batches, workers)
     try:

@@ -20,8 +20,8 @@ from resnetlab.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 MOST_PIXELS = 50_000_000
-MOST_PIXELS_OF = {"WEBP": 25_000_000, "TIFF": 25_000_000}
-"""Formats whose decoders hold a picture several times over."""
+MOST_PIXELS_HELD = 25_000_000
+"""Of WebP, TIFF and progressive JPEG, whose decoders hold a picture several times over."""
 CROP_RATIO = (3 / 4, 4 / 3)
 BAND_PIXELS = 1 << 20
 """About so many pixels are converted at a time, so that a large picture is not held twice."""
@@ -113,9 +113,10 @@ def picture_size(path: Path) -> tuple[int, int]:
 def check_size(image: Image.Image) -> None:
     """Raise ``ValueError`` for a picture without pixels, and for one too large to decode."""
     width, height = image.size
-    most = MOST_PIXELS_OF.get(str(image.format), MOST_PIXELS)
+    held = image.format in ("WEBP", "TIFF") or "progressive" in image.info
+    most = MOST_PIXELS_HELD if held else MOST_PIXELS
     if not 0 < width * height <= most:
-        raise ValueError(f"it has {width}×{height} pixels; 1 to {most:,} are read of a {image.format} picture")
+        raise ValueError(f"it has {width}×{height} pixels; 1 to {most:,} are read of this kind of {image.format}")
 
 
 def crop_box(

@@ -11,6 +11,7 @@ from resnetlab.data.cells import Cells, Name, Part
 from resnetlab.data.columns import MISSING, Columns, choose_columns, number_labels
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.decoding import decode_parts
+from resnetlab.data.opened import shown
 from resnetlab.data.split import split_by_class
 from resnetlab.errors import DataError
 
@@ -47,7 +48,7 @@ def read_tables(
     }
     chosen, notes = _choose_splits(parts, source, split_seed)
     pictures, more = decode_parts(chosen, source, decode, on_progress)
-    notes = [f"pictures from column {columns.image}, labels from column {columns.label}", *notes, *more]
+    notes = [f"pictures from column {shown(columns.image)}, labels from column {shown(columns.label)}", *notes, *more]
     return ImageData(source=source, train=pictures["train"], test=pictures["test"], classes=classes, notes=tuple(notes))
 
 

@@ -58,11 +58,13 @@ class Keeper:
             write_metrics(self.out / METRICS, checkpoint.history)
 
     def save_within_epoch(self) -> None:
-        """Keep the step that was reached, unless a loss of it is not finite: that is no state to go on from."""
+        """Keep the step that was reached, unless a loss or a weight of it is not finite: no state to go on from."""
         if self.out is None:
             return
+        # Every rank takes part in it: their losses are added up.
         checkpoint = self.state.to_checkpoint(self.environment)
-        if self.saves and bool(checkpoint.training["epoch/losses"].isfinite().all()):
+        finite = bool(checkpoint.training["epoch/losses"].isfinite().all()) and self.state.is_finite()
+        if self.saves and finite:
             replace_folder(self.out / LAST, pack(checkpoint))
 
     def end_epoch(self) -> None:

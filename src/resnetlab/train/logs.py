@@ -9,7 +9,7 @@ from resnetlab.files import atomic_write
 from resnetlab.records import EpochRecord, as_plain
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Pulse:
     """How training goes: loss and error (a share) of the latest steps, in training mode, and its speed."""
 

@@ -20,7 +20,7 @@ from resnetlab.randomness import derive_seed
 from resnetlab.records import EpochRecord, Metrics
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import share_buffers, sum_over_ranks, world
-from resnetlab.train.divergence import find_origin
+from resnetlab.train.divergence import broken_weights, find_origin, forget_broken_statistics
 from resnetlab.train.ema import Ema
 from resnetlab.train.evaluate import evaluate_batches
 from resnetlab.train.keeping import Keeper, epochs_without_best
@@ -54,7 +54,8 @@ def fit(
     (dropout) of (seed, step, rank).
 
     Raises ``DivergedError`` for a loss that is not finite, with the step and where it began; the checkpoint before it
-    stays. Raises ``StoppedError`` where ``stop`` asked for it, when the step that was reached is saved.
+    stays, and ``net`` goes back to it; without one its norms forget statistics that are not finite. Raises
+    ``StoppedError`` where ``stop`` asked for it, when the step that was reached is saved.
     """
     watcher, stop = watcher or Silent(), stop or StopRequest()
     device = pick_device(config.device)
@@ -67,16 +68,22 @@ def fit(
     keeper = Keeper(out, config, state, device)
     keeper.resume(watcher)
     called = spread(net)
-    with stop.deferred(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        while not has_ended(state.history, config, train.steps):
-            train_epoch(state, called, train, config, seed, watcher, stop, keeper)
-            record = close_epoch(state, train, test, config, stop, keeper)
-            state.history.append(record)
-            state.begin_epoch()
-            keeper.end_epoch()
-            watcher.on_epoch(record, config.epochs)
-    if state.ema is not None:
-        net.load_state_dict(state.ema.net.state_dict())
+    try:
+        with stop.deferred(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            while not has_ended(state.history, config, train.steps):
+                train_epoch(state, called, train, config, seed, watcher, stop, keeper)
+                record = close_epoch(state, train, test, config, stop, keeper)
+                state.history.append(record)
+                state.begin_epoch()
+                keeper.end_epoch()
+                watcher.on_epoch(record, config.epochs)
+    except DivergedError:
+        keeper.resume(Silent())
+        forget_broken_statistics(state.shipped)
+        raise
+    finally:
+        if state.ema is not None:
+            net.load_state_dict(state.ema.net.state_dict())
     return state.history
 
 
@@ -235,7 +242,7 @@ def close_epoch(
     )
     if config.evaluate_train == "epoch" or has_ended([*state.history, record], config, train.steps):
         record = replace(record, train=evaluate_batches(state.shipped, train, config.precision, leave))
-    check_evaluation(record)
+    check_evaluation(record, state.shipped)
     return replace(record, seconds=state.seconds + perf_counter() - started)
 
 
@@ -260,10 +267,12 @@ def check_finite(losses: Tensor, first_step: int) -> None:
         )
 
 
-def check_evaluation(record: EpochRecord) -> None:
+def check_evaluation(record: EpochRecord, net: nn.Module) -> None:
     """Raise ``DivergedError`` where the weights give no finite loss any more, though every step still did."""
     splits: list[Metrics] = [record.test] if record.train is None else [record.train, record.test]
     if not all(isfinite(split.loss) for split in splits):
+        broken = broken_weights(net)
+        origin = f": {broken[-1]} is not finite since its last step" if broken else ""
         raise DivergedError(
-            f"the loss in eval mode is not finite after epoch {record.epoch}; try a lower --lr or a warm-up"
+            f"the loss in eval mode is not finite after epoch {record.epoch}{origin}; try a lower --lr or a warm-up"
         )

@@ -39,6 +39,11 @@ class TrainingState:
         """The network that is evaluated and kept: the moving average where there is one."""
         return self.net if self.ema is None else self.ema.net
 
+    def is_finite(self) -> bool:
+        """Whether all weights and statistics are finite numbers."""
+        nets = [self.net.state_dict(), self.shipped.state_dict()]
+        return all(bool(value.isfinite().all()) for net in nets for value in net.values())
+
     def begin_epoch(self) -> None:
         """Forget the steps of the epoch that has ended."""
         self.step, self.seconds = 0, 0.0
