@@ -1,9 +1,14 @@
 """Shares of batches: whatever ranks, micro-batches and first step, the pictures are those of one whole pass."""
 
+from io import BytesIO
+
 import pytest
 import torch
+from PIL import Image
 
+from resnetlab.data.arrays import ImageData, Split
 from resnetlab.data.config import AugmentConfig
+from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.loader import Loader
 from resnetlab.data.varied import Augmentation
 from tests.conftest import make_data
@@ -82,3 +87,34 @@ def test_batches_in_order_are_shared_by_turns():
     assert [len(labels) for labels in whole_set] == [16, 16, 16, 16, 8]
     assert equal(whole_set[::2], first)
     assert equal(whole_set[1::2], second)
+
+
+@pytest.mark.parametrize("kind", ["crop and mirror", "trivial", "both"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pictures_decoded_when_asked_for_give_the_batches_of_those_in_memory(kind, workers):
+    draw = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (40, 3, 8, 8), generator=draw, dtype=torch.uint8)
+    held = Split(images=images, labels=torch.arange(40) % 3)
+    files = [png(image) for image in images]
+    encoded = EncodedSplit(
+        pictures=files,
+        labels=held.labels,
+        side=8,
+        levels=held.histogram(),
+        identity="made",
+        encoding="lossless",
+        workers=workers,
+    )
+    made = []
+    for split in (held, encoded):
+        norm = ImageData(source="", train=split, test=split, classes=("a", "b", "c")).normalisation
+        for share in ({}, {"rank": 1, "ranks": 2, "micro_batches": 2}):
+            batches = Loader(split, norm, 16, augmentation=Augmentation(KINDS[kind], 8, 3), **share)
+            made.append(list(batches.shuffled(3, 2, start=1)))
+    assert all(equal(a, b) for a, b in zip(made[0] + made[1], made[2] + made[3], strict=True))
+
+
+def png(image: torch.Tensor) -> bytes:
+    stream = BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(stream, "png")
+    return stream.getvalue()
