@@ -101,3 +101,12 @@ def test_one_block_has_no_growth():
 
 def test_the_rule_prints_its_threshold():
     assert f"+{ORDERS:g} orders" in RULE
+
+
+def test_gradients_of_a_net_that_drops_at_random_are_the_same_in_every_call():
+    net = create_model("cifar_resnet8", in_chans=1, stochastic_depth=0.5)
+    images, labels = torch.randn(6, 1, 8, 8), torch.arange(6)
+    before = torch.random.get_rng_state()
+    first, second = block_gradients(net, images, labels), block_gradients(net, images, labels)
+    assert first == second
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -16,7 +16,7 @@ from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Silent
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import make_optimizer, set_rate
-from resnetlab.train.prepare import prepare
+from resnetlab.train.prepare import make_loader, prepare
 
 BASE = TrainConfig(epochs=2, batch_size=16, augment=AugmentConfig(crop_padding=1))
 
@@ -140,3 +140,13 @@ def test_segments_of_1202_layers_have_nine_blocks():
     net = create_model("cifar_resnet110", device="meta")
     prepare(net, replace(BASE, checkpoint_blocks="auto"))
     assert [stage.every for stage in net.stages] == [segment_length(18)] * 3 == [3, 3, 3]
+
+
+def test_mixing_takes_neighbours_so_a_micro_batch_has_an_even_number(data):
+    cpu = torch.device("cpu")
+    mixed = TrainConfig(epochs=1, batch_size=12, accumulate=2, augment=AugmentConfig(mixup=0.2))
+    assert make_loader(data, mixed, cpu).micro_batch == 6
+    odd = replace(mixed, accumulate=4)
+    with pytest.raises(ConfigError, match="give a multiple of 8, at least 8"):
+        make_loader(data, odd, cpu)
+    assert make_loader(data, replace(odd, augment=AugmentConfig()), cpu).micro_batch == 3

@@ -21,7 +21,9 @@ def block_gradients(net: nn.Module, images: Tensor, labels: Tensor) -> list[Bloc
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     training = net.training
     net.train()
-    loss = F.cross_entropy(functional_call(net, buffers, (images,)), labels)
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        torch.manual_seed(0)
+        loss = F.cross_entropy(functional_call(net, buffers, (images,)), labels)
     net.train(training)
     gradients = dict(zip(flat, torch.autograd.grad(loss, flat), strict=True))
     return [

@@ -64,13 +64,17 @@ def process_group(device: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def check_share(batch_size: int, ranks: int, micro_batches: int) -> None:
-    """Raise ``ConfigError`` unless the ranks can share a batch evenly, at least two pictures to a micro-batch."""
+def check_share(batch_size: int, ranks: int, micro_batches: int, *, even: bool = False) -> None:
+    """Raise ``ConfigError`` unless the ranks can share a batch equally, at least two pictures to a micro-batch.
+
+    ``even`` asks for an even number of them: mixup takes neighbours, which must not be in two shares.
+    """
     parts = ranks * micro_batches
-    if batch_size % parts or batch_size // parts < 2:
+    if batch_size % parts or batch_size // parts < 2 or (even and batch_size // parts % 2):
+        factor = 2 * parts if even else parts
         raise ConfigError(
             f"batch_size={batch_size} cannot be shared by {ranks} ranks and {micro_batches} micro-batches; "
-            f"give a multiple of {parts}, at least {2 * parts}"
+            f"give a multiple of {factor}, at least {2 * parts}"
         )
 
 

@@ -50,7 +50,7 @@ def make_loader(
     # The whole of a set smaller than a batch is not cut.
     parts = config.accumulate if batch == config.batch_size else 1
     if here.size * parts > 1:
-        check_share(batch, here.size, parts)
+        check_share(batch, here.size, parts, even=bool(config.augment.mixup or config.augment.cutmix))
     only = None
     if config.overfit_batches is not None:
         order = torch.from_numpy(generator(seed, "order", 1).permutation(len(data.train)))
