@@ -1,13 +1,24 @@
 import json
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
 
+from resnetlab.data.arrays import Split
 from resnetlab.errors import CheckpointError, ConfigError, DataError
-from resnetlab.recipe import Recipe, differences, read_recipe, recipe_config, write_recipe
+from resnetlab.recipe import (
+    Recipe,
+    differences,
+    hub_tag,
+    read_recipe,
+    recipe_config,
+    recipe_data,
+    write_recipe,
+)
 from resnetlab.run import evaluate_run, run_recipe
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Silent
+from tests.conftest import make_data
 
 TINY = Recipe(model="cifar_resnet8", training=TrainConfig(epochs=1, batch_size=256))
 
@@ -183,3 +194,26 @@ def test_evaluate_what_is_no_run_is_a_data_error(tmp_path):
 
 def test_differences_name_nested_settings_and_missing_ones():
     assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "d": 4}) == ["a.b: 1 → 3", "c: 2 → None", "d: None → 4"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ("lost.safetensors", DataError, "lost.safetensors does not exist"),
+        ("runs/lost", DataError, "runs/lost does not exist"),
+        ("resnet50.tv9_in1k", ConfigError, "did you mean"),
+        ("cifar_resnet20", ConfigError, "network with pretrained weights"),
+    ],
+)
+def test_weights_that_are_nowhere_are_refused(weights, error, message):
+    with pytest.raises(error, match=message):
+        hub_tag(Recipe(weights=weights))
+
+
+def test_weights_of_the_hub_bring_their_standard(monkeypatch):
+    assert hub_tag(Recipe(weights="resnet18")) == "resnet18.tv_in1k"
+    data = make_data()
+    colour = replace(data, train=Split(images=data.train.images.repeat(1, 3, 1, 1), labels=data.train.labels))
+    monkeypatch.setattr("resnetlab.data.sources.load_data", lambda *_: colour)
+    assert recipe_data(Recipe(weights="resnet18")).normalisation.mean == pytest.approx((123.675, 116.28, 103.53))
+    assert recipe_data(Recipe()).normalisation.mean != pytest.approx((123.675, 116.28, 103.53))

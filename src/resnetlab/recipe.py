@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from resnetlab.data.arrays import ImageData
     from resnetlab.models.config import NetConfig
 
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th")
+
 ShortcutChoice = Literal["default", "A", "B", "C", "none"]
 SHORTCUT_CHOICES = ("default", "A", "B", "C", "none")
 
@@ -85,7 +87,8 @@ def hub_tag(recipe: Recipe) -> str | None:
 
     from resnetlab.models.pretrained import PRETRAINED, default_tag
 
-    if recipe.weights in PRETRAINED or "/" not in recipe.weights:
+    # A dot is part of a tag, but no tag ends like a file.
+    if "/" not in recipe.weights and Path(recipe.weights).suffix not in WEIGHT_FILES:
         return default_tag(recipe.weights)
     raise DataError(f"{recipe.weights} does not exist; give a file of weights, a run's folder, or name.tag of the Hub")
 

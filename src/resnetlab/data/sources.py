@@ -68,7 +68,9 @@ def _parse(source: str) -> tuple[str, str]:
         raise ConfigError(f"{source} is a file; write npz:FILE or parquet:DIR, or give a folder of pictures")
     if "/" in source and not colon:
         raise DataError(f"{source} does not exist; give a folder of pictures, or one of {', '.join(SOURCES)}")
-    raise unknown_name("data source", f"{scheme}:" if colon else source, SOURCES)
+    if colon:
+        raise unknown_name("data source", f"{scheme}:", SOURCES)
+    raise ConfigError(f"{unknown_name('data source', source, SOURCES)}; and there is no folder {source}")
 
 
 def _read(scheme: str, place: str, split_seed: int, decode: DecodeConfig, on_progress: Progress | None) -> ImageData:
