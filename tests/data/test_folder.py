@@ -239,6 +239,14 @@ def test_links_are_followed_once_and_never_out_of_the_class_to_all_of_it(tmp_pat
     assert names == [*(f"a/{n}.png" for n in range(5)), "a/linked.png", "a/more/1.png", "a/more/deep/2.png"]
 
 
+def test_what_is_no_file_is_listed_unopened(tmp_path):
+    classes_of(tmp_path, "a", "b")
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    (tmp_path / "b" / "self").symlink_to("self")
+    (tmp_path / "b" / "gone.png").symlink_to("nowhere")
+    assert [name for name, _ in list_folder(tmp_path).bad] == ["a/pipe.png", "b/gone.png", "b/self"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="the administrator may read everything")
 def test_folders_and_files_without_permission_are_told(tmp_path):
     classes_of(tmp_path, "a", "b")

@@ -1,5 +1,6 @@
 """One picture: compared with Pillow's own steps, with numpy, and with what a format's document says."""
 
+import os
 import struct
 import subprocess
 import sys
@@ -220,6 +221,7 @@ def big_endian_tiff(values: np.ndarray) -> bytes:
         pgm(LEVELS),
         encoded(Image.fromarray(LEVELS.astype(np.int32)), "TIFF"),
     ],
+    ids=["PNG", "TIFF", "big-endian TIFF", "PGM", "32-bit TIFF"],
 )
 def test_sixteen_bit_grey_is_divided_by_257(data):
     # Control: Pillow clips, so that 257 and 40000 are both white.
@@ -304,6 +306,12 @@ def test_message_names_the_file_on_one_line(tmp_path):
         decode(tmp_path / "none", None)
     with pytest.raises(DataError, match="picture 7 of x cannot be read"):
         decode(b"", None, name="picture 7 of x")
+
+
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="it is no file"):
+        decode(tmp_path / "pipe", None)
 
 
 def test_odd_metadata_warns_nobody_and_spoils_nothing():

@@ -214,17 +214,16 @@ def _resized(image: Image.Image, box: Box, side: int, *, beyond: bool) -> Pixels
         min(image.height, ceil(bottom + down)),
     )
     factor = max(1, int(min(right - left, bottom - top) / (REDUCE * side)))
-    size = (-(-(region[2] - region[0]) // factor), -(-(region[3] - region[1]) // factor))
-    reduced = Image.new("RGB", size)
+    columns, rows = (-(-(region[end] - region[end - 2]) // factor) for end in (2, 3))
+    along = ((left - region[0]) / factor, min((right - region[0]) / factor, columns))
+    below = ((top - region[1]) / factor, min((bottom - region[1]) / factor, rows))
+    # Pillow too resizes the rows first; done band by band, the picture is never held in RGB.
+    narrow = Image.new("RGB", (side, rows))
     for row, band in _bands(image, region, factor):
-        reduced.paste(band.reduce(factor) if factor > 1 else band, (0, row // factor))
-    inside = (
-        (left - region[0]) / factor,
-        (top - region[1]) / factor,
-        min((right - region[0]) / factor, size[0]),
-        min((bottom - region[1]) / factor, size[1]),
-    )
-    return np.asarray(reduced.resize((side, side), Image.Resampling.BILINEAR, box=inside))
+        small = band.reduce(factor) if factor > 1 else band
+        box = (along[0], 0, along[1], small.height)
+        narrow.paste(small.resize((side, small.height), Image.Resampling.BILINEAR, box=box), (0, row // factor))
+    return np.asarray(narrow.resize((side, side), Image.Resampling.BILINEAR, box=(0, below[0], side, below[1])))
 
 
 def _whole(image: Image.Image) -> Pixels:
