@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from resnetlab.data import loader
 from resnetlab.errors import DivergedError
 from resnetlab.files import folder_exists, read_folder
-from resnetlab.train import keeping, loop, state
+from resnetlab.train import checkpoint, keeping, loop
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Silent
@@ -69,7 +69,7 @@ def numbers(count: int, seed: int, pool: Pool | None = None) -> dict[str, Any]:
 
 def _share(out: Path, cases: list[tuple[int, str]], protected: bool) -> list[dict[str, bool]]:
     if not protected:
-        state.TrainingState.is_finite = lambda self: True  # type: ignore[method-assign]
+        checkpoint.Checkpoint.is_finite = lambda self: True  # type: ignore[method-assign]
         loop.forget_broken_statistics = lambda net: None
     return [_case(out / str(number), number, draw, protected) for number, draw in cases]
 

@@ -59,8 +59,11 @@ class Keeper:
 
     def save_within_epoch(self) -> None:
         """Keep the step that was reached, unless a loss or a weight of it is not finite: no state to go on from."""
-        if self.saves and self.out is not None and self.state.is_finite():
-            replace_folder(self.out / LAST, self._pack())
+        if self.out is None:
+            return
+        checkpoint = self.state.to_checkpoint(self.environment)
+        if self.saves and checkpoint.is_finite():
+            replace_folder(self.out / LAST, pack(checkpoint))
 
     def end_epoch(self) -> None:
         """Keep what the epoch left. ``best/`` goes first: ``last/`` tells a resumed run that both were written."""

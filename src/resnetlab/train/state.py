@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from resnetlab.errors import CheckpointError
 from resnetlab.records import EpochRecord
 from resnetlab.train.checkpoint import Checkpoint
+from resnetlab.train.distributed import gather_ranks, world
 from resnetlab.train.ema import Ema
 
 
@@ -37,12 +38,6 @@ class TrainingState:
         """The network that is evaluated and kept: the moving average where there is one."""
         return self.net if self.ema is None else self.ema.net
 
-    def is_finite(self) -> bool:
-        """Whether the losses of the epoch under way, all weights and all statistics are finite numbers."""
-        nets = [self.net.state_dict(), self.shipped.state_dict()]
-        tensors = [self.losses[: self.step], *(value for net in nets for value in net.values())]
-        return all(bool(value.isfinite().all()) for value in tensors)
-
     def begin_epoch(self) -> None:
         """Forget the steps of the epoch that has ended."""
         self.step, self.seconds = 0, 0.0
@@ -50,7 +45,7 @@ class TrainingState:
         self.wrong.zero_()
 
     def to_checkpoint(self, environment: dict[str, object]) -> Checkpoint:
-        """This moment, such that ``restore`` goes on from it bit for bit."""
+        """This moment, such that ``restore`` goes on from it bit for bit. Within an epoch all ranks must call this."""
         training = {
             f"optimizer/{name}/{slot}": value
             for name, parameter in self.net.named_parameters()
@@ -60,7 +55,8 @@ class TrainingState:
         if self.ema is not None:
             training |= {f"raw/{name}": value for name, value in self.net.state_dict().items()}
         if self.step:
-            training |= {"epoch/losses": self.losses[: self.step], "epoch/wrong": self.wrong[: self.step]}
+            here = slice(self.step)
+            training |= {"epoch/losses": gather_ranks(self.losses[here]), "epoch/wrong": gather_ranks(self.wrong[here])}
         return Checkpoint(
             model=self.shipped.state_dict(),
             training=training,
@@ -99,10 +95,19 @@ class TrainingState:
         self.losses.zero_()
         self.wrong.zero_()
         for name, target in (("losses", self.losses), ("wrong", self.wrong)):
-            values = tensors.get(name, target.new_zeros(0))
-            if len(values) != checkpoint.step or checkpoint.step > len(target):
+            rows = tensors.get(name, target.new_zeros(1, 0))
+            if rows.dim() != 2 or rows.shape[1] != checkpoint.step or checkpoint.step > len(target):
                 raise CheckpointError(f"{checkpoint.origin} is in step {checkpoint.step} of an epoch of another length")
-            target[: checkpoint.step] = values.to(target.device)
+            target[: checkpoint.step] = _own_row(rows, name).to(target.device)
+
+
+def _own_row(rows: Tensor, name: str) -> Tensor:
+    """This rank's row; where there are more or fewer ranks now, one that leaves the mean or the sum over all as it is.
+    """
+    here = world()
+    if len(rows) == here.size:
+        return rows[here.rank]
+    return rows.mean(dim=0) if name == "losses" else rows.sum(dim=0) * here.leads
 
 
 def restore_model(net: nn.Module, tensors: dict[str, Tensor], checkpoint: Checkpoint) -> None:
