@@ -198,9 +198,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(
-                f"another process is writing in {folder}; wait for it or choose another folder"
-            ) from None
+            raise ConfigError(f"another process is writing in {folder}; wait for it or choose another folder") from None
         yield
     finally:
         os.close(handle)

@@ -5,6 +5,7 @@ Records are plain data, written as JSON; reading them needs neither torch nor th
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -50,6 +51,22 @@ class EpochRecord:
         """``train`` of an epoch that has it, as the last one of every run does."""
         assert self.train is not None
         return self.train
+
+
+def rank_epochs(history: Sequence[EpochRecord], by: str = "test_error") -> list[EpochRecord]:
+    """The epochs from the best to the worst: by the lower test error, among equals by the lower test loss, then the
+    earlier; with ``by="test_loss"`` the loss comes first."""
+
+    def key(record: EpochRecord) -> tuple[float, float, int]:
+        error, loss = record.test.error, record.test.loss
+        return (error, loss, record.epoch) if by == "test_error" else (loss, error, record.epoch)
+
+    return sorted(history, key=key)
+
+
+def best_epoch(history: Sequence[EpochRecord], by: str = "test_error") -> EpochRecord:
+    """The first of ``rank_epochs``."""
+    return rank_epochs(history, by)[0]
 
 
 @dataclass(frozen=True, kw_only=True)

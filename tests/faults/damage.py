@@ -39,7 +39,9 @@ def damage(count: int, seed: int, pool: Pool | None = None) -> dict[str, int]:
 
 def _damage(out: Path, draw: str, count: int) -> dict[str, int]:
     rng = random.Random(draw)
-    found = dict.fromkeys(("n", "held", "flips", "truncations", "detected", "fell_back", "control_n", "control_lost"), 0)
+    found = dict.fromkeys(
+        ("n", "held", "flips", "truncations", "detected", "fell_back", "control_n", "control_lost"), 0
+    )
     for epoch in (1, 2):
         keeper_at(out, epoch, WIDTHS).end_epoch()
     before = read_folder(out / "last.previous")[1]

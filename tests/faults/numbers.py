@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from resnetlab.data import loader
 from resnetlab.errors import DivergedError
 from resnetlab.files import folder_exists, read_folder
-from resnetlab.train import checkpoint, keeping, loop
+from resnetlab.train import keeping, loop, state
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Silent
@@ -69,7 +69,7 @@ def numbers(count: int, seed: int, pool: Pool | None = None) -> dict[str, Any]:
 
 def _share(out: Path, cases: list[tuple[int, str]], protected: bool) -> list[dict[str, bool]]:
     if not protected:
-        checkpoint.Checkpoint.is_finite = lambda self: True  # type: ignore[method-assign]
+        state.TrainingState.is_finite = lambda self: True  # type: ignore[method-assign]
         loop.forget_broken_statistics = lambda net: None
     return [_case(out / str(number), number, draw, protected) for number, draw in cases]
 
@@ -98,9 +98,7 @@ def _case(out: Path, number: int, draw: str, protected: bool) -> dict[str, bool]
     return {"says where": any(name in message for name in named), **_what_is_left(out, net)}
 
 
-def _arrange(
-    net: nn.Module, where: str, value: float, step: int
-) -> tuple[Callable[[], None], Silent, tuple[str, ...]]:
+def _arrange(net: nn.Module, where: str, value: float, step: int) -> tuple[Callable[[], None], Silent, tuple[str, ...]]:
     """Arrange that the value comes in with the step (counted from 1): how to undo it, the watcher that does it, and
     what the message must name."""
     if where == "data":

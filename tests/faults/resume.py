@@ -13,10 +13,9 @@ import torch
 from resnetlab.data.arrays import ImageData
 from resnetlab.data.config import AugmentConfig
 from resnetlab.errors import StoppedError
-from resnetlab.records import EpochRecord
+from resnetlab.records import EpochRecord, rank_epochs
 from resnetlab.train import keeping, loop, state
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.keeping import rank_epochs
 from resnetlab.train.logs import Silent
 from resnetlab.train.stopping import StopRequest
 from tests.conftest import make_data
@@ -150,9 +149,7 @@ def resume(count: int, seed: int, pool: Pool | None = None) -> dict[str, Any]:
     }
 
 
-def _is_equal(
-    out: Path, setting: str, way: str, step: int, forget: str | None, expected: dict[str, Any]
-) -> bool:
+def _is_equal(out: Path, setting: str, way: str, step: int, forget: str | None, expected: dict[str, Any]) -> bool:
     kill_at, stop_at = (step, None) if way == "kill" else (None, step)
     code = processes.finish(processes.start(fit_setting, out, setting, kill_at, stop_at, None))
     assert code == (-signal.SIGKILL if way == "kill" else 0), f"{setting} ended with {code}"

@@ -116,9 +116,7 @@ def _judge(
     }
 
 
-def _in_a_phase(
-    out: Path, number: signal.Signals, phase: str, twice: bool, expected: dict[str, Any]
-) -> dict[str, Any]:
+def _in_a_phase(out: Path, number: signal.Signals, phase: str, twice: bool, expected: dict[str, Any]) -> dict[str, Any]:
     out.parent.mkdir(exist_ok=True)
     mark = out.with_suffix(".mark")
     process = processes.start(signalled, out, int(number), phase, twice, mark, errors=out.with_suffix(".log"))

@@ -2,9 +2,11 @@
 
 import os
 import shlex
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -13,6 +15,10 @@ from resnetlab.errors import ConfigError, DivergedError, StoppedError
 from resnetlab.recipe import recipe_text
 from resnetlab.records import RunRecord
 from resnetlab.run import RECIPE
+
+if TYPE_CHECKING:
+    from resnetlab.cli.progress import RunProgress
+    from resnetlab.train.logs import Watcher
 
 OUT = Path("runs/train")
 
@@ -29,6 +35,12 @@ class Train(WithRecipe):
     resume: Literal["never", "auto"] | Path = "never"
     """auto goes on from the last checkpoint in the folder, bit for bit, and starts anew where there is none. The folder
     of a run: go on with it, with its own recipe."""
+    tensorboard: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also write the curves for TensorBoard to tensorboard/ in the run folder (extra track)."""
+    quiet: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Say nothing until the result; errors are said."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object a line on standard output, for each note, each epoch and the result, and nothing else."""
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print every setting of the recipe as YAML, and do nothing else."""
 
@@ -52,24 +64,43 @@ class Train(WithRecipe):
         return self.resume
 
     def run_in(self, folder: Path) -> RunRecord:
-        """Train in the folder and print what comes of it; of several ranks the leading one alone prints."""
-        from resnetlab.cli.progress import TrainingProgress
-        from resnetlab.cli.tables import print_run
+        """Train in the folder and tell what comes of it; of several ranks the leading one alone tells."""
         from resnetlab.run import run_recipe
         from resnetlab.train.distributed import restarted_by_torchrun
-        from resnetlab.train.logs import Silent
         from resnetlab.train.stopping import stop_on_signals
 
         resume = self.resume != "never" or restarted_by_torchrun()
-        with TrainingProgress() as progress, stop_on_signals() as stop:
+        with ExitStack() as stack:
+            stop = stack.enter_context(stop_on_signals())
+            progress, watcher, on_progress = self.watch(folder, stack)
             try:
-                watcher = progress if leads() else Silent()
-                record = run_recipe(self.recipe, folder, resume=resume, watcher=watcher, stop=stop)
+                record = run_recipe(
+                    self.recipe, folder, resume=resume, watcher=watcher, stop=stop, on_progress=on_progress
+                )
             except StoppedError as error:
                 raise StoppedError(f"{error}{how_to_go_on(folder)}", error.signal) from error
         if leads():
-            print_run(record, folder)
+            progress.on_result(record, folder)
         return record
+
+    def watch(self, folder: Path, stack: ExitStack) -> "tuple[RunProgress, Watcher, Callable[[int, int], None] | None]":
+        """What tells the result, what watches the run, and what hears of the reading of data."""
+        from resnetlab.cli.progress import Bars, make_progress, progress_of
+        from resnetlab.train.logs import Silent, Together
+
+        progress = make_progress(self.quiet, self.json)
+        if not leads():
+            return progress, Silent(), None
+        stack.enter_context(progress)
+        reading = None
+        if isinstance(progress, Bars):
+            reading = stack.enter_context(progress_of("reading pictures", bars=progress))
+        if not self.tensorboard:
+            return progress, progress, reading
+
+        from resnetlab.train.tensorboard import FOLDER, TensorBoard
+
+        return progress, Together(progress, stack.enter_context(TensorBoard(folder / FOLDER))), reading
 
 
 def leads() -> bool:

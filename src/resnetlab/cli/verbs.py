@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.data import Data
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.plan import Plan
 from resnetlab.cli.reading import WithRecipe
 from resnetlab.cli.train import Evaluate, Train
 from resnetlab.cli.weights import weights
-from resnetlab.errors import DivergedError, StoppedError, unknown_name
+from resnetlab.errors import DataError, DivergedError, StoppedError, unknown_name
 from resnetlab.study import StudyConfig
 
 
@@ -78,18 +79,47 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Draw the tables, figures and page of a study again, from its records alone."""
+    """Draw the page of a run or study, and a study's tables and figures, again from its records alone."""
 
-    study: tyro.conf.Positional[Path]
-    """Folder of a study."""
+    folder: tyro.conf.Positional[Path]
+    """Folder of a run or a study."""
 
     def __call__(self) -> None:
-        from resnetlab.cli.tables import print_study
-        from resnetlab.report.page import write_report
-        from resnetlab.study import read_study
+        from resnetlab.run import RECIPE
 
-        study = read_study(self.study)
-        print_study(study, write_report(study, self.study))
+        if (self.folder / RECIPE).is_file():
+            report_run(self.folder)
+        else:
+            report_study(self.folder)
+
+
+def report_run(folder: Path) -> None:
+    """Draw the page of the run in ``folder`` again. Raises ``DataError`` where it has not ended or is damaged."""
+    from resnetlab.cli.tables import print_run
+    from resnetlab.recipe import Recipe
+    from resnetlab.records import RunRecord, as_plain, read_record
+    from resnetlab.report.command import command_of
+    from resnetlab.report.run_page import read_examination, write_run_report
+    from resnetlab.run import RECORD
+
+    if not (folder / RECORD).is_file():
+        raise DataError(f"the run in {folder} has not ended (it has no {RECORD}); go on with it: --resume auto")
+    record = read_record(RunRecord, folder / RECORD)
+    command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
+    write_run_report(record, read_examination(folder), command, folder)
+    print_run(record, folder)
+
+
+def report_study(folder: Path) -> None:
+    """Draw tables, figures and page of the study in ``folder`` again. Raises ``DataError`` where it holds none."""
+    from resnetlab.cli.tables import print_study
+    from resnetlab.report.page import write_report
+    from resnetlab.study import STUDY, read_study
+
+    if not (folder / STUDY).is_file():
+        raise DataError(f"{folder} holds no study and no run; give the --out of a study or of a training")
+    study = read_study(folder)
+    print_study(study, write_report(study, folder))
 
 
 VERBS: dict[str, Callable[..., Any]] = {
@@ -102,6 +132,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "study": Study,
     "report": Report,
     "weights": weights,
+    "data": Data,
 }
 
 

@@ -1,6 +1,7 @@
 """Activation checkpointing: memory for one more forward pass, with nothing else changed."""
 
-from contextlib import AbstractContextManager, nullcontext
+import ctypes
+from contextlib import AbstractContextManager, nullcontext, suppress
 from math import sqrt
 from types import TracebackType
 
@@ -58,10 +59,22 @@ class Segmented(nn.Sequential):
         return x
 
 
+def give_freed_memory_back() -> None:
+    """Let glibc give back to the system what is free in its heap; where the C library is another, nothing happens.
+
+    Small tensors that stay break the places of large ones that were freed, and the next segment's find none that is
+    whole: one step of cifar_resnet1202 with 128 pictures took 12 GiB for the 0.8 in use.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _run(segment: nn.Sequential, x: Tensor) -> Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), HeldStatistics(segment)
 
+    if not x.is_cuda:
+        give_freed_memory_back()
     out: Tensor = checkpoint(segment, x, use_reentrant=False, context_fn=contexts)
     return out
 
@@ -71,12 +84,16 @@ class HeldStatistics(AbstractContextManager[None]):
 
     Without this a recomputed batch counts twice, and running means are off by up to 0.35 (as timm's are). A momentum
     of 0 rather than no running statistics at all: the recomputation must save the same tensors as the first pass did.
+    On the CPU memory that the segment before has freed is given back first.
     """
 
     def __init__(self, segment: nn.Module) -> None:
+        self.on_cuda = any(parameter.is_cuda for parameter in segment.parameters())
         self.norms = [module for module in segment.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
     def __enter__(self) -> None:
+        if not self.on_cuda:
+            give_freed_memory_back()
         self.before = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
         for norm in self.norms:
             norm.momentum, norm.num_batches_tracked = 0.0, None

@@ -29,7 +29,7 @@ class Checkpoint:
     """What a checkpoint folder holds: tensors by name, the epochs that led to them, and where the run stood.
 
     ``model`` is the network that is kept. ``training`` has ``optimizer/<parameter>/<slot>``, with a moving average the
-    trained network as ``raw/<name>``, and in mid-epoch ``epoch/losses`` and ``epoch/wrong``, ``(ranks, steps)``.
+    trained network as ``raw/<name>``, and in mid-epoch ``epoch/losses`` and ``epoch/wrong``, one number a step.
     ``environment`` says where it was made.
     """
 
@@ -42,10 +42,6 @@ class Checkpoint:
     scaler: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     origin: Path = Path()
-
-    def is_finite(self) -> bool:
-        """Whether all weights, statistics, losses and what the optimizer keeps are finite numbers."""
-        return all(bool(tensor.isfinite().all()) for tensor in (*self.model.values(), *self.training.values()))
 
 
 def pack(checkpoint: Checkpoint) -> dict[str, bytes]:

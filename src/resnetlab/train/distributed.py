@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
@@ -88,13 +88,6 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
-def gather_ranks(values: Tensor) -> Tensor:
-    """``(ranks, N)`` on every rank, from each one's ``(N,)``."""
-    rows = values.new_zeros(world().size, len(values))
-    rows[world().rank] = values
-    return sum_over_ranks(rows)
-
-
 def share_bytes(data: bytes | None) -> bytes | None:
     """What the leading rank has, on every rank; None where it has nothing. Nothing is pickled on the way."""
     if world().size == 1:
@@ -112,6 +105,13 @@ def share_bytes(data: bytes | None) -> bytes | None:
     if size:
         dist.broadcast(buffer, src=0)
     return buffer.cpu().numpy().tobytes()
+
+
+def share_buffers(net: nn.Module) -> None:
+    """Give every rank the leading one's buffers: without sync_bn each has running statistics of its own batches."""
+    if world().size > 1:
+        for buffer in net.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def wait_for_all() -> None:

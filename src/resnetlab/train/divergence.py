@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from resnetlab.models.checkpointing import HeldStatistics
+from torch.func import functional_call
 
 
 def find_origin(net: nn.Module, images: Tensor, step: int) -> str:
@@ -60,8 +59,8 @@ def _first_broken_layer(net: nn.Module, images: Tensor) -> str | None:
     leaves = [(name, module) for name, module in net.named_modules() if not list(module.children())]
     handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
     try:
-        with HeldStatistics(net):
-            net(images)
+        # Copies take the statistics of this pass.
+        functional_call(net, {name: buffer.clone() for name, buffer in net.named_buffers()}, (images,))
     finally:
         for handle in handles:
             handle.remove()

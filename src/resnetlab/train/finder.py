@@ -35,8 +35,8 @@ def find_rate(
     """Train a copy of ``net`` with a rate that grows from ``lowest`` to ``highest`` over ``steps`` steps.
 
     All else is as in ``fit`` with ``config``: pictures, order, optimizer, frozen parts, the ratio of the head's rate.
-    The test ends early where the running loss is four times its lowest, or a loss is no finite number. The same arguments
-    give the same curve; ``net`` stays as it is.
+    The test ends early where the running loss is four times its lowest, or a loss is no finite number. The same
+    arguments give the same curve; ``net`` stays as it is.
 
     Raises ``ConfigError`` for fewer than 10 steps or rates that do not grow, ``DivergedError`` where the very first
     loss is not finite.

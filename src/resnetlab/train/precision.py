@@ -1,15 +1,17 @@
 """Mixed precision: what runs in 16 bits, and the loss scale that fp16 needs."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from resnetlab.train.config import Precision
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """The context in which convolutions and matrices run in ``precision``; with fp32 it changes nothing."""
-    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which convolutions and matrices run in ``precision``; with fp32 there is none."""
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=DTYPES[precision])
 
 
 def make_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
