@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-reference lint format clean
+.PHONY: help demo test test-slow test-faults test-reference lint format clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -32,6 +32,9 @@ test: .venv/installed-dev  ## set up, then run the tests
 
 test-slow: .venv/installed-dev  ## run what is left out of the usual tests: large networks for real
 	$(BIN)/python -m pytest -n 2 -m slow
+
+test-faults: .venv/installed-dev  ## inject every fault in full and count what holds: half an hour on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --out docs/faults.json
 
 # torchvision and timm would ask for another torch than ours, so they come without what they ask for.
 .venv-reference/installed: pyproject.toml constraints.txt constraints-reference.txt

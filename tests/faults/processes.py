@@ -21,8 +21,12 @@ CONTEXT = multiprocessing.get_context("forkserver")
 # torch loads the half of itself that compiles with the first optimizer, which would cost each child a second.
 CONTEXT.set_forkserver_preload(
     ["torch._dynamo", "cattrs", "resnetlab.data.digits", "resnetlab.models.summary", "resnetlab.diagnostics.gradients"]
+    + ["resnetlab.report.run_page", "matplotlib.figure", "matplotlib.backends.backend_svg"]
     + [f"resnetlab.cli.{name}" for name in ("verbs", "train", "progress", "tables")]
-    + [f"tests.faults.{name}" for name in ("kills", "operations", "resume", "damage", "signals", "storage", "numbers")]
+    + [
+        f"tests.faults.{name}"
+        for name in ("kills", "operations", "resume", "damage", "signals", "storage", "numbers", "workers")
+    ]
 )
 TURN = threading.Lock()
 """Process.start looks after all children that have ended, which two threads must not do at the same time."""
@@ -32,7 +36,7 @@ PATIENCE = 120.0
 class Pool:
     """Runs the cases of a fault, ``workers`` of them at a time, and calls ``tick(done, all)`` after each."""
 
-    def __init__(self, workers: int = 1, tick: Callable[[int, int], None] = lambda done, cases: None) -> None:
+    def __init__(self, workers: int = 1, tick: Callable[[int, int], None] = lambda *_: None) -> None:
         self.workers, self.tick = workers, tick
 
     def map(self, function: Callable[..., Any], jobs: Iterable[tuple]) -> list[Any]:

@@ -13,13 +13,13 @@ from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Silent
 from resnetlab.train.stopping import StopRequest
 
-EPOCHS = 2
+EPOCHS = 3
 SMALL = Recipe(
     model="cifar_resnet8",
     options={"widths": "[4,8,16]", "stem_width": "4"},
     training=TrainConfig(epochs=EPOCHS, batch_size=128, save_every=2),
 )
-"""22 steps, a second or so, with a checkpoint after every other step."""
+"""33 steps, a second or so, with a checkpoint after every other step."""
 
 WORDS = (
     "--model cifar_resnet8 --options widths [4,8,16] stem_width 4 "

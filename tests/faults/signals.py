@@ -14,7 +14,7 @@ from typing import Any
 from tests.conftest import ROOT
 from tests.faults import processes
 from tests.faults.processes import Pool
-from tests.faults.runs import WORDS, command, equals, kept, train
+from tests.faults.runs import EPOCHS, WORDS, command, equals, kept, train
 
 PHASES = ("reading data", "first step", "training", "evaluation", "saving", "last save", "record")
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
@@ -149,7 +149,7 @@ def signalled(out: Path, number: int, phase: str, twice: bool, mark: Path) -> No
         "training": (loop, "take_step", 15),
         "evaluation": (loop, "evaluate_batches", 2),
         "saving": (keeping, "replace_folder", 3),
-        "last save": (keeping, "write_metrics", 2),
+        "last save": (keeping, "write_metrics", EPOCHS),
         "record": (run, "write_record", 1),
     }
     owner, name, turn = owners[phase]

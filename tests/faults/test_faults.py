@@ -1,0 +1,44 @@
+"""Every fault with a small count; ``make test-faults`` injects them in full."""
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.faults.__main__ import FAULTS
+from tests.faults.processes import Pool
+from tests.faults.table import RECORD, read_results, table
+
+SMALL = {"kill": 10, "operations": 40, "resume": 19, "worse": 5, "damage": 400, "signals": 10}
+SMALL |= {"storage": 7, "numbers": 20, "worker": 2}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_fault_is_survived_and_without_protection_it_is_not(name):
+    counts = FAULTS[name].function(SMALL[name], 1, Pool())
+    assert counts["n"] == SMALL[name]
+    assert counts["held"] == counts["n"], counts
+    assert counts["control_n"] >= counts["control_lost"] > 0, counts
+
+
+@pytest.mark.slow
+def test_lost_rank_is_started_again():
+    counts = FAULTS["rank"].function(1, 1, Pool())
+    assert (counts["held"], counts["control_lost"]) == (1, 1), counts
+
+
+def test_damage_read_without_sums_passes_most_of_the_time():
+    counts = FAULTS["damage"].function(100, 2, Pool())
+    assert counts["control_lost"] > counts["control_n"] / 2
+
+
+def test_table_shows_each_count():
+    counts = {"n": 7, "held": 6, "control_n": 5, "control_lost": 4}
+    (row,) = table({"faults": {"kill": counts}}).splitlines()[2:]
+    assert "| 6 of 7 | torch.save in place: 4 of 5 |" in row
+
+
+def test_document_shows_the_table_of_the_record():
+    if not RECORD.is_file():
+        pytest.skip("docs/faults.json is written by make test-faults")
+    results = read_results()
+    assert table(results) in (ROOT / "docs" / "faults.md").read_text()
+    assert all(counts["held"] == counts["n"] for counts in results["faults"].values())
