@@ -85,7 +85,7 @@ def hub_tag(recipe: Recipe) -> str | None:
     if recipe.weights is None or Path(recipe.weights).exists():
         return None
 
-    from resnetlab.models.pretrained import PRETRAINED, default_tag
+    from resnetlab.models.pretrained import default_tag
 
     # A dot is part of a tag, but no tag ends like a file.
     if "/" not in recipe.weights and Path(recipe.weights).suffix not in WEIGHT_FILES:

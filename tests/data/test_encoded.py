@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from resnetlab.data.augment import ResizedCrop
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.images import decode
 from resnetlab.errors import DataError
@@ -27,6 +28,7 @@ FILES = [
 ]
 PLAN = [torch.tensor(which) for which in ([3, 1, 11], [0], [5, 5, 2, 7], [10, 4])]
 BOXES = torch.from_numpy(RNG.random((12, 4)))
+USUAL = (0.08, 1.0)
 
 
 def split(pictures=FILES, **settings) -> EncodedSplit:
@@ -41,29 +43,29 @@ def split(pictures=FILES, **settings) -> EncodedSplit:
 
 
 def test_batches_are_the_decoded_pictures_in_the_order_of_the_plan():
-    for boxes in (None, BOXES):
-        for which, images in zip(PLAN, split().batches(PLAN, boxes), strict=True):
+    for crop in (None, ResizedCrop(uniforms=BOXES, scale=USUAL)):
+        for which, images in zip(PLAN, split().batches(PLAN, crop), strict=True):
             expected = [
-                decode(FILES[n], 16, None if boxes is None else boxes[n].tolist()).transpose(2, 0, 1) for n in which
+                decode(FILES[n], 16, None if crop is None else BOXES[n].tolist()).transpose(2, 0, 1) for n in which
             ]
             assert images.dtype == torch.uint8
             assert np.array_equal(images.numpy(), np.stack(expected))
 
 
 def test_crop_scale_decides_the_boxes():
-    (small,) = split(crop_scale=(0.1, 0.2)).batches([torch.tensor([3])], BOXES)
+    (small,) = split().batches([torch.tensor([3])], ResizedCrop(uniforms=BOXES, scale=(0.1, 0.2)))
     assert np.array_equal(
         small[0].numpy(), decode(FILES[3], 16, BOXES[3].tolist(), scale=(0.1, 0.2)).transpose(2, 0, 1)
     )
-    (usual,) = split().batches([torch.tensor([3])], BOXES)
+    (usual,) = split().batches([torch.tensor([3])], ResizedCrop(uniforms=BOXES, scale=USUAL))
     assert not torch.equal(small, usual)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 9])
 def test_any_number_of_workers_gives_the_same_and_draws_nothing(workers):
     before = torch.get_rng_state()
-    expected = list(split().batches(PLAN, BOXES))
-    found = list(split(workers=workers).batches(PLAN, BOXES))
+    expected = list(split().batches(PLAN, ResizedCrop(uniforms=BOXES, scale=USUAL)))
+    found = list(split(workers=workers).batches(PLAN, ResizedCrop(uniforms=BOXES, scale=USUAL)))
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     assert torch.equal(torch.get_rng_state(), before)
     assert multiprocessing.active_children() == []

@@ -70,7 +70,7 @@ def numbers(count: int, seed: int, pool: Pool | None = None) -> dict[str, Any]:
 
 def _share(out: Path, cases: list[tuple[int, str]], protected: bool) -> list[dict[str, bool]]:
     if not protected:
-        state.TrainingState.is_finite = lambda self: True  # type: ignore[method-assign]
+        state.TrainingState.is_finite = lambda _: True  # type: ignore[method-assign]
         loop.forget_broken_statistics = lambda _: None
     return [_case(out / str(number), number, draw, protected) for number, draw in cases]
 
