@@ -276,5 +276,6 @@ def check_evaluation(record: EpochRecord, state: TrainingState) -> None:
     if broken or not all(isfinite(split.loss) for split in splits):
         origin = f": {broken[-1]} is not finite since its last step" if broken else ""
         raise DivergedError(
-            f"the loss in eval mode, or a weight, is not finite after epoch {record.epoch}{origin}; try a lower --lr or a warm-up"
+            f"the loss in eval mode, or a weight, is not finite after epoch {record.epoch}{origin}; "
+            "try a lower --lr or a warm-up"
         )
