@@ -33,7 +33,7 @@ test: .venv/installed-dev  ## set up, then run the tests
 test-slow: .venv/installed-dev  ## run what is left out of the usual tests: large networks for real
 	$(BIN)/python -m pytest -n 2 -m slow
 
-test-faults: .venv/installed-dev  ## inject every fault in full and count what holds: half an hour on two cores
+test-faults: .venv/installed-dev  ## inject every fault in full and count what holds: about 20 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --out docs/faults.json
 
 # torchvision and timm would ask for another torch than ours, so they come without what they ask for.

@@ -244,7 +244,7 @@ def close_epoch(
     )
     if config.evaluate_train == "epoch" or has_ended([*state.history, record], config, train.steps):
         record = replace(record, train=evaluate_batches(state.shipped, train, config.precision, leave))
-    check_evaluation(record, state.shipped)
+    check_evaluation(record, state)
     return replace(record, seconds=state.seconds + perf_counter() - started)
 
 
@@ -269,12 +269,13 @@ def check_finite(losses: Tensor, first_step: int) -> None:
         )
 
 
-def check_evaluation(record: EpochRecord, net: nn.Module) -> None:
-    """Raise ``DivergedError`` where the weights give no finite loss any more, though every step still did."""
+def check_evaluation(record: EpochRecord, state: TrainingState) -> None:
+    """Raise ``DivergedError`` where weights or the loss that they give are not finite, though every step's loss was."""
     splits: list[Metrics] = [record.test] if record.train is None else [record.train, record.test]
-    if not all(isfinite(split.loss) for split in splits):
-        broken = broken_weights(net)
+    broken = broken_weights(state.net) or broken_weights(state.shipped)
+    if broken or not all(isfinite(split.loss) for split in splits):
         origin = f": {broken[-1]} is not finite since its last step" if broken else ""
         raise DivergedError(
-            f"the loss in eval mode is not finite after epoch {record.epoch}{origin}; try a lower --lr or a warm-up"
+            f"the loss in eval mode, or a weight, is not finite after epoch {record.epoch}{origin}; "
+            "try a lower --lr or a warm-up"
         )
