@@ -2,8 +2,9 @@
 
 import os
 import shlex
-from collections.abc import Callable
-from contextlib import ExitStack
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -65,9 +66,12 @@ class Train(WithRecipe):
 
     def run_in(self, folder: Path) -> RunRecord:
         """Train in the folder and tell what comes of it; of several ranks the leading one alone tells."""
-        from resnetlab.run import run_recipe
-        from resnetlab.train.distributed import restarted_by_torchrun
-        from resnetlab.train.stopping import stop_on_signals
+        with ending_at_once():
+            import torch._dynamo  # noqa: F401  # the first optimizer would load it
+
+            from resnetlab.run import run_recipe
+            from resnetlab.train.distributed import restarted_by_torchrun
+            from resnetlab.train.stopping import stop_on_signals
 
         resume = self.resume != "never" or restarted_by_torchrun()
         with ExitStack() as stack:
@@ -101,6 +105,17 @@ class Train(WithRecipe):
         from resnetlab.train.tensorboard import FOLDER, TensorBoard
 
         return progress, Together(progress, stack.enter_context(TensorBoard(folder / FOLDER))), reading
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process while libraries load, when there is nothing to save: an import that it cuts off fails
+    in ways of its own (numpy recurses, torch aborts). A shell still says 130."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def leads() -> bool:
