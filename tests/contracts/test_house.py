@@ -102,7 +102,7 @@ def test_python_examples_of_the_documents_run(document, code, tmp_path, monkeypa
 
 
 def test_commands_of_the_documents_are_commands(monkeypatch):
-    """Every ``resnetlab …`` is read by the parser, under torchrun too, and every ``make …`` is a target."""
+    """Every ``resnetlab …`` is read by the parser, every ``make …`` is a target, and every script is there."""
     from resnetlab.cli.verbs import read_command
 
     # A recipe in a command is read for real; a run that it names is not there to be read.
@@ -120,6 +120,8 @@ def test_commands_of_the_documents_are_commands(monkeypatch):
             assert all(word in targets for word in words[1:] if "=" not in word), line
         elif words[:1] and words[0].endswith("resnetlab"):
             read_command(words[1:])
+        elif words[:1] == ["python"]:
+            assert (ROOT / words[1]).is_file(), line
         else:
             assert words[:1] in ([], ["git"], ["cd"], ["open"], ["export"]), line
 
