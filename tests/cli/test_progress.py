@@ -168,7 +168,7 @@ def test_time_left_goes_on_like_what_is_done():
 
 def test_train_with_json_and_tensorboard(run, tmp_path):
     words = ("train", "--model", "mlp_resnet8", "--epochs", "2", "--out")
-    code, out, errors = run(*words, tmp_path / "run", "--json", "--tensorboard")
+    code, out, errors = run(*words, tmp_path / "run", "--json", "--log", "tensorboard")
     assert (code, errors) == (0, "")
     events = [json.loads(line) for line in out.splitlines()]
     assert [event["event"] for event in events] == ["epoch", "epoch", "result"]

@@ -12,7 +12,7 @@ from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Silent
 from resnetlab.train.loop import fit
-from resnetlab.train.stopping import StopRequest
+from resnetlab.train.stopping import StopRequest, stop_on_signals
 
 CONFIG = TrainConfig(epochs=2, batch_size=16)
 
@@ -44,3 +44,30 @@ def test_run_stops_after_the_step_saved_and_resumes_to_equal_bits(tmp_path, data
     ]
     theirs = nets[0].state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in nets[2].state_dict().items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_outside_of_training_ends_it_at_once_whatever_a_library_catches(number):
+    before = signal.getsignal(number)
+    passed = False
+    with pytest.raises(StoppedError, match=f"stopped by {number.name} outside of training") as stopped:
+        with stop_on_signals():
+            try:
+                signal.raise_signal(number)
+            except Exception:  # as a library may do while it loads
+                passed = True
+            passed = True
+    assert not passed
+    assert stopped.value.exit_code == 128 + number
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_within_training_is_only_noted():
+    with stop_on_signals() as stop, stop.deferred():
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+
+
+def test_ctrl_c_that_no_signal_asked_for_stays_one():
+    with pytest.raises(KeyboardInterrupt), stop_on_signals():
+        raise KeyboardInterrupt

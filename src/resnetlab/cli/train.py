@@ -36,8 +36,8 @@ class Train(WithRecipe):
     resume: Literal["never", "auto"] | Path = "never"
     """auto goes on from the last checkpoint in the folder, bit for bit, and starts anew where there is none. The folder
     of a run: go on with it, with its own recipe."""
-    tensorboard: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Also write the curves for TensorBoard to tensorboard/ in the run folder (extra track)."""
+    log: Literal["none", "tensorboard"] = "none"
+    """tensorboard writes the curves for it to tensorboard/ in the run folder too (extra track)."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Say nothing until the result; errors are said."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -74,15 +74,15 @@ class Train(WithRecipe):
             from resnetlab.train.stopping import stop_on_signals
 
         resume = self.resume != "never" or restarted_by_torchrun()
-        with ExitStack() as stack:
-            stop = stack.enter_context(stop_on_signals())
-            progress, watcher, on_progress = self.watch(folder, stack)
-            try:
+        try:
+            with ExitStack() as stack:
+                stop = stack.enter_context(stop_on_signals())
+                progress, watcher, on_progress = self.watch(folder, stack)
                 record = run_recipe(
                     self.recipe, folder, resume=resume, watcher=watcher, stop=stop, on_progress=on_progress
                 )
-            except StoppedError as error:
-                raise StoppedError(f"{error}{how_to_go_on(folder)}", error.signal) from error
+        except StoppedError as error:
+            raise StoppedError(f"{error}{how_to_go_on(folder)}", error.signal) from error
         if leads():
             progress.on_result(record, folder)
         return record
@@ -99,7 +99,7 @@ class Train(WithRecipe):
         reading = None
         if isinstance(progress, Bars):
             reading = stack.enter_context(progress_of("reading pictures", bars=progress))
-        if not self.tensorboard:
+        if self.log == "none":
             return progress, progress, reading
 
         from resnetlab.train.tensorboard import FOLDER, TensorBoard

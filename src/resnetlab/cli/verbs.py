@@ -67,11 +67,11 @@ class Study:
         from resnetlab.study import run_study
         from resnetlab.train.stopping import stop_on_signals
 
-        with StudyProgress() as progress, stop_on_signals() as stop:
-            try:
+        try:
+            with StudyProgress() as progress, stop_on_signals() as stop:
                 study = run_study(self.config, self.out, progress, stop)
-            except StoppedError as error:
-                raise StoppedError(f"{error}; to go on, give the same command again", error.signal) from error
+        except StoppedError as error:
+            raise StoppedError(f"{error}; to go on, give the same command again", error.signal) from error
         print_study(study, write_report(study, self.out))
         if not any(run.record.final for run in study.runs):
             raise DivergedError(f"every run diverged; the first: {study.runs[0].record.message}")

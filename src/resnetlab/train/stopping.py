@@ -37,12 +37,15 @@ class StopRequest:
             self._deferred = False
 
     def note(self, number: int, _frame: FrameType | None) -> None:
-        """Handle a signal; raises ``StoppedError`` where nobody asks for it."""
+        """Handle a signal; raises ``KeyboardInterrupt`` where nobody asks for it.
+
+        That and no error of ours, since a library that is being loaded may catch every ``Exception``.
+        """
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = number
         if not self._deferred:
-            raise StoppedError(f"stopped by {signal.Signals(number).name} outside of training", number)
+            raise KeyboardInterrupt
 
     def agreed(self, step: int, device: torch.device) -> int | None:
         """The signal on which to stop after ``step``: one's own, or where there are several ranks any rank's."""
@@ -57,11 +60,19 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Let SIGINT and SIGTERM ask to stop, instead of ending the process wherever it stands."""
+    """Let SIGINT and SIGTERM ask to stop, instead of ending the process wherever it stands.
+
+    Raises ``StoppedError`` where one ends what is within outside of training.
+    """
     request = StopRequest()
     before = {number: signal.signal(number, request.note) for number in SIGNALS}
     try:
         yield request
+    except KeyboardInterrupt:
+        if request.signal is None:
+            raise
+        name = signal.Signals(request.signal).name
+        raise StoppedError(f"stopped by {name} outside of training", request.signal) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
