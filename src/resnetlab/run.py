@@ -140,19 +140,20 @@ def _train(
     from resnetlab.train.checkpoint import read_checkpoint
     from resnetlab.train.distributed import world
     from resnetlab.train.keeping import LAST
+    from resnetlab.train.logs import Silent
     from resnetlab.train.loop import fit
     from resnetlab.train.prepare import batch_note, save_memory
 
     started = perf_counter()
     config = fitted_config(recipe, data)
+    watcher = watcher or Silent()
     net, notes = recipe_network(recipe, data, str(device))
     notes += [*data.notes, *batch_note(recipe.training)]
-    notes += picture_notes(config) if isinstance(config, ResNetConfig) else []
-    for note in notes if watcher else ():
-        watcher.on_note(note)  # type: ignore[union-attr]  # there is one where this is reached
+    for note in notes + (picture_notes(config) if isinstance(config, ResNetConfig) else []):
+        watcher.on_note(note)
     save_memory(net, recipe.training)
-    images, labels = first_batch(recipe, data, device)
-    before = block_gradients(net, images, labels)
+    batch = first_batch(recipe, data, device)
+    before = block_gradients(net, *batch)
     status: Literal["finished", "diverged"] = "finished"
     message = ""
     try:
@@ -170,7 +171,7 @@ def _train(
         message=message,
         history=history,
         gradients_start=before,
-        gradients_end=block_gradients(net.requires_grad_(True), images, labels),
+        gradients_end=block_gradients(net.requires_grad_(True), *batch),
         data=data.fingerprint,
         environment=describe_environment(str(device), torch.get_num_threads()) | {"ranks": world().size},
         seconds=perf_counter() - started,

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 
 from resnetlab.data.arrays import Encoding, ImageData, Split
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.opened import shown
 from resnetlab.data.scan import Index, scan_folder, scan_sizes
+from resnetlab.data.split import split_by_class
 from resnetlab.data.tree import File, Tree, list_folder, some
 from resnetlab.errors import DataError
 
-TEST_SHARE = 0.2
 SIDE = 224
 SMALL = 64
 """Pictures cut to at most this side are held in memory whatever their own size is."""
@@ -131,17 +130,8 @@ def _parts(tree: Tree, files: list[File], split_seed: int) -> tuple[list[File], 
             f"{where} has no part for testing, and classes of a single picture, which cannot be split: {some(few)}; "
             "add pictures, or make train/ and val/"
         )
-    numbers = np.arange(len(train))
-    try:
-        chosen = train_test_split(
-            numbers, test_size=TEST_SHARE, random_state=split_seed, stratify=[file.label for file in train]
-        )
-    except ValueError as error:
-        raise DataError(
-            f"{where} has {len(train)} pictures of {len(tree.classes)} classes, too few for a fifth of them to hold "
-            "each class; add pictures, or make train/ and val/"
-        ) from error
-    first, second = ([train[number] for number in sorted(part)] for part in chosen)
+    chosen = split_by_class(np.array([file.label for file in train]), split_seed)
+    first, second = ([train[number] for number in part] for part in chosen)
     return first, second
 
 
