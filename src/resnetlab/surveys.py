@@ -7,11 +7,11 @@ from dataclasses import dataclass
 class LandscapeReading:
     """The loss on a square of ``side`` × ``side`` networks around one, along two random directions.
 
-    ``losses[row][column]`` is the loss at w + a δ + b η, where a = ``axis[column]`` and b = ``axis[row]``; None where it
-    is not a finite number. ``centre`` is the network's own, at a = b = 0, over ``n`` pictures; ``guess`` is ln C, that
-    of guessing among C classes. ``flat`` and ``convex`` are shares of the square, from 0 to 1; ``diagnostics.landscape``
-    has their rule. ``flat`` is None where the network is no better than guessing, ``convex`` where no place can be
-    judged.
+    ``losses[row][column]`` is the loss at w + a δ + b η, where a = ``axis[column]`` and b = ``axis[row]``; None where
+    it is not a finite number. ``centre`` is the network's own, at a = b = 0, over ``n`` pictures; ``guess`` is ln C,
+    that of guessing among C classes. ``flat`` and ``convex`` are shares of the square, from 0 to 1, by the rule in
+    ``diagnostics.landscape``. ``flat`` is None where the network is no better than guessing, ``convex`` where no place
+    can be judged.
     """
 
     seed: int

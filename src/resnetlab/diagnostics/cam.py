@@ -28,7 +28,8 @@ def grad_cam(
     with at_rest(net):
         maps, logits = _last_maps(net, images) if layer is None else _maps_of(net, images, layer)
     wanted = logits.argmax(dim=1) if classes is None else _checked(classes, logits)
-    score = logits.gather(1, wanted.view(-1, 1)).sum()
+    with torch.enable_grad():
+        score = logits.gather(1, wanted.view(-1, 1)).sum()
     # In eval mode no picture sees another: the gradient of the sum is that of each.
     (gradient,) = torch.autograd.grad(score, maps)
     heat = raw_cam(maps.detach(), gradient)

@@ -1,7 +1,7 @@
 """The loss around a trained network, on a plane of random directions whose filters are as large as its own.
 
-Li et al. 2018, arXiv:1712.09913, §4. Without that scale a net whose weights are large looks flat: a direction of a given
-length changes it less.
+Li et al. 2018, arXiv:1712.09913, §4. Without that scale a net whose weights are large looks flat: a direction of a
+given length changes it less.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,11 +26,11 @@ Weights = dict[str, Tensor]
 LITTLE, BENT, ROUNDING = 0.1, 0.01, 1e-5
 
 RULE = (
-    "Flat is the share of the square where the loss has risen by no more than a tenth of the way from the network's own "
-    "to that of guessing, ln C for C classes. Convex is the share of its inner places where the smaller of the two "
-    f"curvatures within the plane is not negative; a negative one below {BENT:.0%} of the larger, or of the size of "
-    "rounding, counts as none. What is not convex in the plane is not convex in the space of all weights; the reverse "
-    "does not hold."
+    f"Flat is the share of the square where the loss has risen by no more than {LITTLE:.0%} of the way from the "
+    "network's own to that of guessing, ln C for C classes. Convex is the share of its inner places where the smaller "
+    f"of the two curvatures within the plane is not negative; a negative one below {BENT:.0%} of the larger, or of the "
+    "size of rounding, counts as none. What is not convex in the plane is not convex in the space of all weights; the "
+    "reverse does not hold."
 )
 
 
@@ -97,7 +97,8 @@ def directions(weights: Mapping[str, Tensor], seed: int, axis: str) -> Weights:
 
 
 def _filter_norms(weight: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=torch.float64)
+    return norms
 
 
 def moved(own: Weights, first: Weights, a: float, second: Weights, b: float) -> Weights:

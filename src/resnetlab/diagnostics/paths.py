@@ -26,9 +26,9 @@ Logs = np.ndarray[Any, np.dtype[np.float64]]
 
 RULE = (
     "One batch goes forward through the whole network, norms taking its statistics and nothing dropped. Back goes one "
-    "path at a time: through the branch alone in k random blocks, through the shortcut alone in all others. The norm of "
-    "the gradient that arrives at the input, averaged over the paths that were drawn, times the number of paths of that "
-    "length, C(n, k), is what paths of k branches carry. Gradients of two paths may cancel; norms do not show it."
+    "path at a time: through the branch alone in k random blocks, through the shortcut alone in all others. The norm "
+    "of the gradient that arrives at the input, averaged over the paths that were drawn, times the number of paths of "
+    "that length, C(n, k), is what paths of k branches carry. Gradients of two paths may cancel; norms do not show it."
 )
 
 
@@ -37,7 +37,7 @@ def path_lengths(
     images: Tensor,
     labels: Tensor,
     *,
-    draws: int = 8,
+    draws: int = 16,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PathReading:
@@ -79,9 +79,9 @@ def paths_of(blocks: int, length: int, draws: int, seed: int) -> list[tuple[int,
 
 def summarise(found: dict[int, list[float]], blocks: int, seed: int) -> PathReading:
     """The reading from log10 of the gradients of each measured length."""
-    lengths = np.arange(blocks + 1)
+    lengths = np.arange(blocks + 1.0)
     means = np.array([_log_mean(values) for values in found.values()])
-    logs = _between(lengths, np.array(list(found)), means)
+    logs = _between(lengths, np.array(list(found), dtype=np.float64), means)
     shares = _shares(logs, blocks)
     known = bool(np.isfinite(shares).all())
     passed = np.cumsum(shares)
