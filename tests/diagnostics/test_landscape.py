@@ -112,6 +112,16 @@ def test_overflow_is_recorded_as_no_number_and_read_again(tmp_path):
     assert read_record(LandscapeReading, tmp_path / "r.json") == found
 
 
+def test_centre_stands_where_the_directions_overflow():
+    net = nn.Linear(4, 3)
+    with torch.no_grad():
+        net.weight.fill_(3e38)
+        net.bias.zero_()
+    found = landscape(net, [(torch.zeros(5, 4), torch.zeros(5, dtype=torch.int64))], side=3)
+    assert found.centre == pytest.approx(log(3))
+    assert found.losses[0][0] is None
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [

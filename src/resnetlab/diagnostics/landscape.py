@@ -103,6 +103,7 @@ def _filter_norms(weight: Tensor) -> Tensor:
 
 def moved(own: Weights, first: Weights, a: float, second: Weights, b: float) -> Weights:
     """w + a δ + b η; w itself where a = b = 0."""
+    # Nothing is added there: 0 · δ is no zero where δ has overflowed.
     if a == b == 0:
         return own
     return own | {name: own[name] + a * first[name] + b * second[name] for name in first}
