@@ -11,6 +11,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Array = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -73,12 +74,17 @@ def draw_sheet(title: str, detail: str, rows: Sequence[SheetRow], peak: int = 25
         top, left = grid.corner(number)
         for place, picture in enumerate(row.pictures[: grid.each]):
             at = left + grid.margin + place * (grid.cell + GAP)
-            canvas[top : top + grid.cell, at : at + grid.cell] = _fit(picture, peak, grid.cell)
-        _write(axes, left, top + grid.cell * 0.34, row.name, LONGEST, size=9)
-        _write(axes, left, top + grid.cell * 0.76, row.detail, LONGEST, size=6.5, color=GREY)
+            canvas[top : top + grid.cell, at : at + grid.cell] = fit(picture, peak, grid.cell)
+        write(axes, left, top + grid.cell * 0.34, row.name, LONGEST, size=9)
+        write(axes, left, top + grid.cell * 0.76, row.detail, LONGEST, size=6.5, color=GREY)
     axes.imshow(canvas, interpolation="nearest", aspect="auto", extent=(0, width, height, 0))
-    _write(axes, EDGE, HEAD * 0.34, title, (width - 2 * EDGE) // 17, size=13, weight="bold")
-    _write(axes, EDGE, HEAD * 0.68, detail, (width - 2 * EDGE) // 9, size=8, color=GREY)
+    write(axes, EDGE, HEAD * 0.34, title, (width - 2 * EDGE) // 17, size=13, weight="bold")
+    write(axes, EDGE, HEAD * 0.68, detail, (width - 2 * EDGE) // 9, size=8, color=GREY)
+    return to_png(figure)
+
+
+def to_png(figure: "Figure") -> bytes:
+    """The sheet as PNG, equal whenever it is drawn again."""
     stream = BytesIO()
     with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes, which says as much as a warning.
@@ -101,7 +107,7 @@ def _plan(rows: Sequence[SheetRow]) -> Grid:
     )
 
 
-def _fit(picture: Array, peak: int, cell: int) -> Array:
+def fit(picture: Array, peak: int, cell: int) -> Array:
     """The picture as RGB of ``cell`` × ``cell``, with ``peak`` as white."""
     from PIL import Image
 
@@ -111,7 +117,7 @@ def _fit(picture: Array, peak: int, cell: int) -> Array:
     return np.asarray(Image.fromarray(colours).resize((cell, cell), smooth))
 
 
-def _write(axes: "Axes", x: float, y: float, text: str, longest: int, **style: Any) -> None:
+def write(axes: "Axes", x: float, y: float, text: str, longest: int, **style: Any) -> None:
     """Write a text as it is: a name may hold $, which would start a formula, or letters that cannot be shown."""
     shown = "".join(letter if letter.isprintable() else "�" for letter in text)
     if len(shown) > longest:

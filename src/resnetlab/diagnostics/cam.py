@@ -1,0 +1,98 @@
+"""Where in a picture is what a network's answer rests on? Grad-CAM, Selvaraju et al. 2017, arXiv:1610.02391."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from resnetlab.diagnostics.rest import at_rest
+from resnetlab.errors import ConfigError, require, unknown_name
+from resnetlab.models.interface import Classifier
+
+
+def grad_cam(
+    net: Classifier, images: Tensor, classes: Sequence[int] | Tensor | None = None, layer: str | None = None
+) -> Tensor:
+    """Heat maps ``(N, H, W)`` in [0, 1] of ``images`` ``(N, C, H, W)``, one class for each; the predicted by default.
+
+    With A the maps that ``layer`` gives, the last stage's by default, and y the class's logit (eq. 1 and 2):
+    α_k = mean_ij ∂y/∂A_kij and L = relu(Σ_k α_k A_k), in eval mode. L is enlarged to the picture bilinearly and divided
+    by its largest value; where nothing speaks for the class it is zero, and NaN where y is not finite.
+
+    The network is left as it was. Raises ``ConfigError`` for a layer that gives no maps, as none of a fully-connected
+    net does, for a class that the network does not have, and for a network without classes.
+    """
+    require(net.config.num_classes > 0, "num_classes", 0, "at least 1: features answer nothing that could be explained")
+    with at_rest(net):
+        maps, logits = _last_maps(net, images) if layer is None else _maps_of(net, images, layer)
+    wanted = logits.argmax(dim=1) if classes is None else _checked(classes, logits)
+    with torch.enable_grad():
+        score = logits.gather(1, wanted.view(-1, 1)).sum()
+    # In eval mode no picture sees another: the gradient of the sum is that of each.
+    (gradient,) = torch.autograd.grad(score, maps)
+    heat = raw_cam(maps.detach(), gradient)
+    heat = F.interpolate(heat[:, None], size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    return _to_unit(heat)
+
+
+def raw_cam(maps: Tensor, gradient: Tensor) -> Tensor:
+    """relu(Σ_k α_k A_k) with α_k = mean_ij ∂y/∂A_kij: ``(N, K, h, w)`` twice to ``(N, h, w)``."""
+    alpha = gradient.mean(dim=(2, 3), keepdim=True)
+    return F.relu((alpha * maps).sum(dim=1))
+
+
+def _last_maps(net: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``forward_features`` gives, and the logits that follow from it."""
+    with torch.no_grad():
+        maps = _require_maps(net, net.forward_features(images), None)
+    with torch.enable_grad():
+        maps = maps.detach().requires_grad_()
+        return maps, net.forward_head(maps)
+
+
+def _maps_of(net: Classifier, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """What the layer of that name gives, and the logits that follow from it."""
+    modules = {name: module for name, module in net.named_modules() if name}
+    if layer not in modules:
+        raise unknown_name("layer", layer, modules)
+    kept: list[Tensor] = []
+
+    def cut(_module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        kept.append(_require_maps(net, out, layer).detach().requires_grad_())
+        return kept[-1]
+
+    handle = modules[layer].register_forward_hook(cut)
+    try:
+        # Without a gradient for weights, nothing is kept of what comes before the layer.
+        with torch.enable_grad():
+            weights = {name: parameter.detach() for name, parameter in net.named_parameters()}
+            logits: Tensor = functional_call(net, weights, (images,))
+    finally:
+        handle.remove()
+    return kept[0], logits
+
+
+def _require_maps(net: Classifier, out: Tensor, layer: str | None) -> Tensor:
+    if out.dim() != 4:
+        raise ConfigError(
+            f"{layer or 'the last stage'} of this {type(net).__name__} gives {tuple(out.shape)}, no maps (N, K, h, w) "
+            "that could be laid over a picture; choose a layer before the pooling, in a convolutional network"
+        )
+    return out
+
+
+def _checked(classes: Sequence[int] | Tensor, logits: Tensor) -> Tensor:
+    wanted = torch.as_tensor(classes, device=logits.device)
+    pictures, count = logits.shape
+    fits = wanted.shape == (pictures,) and bool(((wanted >= 0) & (wanted < count)).all())
+    require(fits, "classes", wanted.tolist(), f"one number from 0 to {count - 1} for each of {pictures} pictures")
+    return wanted.long()
+
+
+def _to_unit(heat: Tensor) -> Tensor:
+    """Each picture's map over its largest value; a map of zeros stays."""
+    largest = heat.amax(dim=(1, 2), keepdim=True)
+    unit = heat / torch.where(largest == 0, 1, largest)
+    return torch.where(largest.isfinite(), unit, torch.nan)

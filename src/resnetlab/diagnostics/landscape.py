@@ -1,0 +1,145 @@
+"""The loss around a trained network, on a plane of random directions whose filters are as large as its own.
+
+Li et al. 2018, arXiv:1712.09913, §4. Without that scale a net whose weights are large looks flat: a direction of a
+given length changes it less.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite, log
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from resnetlab.diagnostics.rest import at_rest
+from resnetlab.errors import require
+from resnetlab.randomness import generator
+from resnetlab.surveys import LandscapeReading
+
+Batch = tuple[Tensor, Tensor]
+Grid = np.ndarray[Any, np.dtype[np.float64]]
+Weights = dict[str, Tensor]
+
+LITTLE, BENT, ROUNDING = 0.1, 0.01, 1e-5
+
+RULE = (
+    f"Flat is the share of the square where the loss has risen by no more than {LITTLE:.0%} of the way from the "
+    "network's own to that of guessing, ln C for C classes. Convex is the share of its inner places where the smaller "
+    f"of the two curvatures within the plane is not negative; a negative one below {BENT:.0%} of the larger, or of the "
+    "size of rounding, counts as none. What is not convex in the plane is not convex in the space of all weights; the "
+    "reverse does not hold."
+)
+
+
+def landscape(
+    net: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    side: int = 21,
+    reach: float = 1.0,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> LandscapeReading:
+    """Mean cross-entropy over ``batches`` (images ``(N, C, H, W)``, labels ``(N,)``) at w + a δ + b η.
+
+    a and b take ``side`` values each, evenly from -``reach`` to ``reach``; ``directions`` gives δ and η. All in eval
+    mode, so that norms keep their statistics, as the authors have it. At the centre stands the net's own loss, to the
+    bit. The network is left as it was.
+
+    Raises ``ConfigError`` for an even ``side``, which has no centre, and for a ``reach`` that is no distance.
+    """
+    require(side >= 3 and side % 2 == 1, "side", side, "an odd number from 3 on, so that the net stands in the centre")
+    require(isfinite(reach) and reach > 0, "reach", reach, "a number above 0")
+    require(len(batches) > 0, "batches", len(batches), "at least one batch of pictures")
+    own = {name: parameter.detach() for name, parameter in net.named_parameters()}
+    first, second = directions(own, seed, "a"), directions(own, seed, "b")
+    half = side // 2
+    # Not linspace: 0 must be 0, and both halves alike.
+    axis = [reach * step / half for step in range(-half, half + 1)]
+    losses = np.empty((side, side))
+    with at_rest(net), torch.no_grad():
+        classes = net(batches[0][0][:1]).shape[1]
+        for done, (row, column) in enumerate(np.ndindex(side, side), start=1):
+            losses[row, column] = mean_loss(net, moved(own, first, axis[column], second, axis[row]), batches)
+            if on_progress:
+                on_progress(done, side**2)
+    centre = float(losses[half, half])
+    return LandscapeReading(
+        seed=seed,
+        n=sum(len(labels) for _, labels in batches),
+        axis=axis,
+        losses=[[value if isfinite(value) else None for value in row] for row in losses.tolist()],
+        centre=centre if isfinite(centre) else None,
+        guess=log(classes),
+        flat=flat_share(losses, log(classes)),
+        convex=convex_share(losses),
+    )
+
+
+def directions(weights: Mapping[str, Tensor], seed: int, axis: str) -> Weights:
+    """δ: for each filter w of the network a normal draw d, scaled to d · ‖w‖/‖d‖.
+
+    A filter is what makes one channel of a convolution, or one row of a matrix. Scales, shifts and biases, which are no
+    filters, stay where they are and are left out. The draw depends on (seed, axis, name) alone.
+    """
+    found = {}
+    for name, weight in weights.items():
+        if weight.dim() > 1:
+            draws = generator(seed, "landscape", axis, name).standard_normal(weight.shape, dtype="float32")
+            direction = torch.from_numpy(draws).to(weight)
+            # In float64 the square of no weight over- or underflows.
+            scale = _filter_norms(weight) / _filter_norms(direction)
+            found[name] = direction * scale.to(weight.dtype).view(-1, *[1] * (weight.dim() - 1))
+    return found
+
+
+def _filter_norms(weight: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=torch.float64)
+    return norms
+
+
+def moved(own: Weights, first: Weights, a: float, second: Weights, b: float) -> Weights:
+    """w + a δ + b η; w itself where a = b = 0."""
+    # Nothing is added there: 0 · δ is no zero where δ has overflowed.
+    if a == b == 0:
+        return own
+    return own | {name: own[name] + a * first[name] + b * second[name] for name in first}
+
+
+def mean_loss(net: nn.Module, weights: Weights, batches: Sequence[Batch]) -> float:
+    """Mean cross-entropy of ``net`` with these weights over every picture; added up in float64."""
+    total = torch.zeros((), dtype=torch.float64)
+    for images, labels in batches:
+        logits = functional_call(net, weights, (images,))
+        total += F.cross_entropy(logits, labels, reduction="sum").double().cpu()
+    return float(total) / sum(len(labels) for _, labels in batches)
+
+
+def flat_share(losses: Grid, guess: float) -> float | None:
+    """The share of the square that is flat by ``RULE``; None where its centre is no better than ``guess``."""
+    centre = losses[losses.shape[0] // 2, losses.shape[1] // 2]
+    if not centre < guess:
+        return None
+    return float((losses <= centre + LITTLE * (guess - centre)).mean())
+
+
+def convex_share(losses: Grid) -> float | None:
+    """The share of the inner places that is convex by ``RULE``; None where every one has a neighbour that is no number.
+
+    With f_aa = f(a+h) - 2 f(a) + f(a-h) and f_ab = (f(+,+) - f(+,-) - f(-,+) + f(-,-)) / 4, the curvatures are the
+    eigenvalues of ((f_aa, f_ab), (f_ab, f_bb)), in units of 1/h².
+    """
+    f = np.where(np.isfinite(losses), losses, np.nan)
+    here = f[1:-1, 1:-1]
+    across, along = f[1:-1, 2:] - 2 * here + f[1:-1, :-2], f[2:, 1:-1] - 2 * here + f[:-2, 1:-1]
+    mixed = (f[2:, 2:] - f[2:, :-2] - f[:-2, 2:] + f[:-2, :-2]) / 4
+    known = np.isfinite(across + along + mixed)
+    if not known.any():
+        return None
+    middle, spread = (across + along) / 2, np.hypot((across - along) / 2, mixed)
+    least, most = middle - spread, middle + spread
+    allowed = np.maximum(BENT * np.abs(most), ROUNDING * np.abs(here))
+    return float((least >= -allowed)[known].mean())

@@ -1,0 +1,144 @@
+"""How long are the paths that carry the gradient of a residual network?
+
+Of n blocks each lets a signal through its branch or through its shortcut, which makes 2ⁿ paths, C(n, k) of them through
+k branches. Most paths are long; most of the gradient takes short ones (Veit et al. 2016, arXiv:1605.06431, §4.3).
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from math import comb, inf, isfinite, log10
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from resnetlab.diagnostics.tape import record
+from resnetlab.errors import require
+from resnetlab.randomness import generator
+from resnetlab.surveys import PathLength, PathReading
+
+HELD = 0.95
+"""The share of the gradient that the range of lengths holds."""
+MOST_LENGTHS = 64
+"""Lengths that are measured; in a deeper net those between are read off the line that joins them."""
+
+Logs = np.ndarray[Any, np.dtype[np.float64]]
+
+RULE = (
+    "One batch goes forward through the whole network, norms taking its statistics and nothing dropped. Back goes one "
+    "path at a time: through the branch alone in k random blocks, through the shortcut alone in all others. The norm "
+    "of the gradient that arrives at the input, averaged over the paths that were drawn, times the number of paths of "
+    "that length, C(n, k), is what paths of k branches carry. Gradients of two paths may cancel; norms do not show it."
+)
+
+
+def path_lengths(
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    draws: int = 16,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PathReading:
+    """The gradient of the mean cross-entropy at ``images`` ``(N, C, H, W)``, by the number of branches on its way.
+
+    ``draws`` random paths of each length are measured, or all where there are no more; of a net with more than
+    ``MOST_LENGTHS`` blocks some lengths only. The network is left as it was.
+
+    Raises ``ConfigError`` for a network without shortcuts, which has one path, and for a single picture.
+    """
+    require(draws >= 1, "draws", draws, "at least 1")
+    require(len(images) > 1, "pictures", len(images), "at least 2: norms take the statistics of the batch")
+    tape = record(net, images, labels)
+    blocks = len(tape.blocks)
+    plan = [(length, chosen) for length in measured(blocks) for chosen in paths_of(blocks, length, draws, seed)]
+    found: dict[int, list[float]] = {}
+    for done, (length, chosen) in enumerate(plan, start=1):
+        found.setdefault(length, []).append(tape.log_gradient(chosen))
+        if on_progress:
+            on_progress(done, len(plan))
+    return summarise(found, blocks, seed)
+
+
+def measured(blocks: int) -> list[int]:
+    """The lengths to measure: all from 0 to ``blocks``, or ``MOST_LENGTHS`` evenly spread ones."""
+    count = min(blocks + 1, MOST_LENGTHS)
+    return sorted({round(number * blocks / (count - 1)) for number in range(count)})
+
+
+def paths_of(blocks: int, length: int, draws: int, seed: int) -> list[tuple[int, ...]]:
+    """All sets of ``length`` blocks where there are at most ``draws``, else ``draws`` random ones."""
+    if comb(blocks, length) <= draws:
+        return list(combinations(range(blocks), length))
+    return [
+        tuple(sorted(generator(seed, "path", blocks, length, number).permutation(blocks)[:length].tolist()))
+        for number in range(draws)
+    ]
+
+
+def summarise(found: dict[int, list[float]], blocks: int, seed: int) -> PathReading:
+    """The reading from log10 of the gradients of each measured length."""
+    lengths = np.arange(blocks + 1.0)
+    means = np.array([_log_mean(values) for values in found.values()])
+    logs = _between(lengths, np.array(list(found), dtype=np.float64), means)
+    shares = _shares(logs, blocks)
+    known = bool(np.isfinite(shares).all())
+    passed = np.cumsum(shares)
+    tail = (1 - HELD) / 2
+    return PathReading(
+        seed=seed,
+        blocks=blocks,
+        lengths=[
+            PathLength(
+                length=length,
+                paths=len(found.get(length, ())),
+                log_magnitude=_finite(logs[length]),
+                share=_finite(shares[length]),
+            )
+            for length in range(blocks + 1)
+        ],
+        mean=float(lengths @ shares) if known else None,
+        low=int(np.argmax(passed >= tail)) if known else None,
+        # Of the last value rounding may leave less than 1, never less than 0.975.
+        high=int(np.argmax(passed >= 1 - tail)) if known else None,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if isfinite(value) else None
+
+
+def _log_mean(logs: Sequence[float]) -> float:
+    """log10 of the mean of 10^x: -inf where all are, NaN where one is."""
+    values = np.array(logs)
+    largest = values.max()
+    if largest == -inf or np.isnan(largest):
+        return float(largest)
+    return float(largest + log10(np.mean(10 ** (values - largest))))
+
+
+def _between(lengths: Logs, known: Logs, logs: Logs) -> Logs:
+    """The logarithm at every length, on the line between those that are known; none beside a zero or a NaN.
+
+    The mean gradient falls about exponentially with the length (Figure 6b), which is a line here.
+    """
+    above = np.searchsorted(known, lengths)
+    below = np.where(known[above] == lengths, above, above - 1)
+    part = (lengths - known[below]) / np.maximum(known[above] - known[below], 1)
+    ends = np.stack([logs[below], logs[above]])
+    with np.errstate(invalid="ignore"):
+        joined = ends[0] + part * (ends[1] - ends[0])
+    # From -inf to -inf no line leads; a NaN stays one.
+    return np.where(np.isneginf(ends).any(axis=0) & ~np.isnan(ends).any(axis=0), -inf, joined)
+
+
+def _shares(logs: Logs, blocks: int) -> Logs:
+    """C(n, k) g(k) over its sum. NaN everywhere where a gradient is not finite, or all are zero."""
+    # Whole numbers have logarithms of any size; C(1200, 600) is no float.
+    weighted = logs + np.array([log10(comb(blocks, length)) for length in range(blocks + 1)])
+    if np.isnan(weighted).any() or np.isneginf(weighted).all():
+        return np.full(blocks + 1, np.nan)
+    carried = 10 ** (weighted - weighted.max())
+    shares: Logs = carried / carried.sum()
+    return shares

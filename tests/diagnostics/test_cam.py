@@ -1,0 +1,167 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from resnetlab.diagnostics.cam import grad_cam
+from resnetlab.errors import ConfigError
+from resnetlab.models.interface import Classifier
+from resnetlab.models.resnet import ResNetConfig
+from resnetlab.models.vgg import VGGConfig
+from resnetlab.models.zoo import create_model
+
+CONV = ["cifar_resnet8", "cifar_plain8", "cifar_preact_resnet8"]
+
+
+class Linear(Classifier):
+    """Maps A_k = v_k x of a picture, and logits y_c = Σ_k w_ck mean(A_k)."""
+
+    def __init__(self, v: torch.Tensor, w: torch.Tensor) -> None:
+        super().__init__()
+        self.config = ResNetConfig(depths=(1,), widths=(1,), num_classes=len(w))
+        self.stem = nn.Conv2d(1, len(v), kernel_size=1, bias=False)
+        self.stages = nn.Sequential(nn.Identity())
+        self.head = nn.Linear(len(v), len(w), bias=False)
+        with torch.no_grad():
+            self.stem.weight.copy_(v.view(-1, 1, 1, 1))
+            self.head.weight.copy_(w)
+
+
+def test_map_of_a_linear_net_equals_the_hand_solved_one():
+    """Σ_k α_k A_k = (Σ_k w_ck v_k) x / (H W): the picture's own bright side or its dark one, to 1e-10."""
+    v, w = torch.tensor([2.0, -1.0]), torch.tensor([[1.0, 0.5], [-1.0, 1.0], [1.0, 2.0]])
+    net = Linear(v, w).double()
+    x = torch.randn(3, 1, 4, 5, dtype=torch.float64)
+    heat = grad_cam(net, x, classes=[0, 1, 2])
+    bright, dark = x[0, 0].clamp(min=0), (-x[1, 0]).clamp(min=0)
+    torch.testing.assert_close(heat[0], bright / bright.max(), rtol=0, atol=1e-10)  # 2 - 0.5 > 0
+    torch.testing.assert_close(heat[1], dark / dark.max(), rtol=0, atol=1e-10)  # -2 - 1 < 0
+    assert torch.equal(heat[2], torch.zeros(4, 5, dtype=torch.float64))  # 2 - 2 = 0: nothing speaks for it
+
+
+def made(name: str, **choices: object) -> Classifier:
+    """A net in float64 with statistics of its own, as after training."""
+    net = create_model(name, num_classes=4, image_size=32, **choices).double().train()
+    net(torch.randn(8, 3, 32, 32, dtype=torch.float64))
+    return net
+
+
+def by_hooks(net: Classifier, images: torch.Tensor, classes: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+    """Eq. 1 and 2 as they are written, one picture at a time, from the layer's output and its gradient."""
+    net, kept = net.eval(), {}
+    handles = [
+        layer.register_forward_hook(lambda _, __, out: kept.update(maps=out.detach())),
+        layer.register_full_backward_hook(lambda _, __, gradient: kept.update(gradient=gradient[0])),
+    ]
+    heats = []
+    for image, label in zip(images, classes, strict=True):
+        net(image[None].requires_grad_())[0, label].backward()
+        maps, gradient = kept["maps"][0], kept["gradient"][0]
+        heat = torch.zeros_like(maps[0])
+        for k in range(len(maps)):
+            heat += gradient[k].sum() / gradient[k].numel() * maps[k]
+        heat = heat.clamp(min=0)
+        large = F.interpolate(heat[None, None], size=image.shape[1:], mode="bilinear", align_corners=False)[0, 0]
+        heats.append(large / large.max())
+    for handle in handles:
+        handle.remove()
+    return torch.stack(heats)
+
+
+@pytest.mark.parametrize("layer", ["stages.2", "stages.1.0", "stem"])
+@pytest.mark.parametrize("name", CONV)
+def test_maps_of_every_layer_equal_the_formula_with_hooks(name, layer):
+    net = made(name)
+    x, classes = torch.randn(3, 3, 32, 32, dtype=torch.float64), torch.tensor([3, 0, 1])
+    twin = copy.deepcopy(net)
+    expected = by_hooks(twin, x, classes, twin.get_submodule(layer))
+    torch.testing.assert_close(grad_cam(net, x, classes, layer), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [*((name, {}) for name in CONV), ("resnet18", {"stem": "cifar"}), ("cifar_resnet8", {"se_reduction": 4})],
+)
+def test_last_maps_of_a_pooled_net_equal_class_activation_maps(name, choices):
+    """With a mean and a matrix behind the maps α_k is w_ck / (H W): Zhou et al. 2016, arXiv:1512.04150, eq. 2."""
+    net = made(name, **choices)
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        net.eval()
+        maps, classes = net.forward_intermediates(x)["features"], net(x).argmax(dim=1)
+        cams = torch.einsum("nk,nkhw->nhw", net.head.weight[classes], maps).clamp(min=0)
+    large = F.interpolate(cams[:, None], size=(32, 32), mode="bilinear", align_corners=False)[:, 0]
+    expected = large / large.amax(dim=(1, 2), keepdim=True)
+    found = grad_cam(net, x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    assert found.amax(dim=(1, 2)).tolist() == [1, 1]
+    assert found.min() >= 0
+
+
+def test_maps_equal_those_of_captum():
+    attr = pytest.importorskip("captum.attr")
+    net = made("cifar_resnet8").eval()
+    x, classes = torch.randn(3, 3, 32, 32, dtype=torch.float64), torch.tensor([3, 0, 1])
+    theirs = attr.LayerGradCam(net, net.stages[2]).attribute(x, target=classes, relu_attributions=True)
+    theirs = attr.LayerAttribution.interpolate(theirs, (32, 32), "bilinear")[:, 0].detach()
+    ours = grad_cam(net, x, classes, "stages.2")
+    torch.testing.assert_close(ours, theirs / theirs.amax(dim=(1, 2), keepdim=True), rtol=0, atol=1e-10)
+
+
+def test_vgg_has_maps_too():
+    net = VGGConfig(depths=(1,) * 5, num_classes=3, image_size=32).make()
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(grad_cam(net, x, [0, 1]), grad_cam(net, x, [0, 1], layer="stages"))
+
+
+@pytest.mark.parametrize("layer", [None, "stages.1"])
+def test_explaining_changes_nothing(layer):
+    net = create_model("cifar_resnet8").train()
+    net.head.eval()
+    net.stem.requires_grad_(False)
+    before, modes = copy.deepcopy(net.state_dict()), [module.training for module in net.modules()]
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        first = grad_cam(net, x, layer=layer)
+    assert torch.equal(first, grad_cam(net, x, layer=layer))
+    assert not first.requires_grad
+    assert [module.training for module in net.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_a_picture_that_overflows_has_no_map_and_the_others_have():
+    net = create_model("cifar_resnet8")
+    x = torch.randn(2, 3, 8, 8)
+    alone = grad_cam(net, x[1:])
+    x[0] = float("nan")
+    heat = grad_cam(net, x)
+    assert heat[0].isnan().all()
+    torch.testing.assert_close(heat[1:], alone)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"layer": "stages.9"}, "stages"),
+        ({"layer": "head"}, r"head .*\(2, 10\), no maps"),
+        ({"classes": [0, 10]}, "0 to 9"),
+        ({"classes": [-1, 0]}, "0 to 9"),
+        ({"classes": [0]}, "each of 2 pictures"),
+    ],
+)
+def test_settings_that_explain_nothing_are_refused(settings, named):
+    net = create_model("cifar_resnet8")
+    with pytest.raises(ConfigError, match=named):
+        grad_cam(net, torch.randn(2, 3, 8, 8), **settings)
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_nets_without_maps_or_classes_are_refused():
+    with pytest.raises(ConfigError, match="no maps"):
+        grad_cam(create_model("mlp_resnet9"), torch.randn(2, 1, 8, 8))
+    with pytest.raises(ConfigError, match="num_classes"):
+        grad_cam(create_model("cifar_resnet8", num_classes=0), torch.randn(2, 3, 8, 8))

@@ -1,0 +1,51 @@
+from dataclasses import replace
+
+import pytest
+
+from resnetlab.report.landscape_figure import draw_landscapes
+from resnetlab.surveys import LandscapeReading
+from tests.made import HOSTILE
+
+
+def reading(side: int = 5, scale: float = 1.0) -> LandscapeReading:
+    """A bowl."""
+    axis = [step / (side // 2) for step in range(-(side // 2), side // 2 + 1)]
+    return LandscapeReading(
+        seed=0,
+        n=1000,
+        axis=axis,
+        losses=[[scale * (0.1 + a * a + b * b) for a in axis] for b in axis],
+        centre=0.1 * scale,
+        guess=2.3,
+        flat=0.25,
+        convex=1.0,
+    )
+
+
+def test_drawing_shows_the_numbers_and_is_the_same_each_time():
+    first = draw_landscapes({"with": reading(), "without": reading(scale=50)})
+    assert first == draw_landscapes({"with": reading(), "without": reading(scale=50)})
+    text = first.svg.decode()
+    assert "centre 0.1, n = 1,000" in text
+    assert "flat 25%" in text
+    assert "convex 100%" in text
+    assert first.png.startswith(b"\x89PNG")
+    assert "with: 0.1 in the centre, from 0.1 to 2.1 on the square; without: 5 in the centre" in first.description
+
+
+def test_text_keeps_names_as_they_are():
+    text = draw_landscapes({HOSTILE: reading(), "$\\frac{$": reading()}).svg.decode()
+    assert "<script>" not in text
+    assert "$\\frac{$" in text
+
+
+@pytest.mark.parametrize("value", [None, 0.0, 3.0, 1e38])
+def test_surfaces_of_any_numbers_are_drawn(value):
+    level = replace(reading(), losses=[[value] * 5] * 5, centre=value, flat=None, convex=None)
+    drawing = draw_landscapes({"level": level})
+    assert "flat" not in drawing.svg.decode()
+    assert ("not finite at 25" in drawing.description) is (value is None)
+    holed = reading()
+    holed.losses[0][0] = value
+    assert draw_landscapes({"holed": holed}).svg
+    assert draw_landscapes({"holed": holed, "level": level}).svg
