@@ -58,7 +58,9 @@ def test_linear_block_in_float64_equals_the_hand_solved_one(kind):
         assert found.gradient_shortcut is None
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet14", "cifar_plain14", "cifar_preact_resnet11", "mlp_resnet9", "resnet18"])
+@pytest.mark.parametrize(
+    "name", ["cifar_resnet14", "cifar_plain14", "cifar_preact_resnet11", "mlp_resnet9", "resnet18"]
+)
 def test_looking_changes_nothing_to_the_bit(name):
     plain, watched = (create_model(name, in_chans=1, num_classes=3, image_size=16).train() for _ in range(2))
     x, labels = torch.randn(6, 1, 16, 16), torch.arange(6) % 3
@@ -82,10 +84,10 @@ def test_readings_of_a_net_are_those_of_its_hooks():
     kept = {}
     block = net.stages[1][0]
     handles = [
-        block.register_forward_hook(lambda m, i, o: kept.update(x=i[0], y=o)),
-        block.branch.register_forward_hook(lambda m, i, o: kept.update(f=o)),
-        block.branch.norm1.register_forward_hook(lambda m, i, o: kept.update(n1=o)),
-        block.branch.norm2.register_forward_hook(lambda m, i, o: kept.update(n2=o)),
+        block.register_forward_hook(lambda _, i, o: kept.update(x=i[0], y=o)),
+        block.branch.register_forward_hook(lambda _, __, o: kept.update(f=o)),
+        block.branch.norm1.register_forward_hook(lambda _, __, o: kept.update(n1=o)),
+        block.branch.norm2.register_forward_hook(lambda _, __, o: kept.update(n2=o)),
     ]
     with torch.no_grad(), Probe(net) as probe:
         net(x)
