@@ -71,10 +71,10 @@ class _Watch:
         handles.append(block.register_forward_pre_hook(self._enter))
         handles.append(block.register_forward_hook(self._leave))
         handles.append(block.branch.register_forward_pre_hook(self._view("gradient_branch")))
-        handles.append(block.drop.register_forward_hook(self._norm_of("branch_norm")))
+        handles.append(block.drop.register_forward_hook(self._norm_of("branch")))
         if block.shortcut is not None:
             handles.append(block.shortcut.register_forward_pre_hook(self._view("gradient_shortcut")))
-            handles.append(block.shortcut.register_forward_hook(self._norm_of("shortcut_norm")))
+            handles.append(block.shortcut.register_forward_hook(self._norm_of("shortcut")))
         norms = [module for module in block.branch.children() if isinstance(module, _NORMS)]
         for number, module in enumerate(norms or [block.branch]):
             handles.append(module.register_forward_hook(self._spread_of(f"response {number}")))
@@ -84,13 +84,18 @@ class _Watch:
 
     def _keep_gradient(self, what: str, tensor: Tensor) -> None:
         if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: self._keep(what, _norm(gradient)))
+            tensor.register_hook(lambda gradient: self._keep_norm(what, gradient))
+
+    def _keep_norm(self, what: str, tensor: Tensor) -> None:
+        norm = _norm(tensor)
+        self._keep(f"{what}_norm", norm)
+        self._keep(f"{what}_rms", norm / tensor.numel() ** 0.5)
 
     def _enter(self, _block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (x,) = inputs
         x = x.view_as(x)
         self.input = x
-        self._keep("input_norm", _norm(x))
+        self._keep_norm("input", x)
         self._keep_gradient("gradient_in", x)
         return (x,)
 
@@ -99,6 +104,7 @@ class _Watch:
         assert x is not None
         self._keep_gradient("gradient_out", y)
         y = y.detach()
+        self._keep_norm("output", y)
         alive = y != 0
         self._keep("zeros", 1 - alive.sum() / alive.numel())
         # A channel is dead that is zero in every picture, at every place.
@@ -117,7 +123,7 @@ class _Watch:
         return hook
 
     def _norm_of(self, what: str) -> Hook:
-        return lambda _module, _inputs, output: self._keep(what, _norm(output))
+        return lambda _module, _inputs, output: self._keep_norm(what, output)
 
     def _spread_of(self, what: str) -> Hook:
         return lambda _module, _inputs, output: self._keep(what, output.detach().std(correction=0))
@@ -145,8 +151,12 @@ def _reading(name: str, block: ResidualBlock, known: dict[tuple[str, str], float
         cosine=get("cosine"),
         dead=get("dead"),
         zeros=get("zeros"),
-        gradient_in=get("gradient_in"),
-        gradient_branch=get("gradient_branch"),
-        gradient_shortcut=get("gradient_shortcut"),
-        gradient_out=get("gradient_out"),
+        input_rms=get("input_rms"),
+        output_rms=get("output_rms"),
+        gradient_in=get("gradient_in_norm"),
+        gradient_branch=get("gradient_branch_norm"),
+        gradient_shortcut=get("gradient_shortcut_norm"),
+        gradient_out=get("gradient_out_norm"),
+        gradient_in_rms=get("gradient_in_rms"),
+        gradient_out_rms=get("gradient_out_rms"),
     )
