@@ -1,6 +1,7 @@
 """Records made by hand, for what is drawn from records."""
 
 from resnetlab.diagnostics import degradation, flow
+from resnetlab.examination import ClassScore, Examination, Mistake
 from resnetlab.records import BlockGradient, EpochRecord, Metrics, RunRecord, StudyRecord, StudyRun
 
 HOSTILE = '<script>alert("x")</script>&\'"'
@@ -56,4 +57,41 @@ def study(source: str = "made", planned: int = 12) -> StudyRecord:
         cells=degradation.make_cells(runs),
         pairs=degradation.make_pairs(runs),
         verdicts=degradation.make_verdicts(runs),
+    )
+
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGM8wcDEwAAAA/oAzIAKlEUAAAAASUVORK5CYII="
+"""A picture of 2×2 pixels."""
+
+
+def run(source: str = "made", classes: int = 3) -> tuple[RunRecord, Examination]:
+    """A run of two epochs on classes that are named after ``source``, and its examination: one picture of each class,
+    each taken for the class before it with a probability of 3/4 but for class 0, which is right."""
+    from dataclasses import replace
+
+    names = [f"{source} {n}" for n in range(classes)]
+    record = replace(
+        study_run("resnet", 8, 0, 0.5, source).record,
+        recipe={"data": source, "training": {"epochs": 2, "best_by": "test_error"}, "options": {source: source}},
+        data={"source": source, "shape": [1, 2, 2], "classes": names, "encoding": "lossless", "sha256": "0" * 64},
+    )
+    return record, Examination(
+        classes=names,
+        n=classes,
+        loss=1.0,
+        top1_accuracy=1 / classes,
+        top5_accuracy=1.0 if classes > 5 else None,
+        calibration_error=0.25,
+        unanswered=0,
+        confusion=[(true, max(true - 1, 0), 1) for true in range(classes)],
+        scores=[
+            ClassScore(
+                n=1, precision=None if k == classes - 1 else 0.5 if k == 0 else 0.0, recall=1.0 if k == 0 else 0.0
+            )
+            for k in range(classes)
+        ],
+        wrongest=[
+            Mistake(sample=n, true=n, predicted=n - 1, probability=0.75, picture=PNG)
+            for n in range(1, min(classes, 25))
+        ],
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.errors import CheckpointError, DataError, StorageError
+from resnetlab.errors import CheckpointError, ConfigError, DataError, StorageError
 from resnetlab.files import (
     atomic_write,
     folder_exists,
@@ -208,7 +208,7 @@ def test_json_missing_or_damaged_is_a_data_error(tmp_path):
 
 
 def test_folder_lock_is_held_by_one_and_let_go_at_the_end(tmp_path):
-    with folder_lock(tmp_path), pytest.raises(StorageError, match="another process"), folder_lock(tmp_path):
+    with folder_lock(tmp_path), pytest.raises(ConfigError, match="another process"), folder_lock(tmp_path):
         pass
     with folder_lock(tmp_path):
         pass

@@ -44,11 +44,12 @@ class Counting:
 
 
 def timeless(path: Path):
-    """``results.json`` without the seconds that everything took."""
+    """``results.json`` without seconds and speeds."""
+    clocks = ("seconds", "images_per_second")
 
     def strip(value):
         if isinstance(value, dict):
-            return {key: strip(item) for key, item in value.items() if key != "seconds"}
+            return {key: strip(item) for key, item in value.items() if key not in clocks}
         return [strip(item) for item in value] if isinstance(value, list) else value
 
     return strip(json.loads(path.read_text()))

@@ -22,11 +22,12 @@ class StoppedError(ResNetLabError):
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
+        self.signal = signal
         self.exit_code = 128 + signal
 
 
 class ConfigError(ResNetLabError):
-    """A setting, a name or a combination of them that makes no sense. Exit code 2."""
+    """A setting, a name or a combination of them that makes no sense, or a folder that is taken. Exit code 2."""
 
     exit_code = 2
 
@@ -44,7 +45,7 @@ class CheckpointError(ResNetLabError):
 
 
 class StorageError(ResNetLabError):
-    """The disk is full, the folder is read-only, or another process holds it. Exit code 5."""
+    """The disk is full, or the folder is read-only. Exit code 5."""
 
     exit_code = 5
 

@@ -14,7 +14,7 @@ from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any
 
-from resnetlab.errors import CheckpointError, DataError, StorageError
+from resnetlab.errors import CheckpointError, ConfigError, DataError, StorageError
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -187,7 +187,7 @@ def _read_bytes(path: Path) -> bytes:
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; the system lets go when the process ends, however it ends.
 
-    Raises ``StorageError`` where another process holds it.
+    Raises ``ConfigError`` where another process holds it, ``StorageError`` where the system refuses.
     """
     import fcntl
 
@@ -198,9 +198,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StorageError(
-                f"another process is writing in {folder}; wait for it or choose another folder"
-            ) from None
+            raise ConfigError(f"another process is writing in {folder}; wait for it or choose another folder") from None
         yield
     finally:
         os.close(handle)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from resnetlab.data.config import DecodeConfig
 from resnetlab.errors import ConfigError, DataError, require, require_choice
 from resnetlab.files import atomic_write
-from resnetlab.records import as_plain, check_keys, from_plain
+from resnetlab.records import as_plain, from_plain
+from resnetlab.settings import build_settings, read_yaml
 from resnetlab.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def read_recipe(path: Path) -> Recipe:
     """The recipe of a run's folder. Raises ``DataError`` where the file is missing or is no recipe."""
     if not path.is_file():
         raise DataError(f"{path.parent} holds no run (it has no {path.name})")
-    return from_plain(Recipe, _read_yaml(path), str(path))
+    return from_plain(Recipe, read_yaml(path), str(path))
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -184,17 +185,15 @@ def load_recipe(path: Path) -> Recipe:
     """
     if not path.is_file():
         raise DataError(f"there is no recipe {path}; give a YAML file, such as recipes/digits/resnet20.yaml")
-    plain = _read_yaml(path)
+    plain = read_yaml(path)
     if not isinstance(plain, dict):
         raise ConfigError(f"{path} is no recipe: it must hold settings such as 'model: cifar_resnet20'")
+    if isinstance(plain.get("options"), dict):
+        plain["options"] = {key: _as_text(value) for key, value in plain["options"].items()}
     try:
-        check_keys(Recipe, plain)
-        if isinstance(plain.get("options"), dict):
-            plain["options"] = {key: _as_text(value) for key, value in plain["options"].items()}
-        return from_plain(Recipe, plain, str(path))
-    except (ConfigError, DataError) as error:
-        reason = str(error).removeprefix(f"{path} is not a valid Recipe: ")
-        raise ConfigError(f"{path}: {reason}") from error
+        return build_settings(Recipe, plain)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _as_text(value: Any) -> str:
@@ -205,12 +204,3 @@ def _as_text(value: Any) -> str:
         if isinstance(value, str)
         else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
     )
-
-
-def _read_yaml(path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error

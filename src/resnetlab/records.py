@@ -5,15 +5,15 @@ Records are plain data, written as JSON; reading them needs neither torch nor th
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_origin
 
-from resnetlab.errors import DataError, unknown_name
+from resnetlab.errors import DataError
 from resnetlab.files import read_json, write_json
 from resnetlab.stats import Interval, Sample
 
@@ -51,6 +51,22 @@ class EpochRecord:
         """``train`` of an epoch that has it, as the last one of every run does."""
         assert self.train is not None
         return self.train
+
+
+def rank_epochs(history: Sequence[EpochRecord], by: str = "test_error") -> list[EpochRecord]:
+    """The epochs from the best to the worst: by the lower test error, among equals by the lower test loss, then the
+    earlier; with ``by="test_loss"`` the loss comes first."""
+
+    def key(record: EpochRecord) -> tuple[float, float, int]:
+        error, loss = record.test.error, record.test.loss
+        return (error, loss, record.epoch) if by == "test_error" else (loss, error, record.epoch)
+
+    return sorted(history, key=key)
+
+
+def best_epoch(history: Sequence[EpochRecord], by: str = "test_error") -> EpochRecord:
+    """The first of ``rank_epochs``."""
+    return rank_epochs(history, by)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +204,16 @@ def _converter() -> Any:
     converter = make_converter(forbid_extra_keys=True)
     for kind in (int, float, bool, str):
         converter.register_structure_hook(kind, _strictly)
+    # As in JSON: cattrs would leave a pair a tuple, which is not equal to the list that is read again.
+    converter.register_unstructure_hook_func(
+        _is_pair, lambda values: [converter.unstructure(value) for value in values]
+    )
     return converter
+
+
+def _is_pair(kind: Any) -> bool:
+    origin: Any = get_origin(kind)
+    return origin is tuple
 
 
 def _strictly(value: Any, kind: type) -> Any:
@@ -214,18 +239,9 @@ def from_plain(kind: type[Record], value: Any, origin: str) -> Record:
     try:
         result: Record = _converter().structure(value, kind)
     except Exception as error:
-        raise DataError(f"{origin} is not a valid {kind.__name__}: {'; '.join(transform_error(error))}") from error
+        name = getattr(kind, "__name__", kind)
+        raise DataError(f"{origin} is not a valid {name}: {'; '.join(transform_error(error))}") from error
     return result
-
-
-def check_keys(kind: type, value: Mapping[str, Any], prefix: str = "") -> None:
-    """Raise ``ConfigError`` for a key, nested ones too, that no setting of ``kind`` has, with the nearest known."""
-    types = get_type_hints(kind)
-    for key, inner in value.items():
-        if key not in types:
-            raise unknown_name("setting", f"{prefix}{key}", [f"{prefix}{name}" for name in types])
-        if is_dataclass(types[key]) and isinstance(inner, dict):
-            check_keys(types[key], inner, f"{prefix}{key}.")
 
 
 def write_record(path: Path, record: object) -> None:

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from resnetlab.errors import ConfigError, DataError, DivergedError
-from resnetlab.files import folder_exists, folder_lock, is_vacant, read_json, write_json
+from resnetlab.files import atomic_write, folder_exists, folder_lock, is_vacant, read_json, write_json
 from resnetlab.recipe import (
     Recipe,
     differences,
@@ -42,12 +42,14 @@ def run_recipe(
     watcher: "Watcher | None" = None,
     stop: "StopRequest | None" = None,
     on_progress: Callable[[int, int], None] | None = None,
+    page: bool = True,
 ) -> RunRecord:
     """Train the recipe in the folder ``out`` and return its record.
 
     With ``resume`` a run that was interrupted goes on from its last checkpoint, bit for bit, and one that has ended
     gives its record again. A run that diverges has a record too, with ``status="diverged"``. Under torchrun every rank
-    calls this, and the leading one writes. ``on_progress`` hears of the reading of data.
+    calls this, and the leading one writes. ``on_progress`` hears of the reading of data. ``page`` writes examination,
+    page and model card too; a study has a page of its own.
 
     Raises ``ConfigError`` where ``out`` holds another run, or a run and ``resume`` is not set, ``StoppedError`` where
     ``stop`` asked for it.
@@ -66,10 +68,33 @@ def run_recipe(
         with _claimed(recipe, data, out, resume, here.leads) as ended:
             if ended:
                 return read_record(RunRecord, out / RECORD)
-            record = _train(recipe, data, device, out, watcher, stop)
+            record, net = _train(recipe, data, device, out, watcher, stop)
             if here.leads:
+                if page:
+                    describe_run(record, net, data, recipe, out)
+                # Last: a run without its record has not ended.
                 write_record(out / RECORD, record)
     return record
+
+
+def describe_run(record: RunRecord, net: "nn.Module", data: "ImageData", recipe: Recipe, out: Path) -> None:
+    """Write what people read of a run that has ended: ``examination.json``, ``report.html`` and ``README.md``."""
+    from resnetlab.data.loader import Loader
+    from resnetlab.examination import EXAMINATION
+    from resnetlab.report.card import CARD, run_card
+    from resnetlab.report.command import command_of
+    from resnetlab.report.run_page import write_run_report
+    from resnetlab.train.examine import examine
+
+    examination = None
+    if record.final:
+        device = next(net.parameters()).device
+        loader = Loader(data.test.to(device), data.normalisation, recipe.training.batch_size)
+        examination = examine(net, loader, data.classes, lambda which: next(data.test.batches([which])))
+        write_record(out / EXAMINATION, examination)
+    command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
+    atomic_write(out / CARD, run_card(record, examination, command))
+    write_run_report(record, examination, command, out)
 
 
 def _has_ended(recipe: Recipe, out: Path, resume: bool) -> bool:
@@ -105,8 +130,8 @@ def _train(
     out: Path,
     watcher: "Watcher | None",
     stop: "StopRequest | None",
-) -> RunRecord:
-    """The run itself: network, gradients before, training, gradients after."""
+) -> "tuple[RunRecord, nn.Module]":
+    """The run itself: network, gradients before, training, gradients after; its record and the trained network."""
     import torch
 
     from resnetlab.diagnostics.gradients import block_gradients
@@ -116,12 +141,12 @@ def _train(
     from resnetlab.train.distributed import world
     from resnetlab.train.keeping import LAST
     from resnetlab.train.loop import fit
-    from resnetlab.train.prepare import save_memory
+    from resnetlab.train.prepare import batch_note, save_memory
 
     started = perf_counter()
     config = fitted_config(recipe, data)
     net, notes = recipe_network(recipe, data, str(device))
-    notes += data.notes
+    notes += [*data.notes, *batch_note(recipe.training)]
     notes += picture_notes(config) if isinstance(config, ResNetConfig) else []
     for note in notes if watcher else ():
         watcher.on_note(note)  # type: ignore[union-attr]  # there is one where this is reached
@@ -136,7 +161,7 @@ def _train(
         history = read_checkpoint(out / LAST).history if folder_exists(out / LAST) else []
         status, message = "diverged", str(error)
     summary = summarise(config)
-    return RunRecord(
+    record = RunRecord(
         model=recipe.model,
         recipe=as_plain(recipe),
         parameters=summary.parameters,
@@ -150,6 +175,7 @@ def _train(
         environment=describe_environment(str(device), torch.get_num_threads()) | {"ranks": world().size},
         seconds=perf_counter() - started,
     )
+    return record, net
 
 
 def first_batch(recipe: Recipe, data: "ImageData", device: "torch.device") -> "tuple[Tensor, Tensor]":

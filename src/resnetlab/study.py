@@ -4,11 +4,10 @@ A study folder holds ``study.json`` (its settings), ``runs/<run>/`` (each an ord
 the page. Each run is recorded when it ends; a study that was interrupted goes on where it stood.
 """
 
-import shlex
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from resnetlab.data.config import AugmentConfig, DecodeConfig
 from resnetlab.diagnostics import degradation, flow
@@ -16,12 +15,14 @@ from resnetlab.errors import ConfigError, DataError, require, require_choice
 from resnetlab.files import folder_lock, is_vacant, read_json, write_json
 from resnetlab.recipe import Recipe, ShortcutChoice, differences, fitted_config
 from resnetlab.records import RunRecord, StudyRecord, StudyRun, as_plain, from_plain, read_record, write_record
+from resnetlab.report.command import command_of
 from resnetlab.run import RECORD, claim_data, run_recipe
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Silent, Watcher
 
 if TYPE_CHECKING:
     from resnetlab.data.arrays import ImageData
+    from resnetlab.train.stopping import StopRequest
 
 STUDY, RUNS, RESULTS = "study.json", "runs", "results.json"
 
@@ -107,10 +108,13 @@ class Unwatched:
         pass
 
 
-def run_study(config: StudyConfig, out: Path, watcher: StudyWatcher | None = None) -> StudyRecord:
+def run_study(
+    config: StudyConfig, out: Path, watcher: StudyWatcher | None = None, stop: "StopRequest | None" = None
+) -> StudyRecord:
     """Do every run of the grid that is not recorded yet, then write ``results.json`` and return what it says.
 
-    Raises ``ConfigError`` where ``out`` holds a study of other settings, or a depth that the family does not have.
+    Raises ``ConfigError`` where ``out`` holds a study of other settings, or a depth that the family does not have,
+    ``StoppedError`` where ``stop`` asked for it.
     """
     watcher = watcher or Unwatched()
     planned = plan_runs(config)
@@ -128,7 +132,8 @@ def run_study(config: StudyConfig, out: Path, watcher: StudyWatcher | None = Non
             folder = out / RUNS / run.name
             if not (folder / RECORD).is_file():
                 inner = watcher.on_run_start(run, number, len(planned))
-                watcher.on_run_end(run, run_recipe(run.recipe, folder, resume=True, watcher=inner))
+                record = run_recipe(run.recipe, folder, resume=True, watcher=inner, stop=stop, page=False)
+                watcher.on_run_end(run, record)
         study = read_study(out)
         write_record(out / RESULTS, study)
     return study
@@ -217,24 +222,7 @@ def read_run(run: PlannedRun, out: Path) -> StudyRun:
 
 def study_command(config: StudyConfig) -> str:
     """The command that makes this study, with every setting that is not the default."""
-    settings, defaults = as_plain(config), as_plain(StudyConfig())
-    for nested in ("decode", "training", "augment"):
-        settings |= settings.pop(nested)
-        defaults |= defaults.pop(nested)
-    words = ["resnetlab", "study", "--out", "STUDY"]
-    for name, value in settings.items():
-        if value != defaults[name]:
-            words += _flag(name.replace("_", "-"), value)
-    return shlex.join(words)
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    if isinstance(value, dict):
-        return [f"--{name}", *(word for pair in value.items() for word in map(str, pair))]
-    values = value if isinstance(value, list | tuple) else [value]
-    return [f"--{name}", *map(str, values)]
+    return command_of("study", "STUDY", as_plain(config), as_plain(StudyConfig()))
 
 
 def check_runs(config: StudyConfig, planned: list[PlannedRun]) -> "ImageData":

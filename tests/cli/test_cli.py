@@ -189,16 +189,52 @@ def test_study_prints_tables_and_page_and_report_draws_them_again(run, tmp_path)
     assert run(*words)[:2] == (0, out)
 
 
-def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
+def test_report_of_a_run_draws_its_page(run, tmp_path):
+    folder = tmp_path / "run"
+    run("train", "--model", "mlp_resnet8", "--epochs", "2", "--out", folder)
+    drawn = (folder / "report.html").read_text()
+    assert "resnetlab train --out RUN --model mlp_resnet8 --epochs 2" in drawn
+    assert "What is confused" in drawn
+    (folder / "report.html").unlink()
+    code, out, errors = run("report", folder)
+    assert (code, errors) == (0, "")
+    assert out.endswith(f"report: {folder / 'report.html'}\n")
+    assert (folder / "report.html").read_text() == drawn
+    examination = (folder / "examination.json").rename(tmp_path / "elsewhere.json")
+    assert run("report", folder)[0] == 0
+    assert "What is confused" not in (folder / "report.html").read_text()
+    assert examination.exists()
+    (folder / "examination.json").write_text("{}")
+    code, _, errors = run("report", folder)
+    assert (code, "examination.json is not a valid Examination" in errors) == (3, True)
+    (folder / "record.json").unlink()
+    code, _, errors = run("report", folder)
+    assert (code, "has not ended" in errors) == (3, True)
+
+
+def test_code_of_the_card_loads_the_network_of_a_run(run, tmp_path):
+    from resnetlab.models.state import MODEL_FILE, open_state
+    from resnetlab.records import RunRecord, read_record
+    from resnetlab.report.card import loading_code
+
+    folder, options = tmp_path / "run", ("--shortcut", "none", "--options", "norm", "group")
+    run("train", "--model", "cifar_resnet8", *options, "--epochs", "1", "--batch-size", "256", "--out", folder)
+    names: dict = {}
+    exec(loading_code(read_record(RunRecord, folder / "record.json")).replace("RUN", str(folder)), names)
+    assert not names["model"].training
+    _, saved = open_state(folder / "last" / MODEL_FILE)
+    assert {name: tuple(value.shape) for name, value in names["model"].state_dict().items()} == {
+        name: entry.shape for name, entry in saved.items()
+    }
+    assert all((value == saved[name].read()).all() for name, value in names["model"].state_dict().items())
+
+
+def test_ctrl_c_before_a_run_gives_exit_code_130(run, monkeypatch):
     def interrupted(_words):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("resnetlab.cli.verbs.run_verb", interrupted)
-    code, _, errors = run("study")
-    assert code == 130
-    assert "give the same command again" in errors
-    assert "--resume auto" in run("train")[2]
-    assert run("list")[2] == "interrupted\n"
+    assert run("list")[::2] == (130, "interrupted\n")
 
 
 def test_reader_that_leaves_is_no_error():

@@ -8,6 +8,7 @@ import tomllib
 
 import pytest
 
+from resnetlab.recipe import Recipe
 from tests.conftest import ROOT
 
 HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "numpy"}
@@ -34,12 +35,18 @@ def test_help_and_import_load_nothing_heavy(code):
     assert not loaded_by(code) & HEAVY
 
 
-def test_report_loads_no_torch():
-    code = (
-        "import pathlib, tempfile, resnetlab.study; from resnetlab.report.page import write_report\n"
-        "from tests.made import study; write_report(study(), pathlib.Path(tempfile.mkdtemp()))"
-    )
-    loaded = loaded_by(code)
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import resnetlab.study; from resnetlab.report.page import write_report\n"
+        "from tests.made import study; write_report(study(), pathlib.Path(tempfile.mkdtemp()))",
+        "import resnetlab.recipe; from resnetlab.report.run_page import write_run_report\n"
+        "from tests.made import run; write_run_report(*run(), 'resnetlab train', pathlib.Path(tempfile.mkdtemp()))",
+    ],
+    ids=["study", "run"],
+)
+def test_report_loads_no_torch(code):
+    loaded = loaded_by(f"import pathlib, tempfile\n{code}")
     assert "matplotlib" in loaded
     assert "torch" not in loaded
 
@@ -94,21 +101,25 @@ def test_python_examples_of_the_documents_run(document, code, tmp_path, monkeypa
     exec(compile(code, document, "exec"), {})
 
 
-def test_commands_of_the_documents_are_commands():
-    """Every ``resnetlab …`` is read by the parser, and every ``make …`` is a target."""
-    import tyro
+def test_commands_of_the_documents_are_commands(monkeypatch):
+    """Every ``resnetlab …`` is read by the parser, under torchrun too, and every ``make …`` is a target."""
+    from resnetlab.cli.verbs import read_command
 
-    from resnetlab.cli.verbs import VERBS
-
+    # A recipe in a command is read for real; a run that it names is not there to be read.
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("resnetlab.cli.reading.read_recipe", lambda _path: Recipe())
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     lines = [line for _, text in blocks("sh") for line in text.splitlines()]
     assert len(lines) > 5
     for line in lines:
         words = shlex.split(line, comments=True)
+        if words[:1] == ["torchrun"]:
+            words = words[words.index("-m") + 1 :]
+            assert words[0] == "resnetlab", line
         if words[:1] == ["make"]:
             assert all(word in targets for word in words[1:] if "=" not in word), line
         elif words[:1] and words[0].endswith("resnetlab"):
-            tyro.extras.subcommand_cli_from_dict(VERBS, args=words[1:])
+            read_command(words[1:])
         else:
             assert words[:1] in ([], ["git"], ["cd"], ["open"], ["export"]), line
 

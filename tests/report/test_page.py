@@ -5,7 +5,8 @@ import pytest
 
 from resnetlab.records import Flow
 from resnetlab.report.figures import draw_figures
-from resnetlab.report.page import flatten, inline_svg, render_page, write_report
+from resnetlab.report.html import flatten, inline_svg
+from resnetlab.report.page import render_page, write_report
 from resnetlab.report.tables import error_table, gradient_table, growth, pair_table, verdict_lines
 from tests.made import HOSTILE, study, study_run
 
@@ -120,7 +121,7 @@ def made_of(runs):
 
 def test_inline_svg_has_no_prologue():
     drawing = draw_figures(study())[0]
-    assert inline_svg(drawing).startswith('<svg aria-hidden="true"')
+    assert inline_svg(drawing.name, drawing.svg).startswith('<svg aria-hidden="true"')
     assert drawing.png.startswith(b"\x89PNG")
 
 

@@ -84,7 +84,7 @@ def test_first_step_equals_sgd_written_out(data):
     state = begin(net, config, loader)
     keeper = Keeper(None, config, state, torch.device("cpu"))
     train_epoch(state, net, loader, config, 0, Silent(), StopRequest(), keeper)
-    assert_close(state.losses, loss.detach()[None])
+    assert_close(state.losses, loss.detach()[None].double())
     for (name, parameter), old in zip(net.named_parameters(), before.parameters(), strict=True):
         gradient = old.grad + (0.01 * old if old.dim() > 1 else 0)
         # The momentum buffer starts as the gradient g, and Nesterov's step is g + 0.9 · g.

@@ -6,18 +6,15 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 
 from resnetlab import __version__
-from resnetlab.errors import ResNetLabError, StorageError
+from resnetlab.errors import ResNetLabError, StoppedError, StorageError
 
 INTERRUPTED = 130
 
-GO_ON = {
-    "train": "every complete epoch is saved: give the same command with --resume auto to go on",
-    "study": "every complete epoch is saved: give the same command again to go on",
-}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Exit codes: 0 ok, 1 the run failed, 2 usage, 3 data, 4 checkpoint, 5 disk, 130 Ctrl-C."""
+    """Run one command. Exit codes: 0 ok, 1 the run failed, 2 usage, 3 data, 4 checkpoint, 5 disk, 130 Ctrl-C,
+    143 SIGTERM.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -31,11 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         run_verb(words)
         sys.stdout.flush()
+    except StoppedError as error:
+        # Every rank that torchrun started was stopped: one says so.
+        if os.environ.get("RANK", "0") == "0":
+            print(error, file=sys.stderr)
+        return error.exit_code
     except ResNetLabError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("; ".join(["interrupted", *(GO_ON[word] for word in words[:1] if word in GO_ON)]), file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output left (resnetlab list | head): nobody is there to be told.

@@ -1,30 +1,52 @@
 """Progress on the terminal: a bar with the time left, or one line an epoch or run where the output is no terminal."""
 
+import json
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from resnetlab.records import EpochRecord, RunRecord
+from resnetlab.cli.tables import print_run
+from resnetlab.errors import ConfigError
+from resnetlab.records import EpochRecord, RunRecord, as_plain
 from resnetlab.study import PlannedRun
 from resnetlab.train.logs import Pulse, Silent, Watcher
 
 LONG_EPOCH = 5.0
 """Seconds from which on each epoch of a study gets a line of its own where there is no terminal."""
+SPEAK_EVERY = 30.0
+"""Seconds without a line, in training without a terminal, after which there is one."""
+COUNT_EVERY = 10.0
+"""The same where files are counted."""
+PATIENCE = 2.0
+"""Seconds that work may take without a bar."""
 
 
 class Bars:
     """Bars on standard error, gone when done; a line printed meanwhile goes above them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *columns: ProgressColumn) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
+            *columns,
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -56,24 +78,150 @@ class Bars:
 
 
 class TrainingProgress(Bars):
-    """Watches one run: a bar over its steps and a line an epoch."""
+    """Watches one run: a bar over its steps and a line an epoch; without a terminal, lines within long epochs too."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        super().__init__(TextColumn("{task.fields[pulse]}"))
         self.bar: TaskID | None = None
+        self.clock = clock
+        self.epoch = ""
+        self.pulse: Pulse | None = None
+        self.first, self.began, self.spoke = 0, 0.0, 0.0
 
-    def on_step(self, step: int, steps: int, pulse: Pulse | None) -> None:  # noqa: ARG002
-        """Move the bar."""
+    def on_step(self, step: int, steps: int, pulse: Pulse | None) -> None:
+        """Move the bar, or say now and then how far it is."""
         if self.bar is None:
-            self.bar = self.progress.add_task("training", total=steps, completed=step)
-        self.progress.update(self.bar, completed=step)
+            self.first, self.began = step, self.clock()
+            self.spoke = self.began
+            # A run that was resumed begins in an epoch whose number the first line will tell.
+            self.epoch = "epoch 1" if step == 1 else "training"
+            self.bar = self.progress.add_task(self.epoch, total=steps, completed=step, pulse="")
+        self.pulse = pulse or self.pulse
+        self.progress.update(self.bar, completed=step, pulse=describe(self.pulse) if self.pulse else "")
+        if not self.console.is_terminal and self.clock() - self.spoke >= SPEAK_EVERY:
+            self.spoke = self.clock()
+            left = time_left(step - self.first, steps - self.first, self.spoke - self.began)
+            known = [
+                self.epoch,
+                f"step {step}/{steps}",
+                *([describe(self.pulse)] if self.pulse else []),
+                f"{left} left",
+            ]
+            self.say("  ".join(known))
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         """Say what the epoch gave."""
-        self.say(
-            f"epoch {record.epoch}/{epochs}  train loss {record.train.loss:.4f} error {record.train.error:.2%}  "
-            f"test loss {record.test.loss:.4f} error {record.test.error:.2%}  {record.seconds:.1f} s"
+        self.say(epoch_line(record, epochs))
+        self.epoch = f"epoch {min(record.epoch + 1, epochs)}/{epochs}"
+        self.spoke = self.clock()
+        if self.bar is not None:
+            self.progress.update(self.bar, description=self.epoch)
+
+    def on_result(self, record: RunRecord, out: Path) -> None:
+        """Print what the run gave."""
+        print_run(record, out)
+
+
+class QuietProgress(Silent):
+    """Watches one run and says nothing until its result."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def on_result(self, record: RunRecord, out: Path) -> None:
+        """Print what the run gave."""
+        print_run(record, out)
+
+
+class JsonProgress(QuietProgress):
+    """Watches one run as JSON lines on standard output, each an object whose ``event`` is note, epoch or result."""
+
+    def on_note(self, text: str) -> None:
+        self._tell("note", text=text)
+
+    def on_epoch(self, record: EpochRecord, epochs: int) -> None:
+        self._tell("epoch", epochs=epochs, **as_plain(record))
+
+    def on_result(self, record: RunRecord, out: Path) -> None:
+        """Tell the result; ``test`` is null for a run that diverged."""
+        self._tell(
+            "result",
+            folder=str(out),
+            model=record.model,
+            parameters=record.parameters,
+            status=record.status,
+            message=record.message,
+            epochs=len(record.history),
+            test=as_plain(record.final.test) if record.final else None,
+            seconds=record.seconds,
         )
+
+    def _tell(self, event: str, **content: Any) -> None:
+        with suppress(BrokenPipeError):
+            print(json.dumps({"event": event, **content}, allow_nan=False), flush=True)
+
+
+class RunProgress(Watcher, Protocol):
+    """What the command watches a run with."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def on_result(self, record: RunRecord, out: Path) -> None:
+        """The run in the folder ``out`` is recorded."""
+
+
+def make_progress(quiet: bool, json_lines: bool) -> RunProgress:
+    """The watcher of a run that a command asks for. Raises ``ConfigError`` for both at once."""
+    if quiet and json_lines:
+        raise ConfigError("--quiet and --json exclude each other; --json is quiet on standard error as it is")
+    if json_lines:
+        return JsonProgress()
+    return QuietProgress() if quiet else TrainingProgress()
+
+
+@contextmanager
+def progress_of(
+    label: str, clock: Callable[[], float] = monotonic, bars: Bars | None = None
+) -> Iterator[Callable[[int, int], None]]:
+    """A function ``on_progress(done, total)`` that shows how far some work is, such as reading a folder of pictures.
+
+    On a terminal a bar, from the moment that the work takes longer than 2 s; else a line at most every 10 s. ``bars``
+    are those that are shown already: a terminal has room for one display.
+    """
+    shown = bars or Bars()
+    began = spoke = clock()
+    task: TaskID | None = None
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal task, spoke
+        now = clock()
+        if not shown.console.is_terminal:
+            if now - spoke >= COUNT_EVERY:
+                spoke = now
+                share = f" ({done / total:.0%})" if total else ""
+                shown.say(f"{label}: {done}/{total}{share}, {time_left(done, total, now - began)} left")
+        elif task is not None:
+            shown.progress.update(task, completed=done, total=total)
+        elif now - began >= PATIENCE:
+            shown.progress.start()
+            task = shown.progress.add_task(label, total=total, completed=done, pulse="")
+        if task is not None and done >= total:
+            shown.progress.update(task, visible=False)
+
+    try:
+        yield on_progress
+    finally:
+        if bars is None:
+            shown.progress.stop()
 
 
 class StudyProgress(Bars):
@@ -95,7 +243,7 @@ class StudyProgress(Bars):
     def on_run_end(self, run: PlannedRun, record: RunRecord) -> None:  # noqa: ARG002, the place was noted at its start
         """Say what the run gave."""
         final = record.final
-        result = f"train error {final.train.error:.2%}  test error {final.test.error:.2%}" if final else record.message
+        result = f"{train_error(final)}  test error {final.test.error:.2%}" if final else record.message
         self.say(f"{self.place}  {result}  {record.seconds:.1f} s")
 
 
@@ -108,10 +256,38 @@ class _Within(Silent):
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         # A bar shows that something happens; where there is none, a line does, unless runs are short.
         if not self.bars.console.is_terminal and record.seconds > LONG_EPOCH:
-            self.bars.say(f"{self.place}  epoch {record.epoch}/{epochs}  train error {record.train.error:.2%}")
+            self.bars.say(f"{self.place}  epoch {record.epoch}/{epochs}  {train_error(record)}")
 
     def on_note(self, text: str) -> None:
         self.bars.on_note(text)
 
     def on_step(self, step: int, steps: int, pulse: Pulse | None) -> None:  # noqa: ARG002
         self.bars.progress.update(self.bar, completed=self.before + step / steps)
+
+
+def epoch_line(record: EpochRecord, epochs: int) -> str:
+    """What an epoch gave, in one line; the running figures where the training set was not evaluated."""
+    if record.train:
+        train = f"train loss {record.train.loss:.4f} error {record.train.error:.2%}"
+    else:
+        error = "" if record.running_error is None else f" error {record.running_error:.2%}"
+        train = f"running loss {record.running_loss:.4f}{error}"
+    test = f"test loss {record.test.loss:.4f} error {record.test.error:.2%}"
+    return f"epoch {record.epoch}/{epochs}  {train}  {test}  {record.seconds:.1f} s"
+
+
+def train_error(record: EpochRecord) -> str:
+    """The training error in words, or the running loss where the training set was not evaluated."""
+    if record.train:
+        return f"train error {record.train.error:.2%}"
+    return f"running loss {record.running_loss:.4f}"
+
+
+def describe(pulse: Pulse) -> str:
+    """How training stands, in one line."""
+    return f"loss {pulse.loss:.4f}  accuracy {1 - pulse.error:.1%}  {pulse.images_per_second:,.0f} images/s"
+
+
+def time_left(done: int, total: int, seconds: float) -> str:
+    """How long the rest takes if it goes on like what is done, as h:mm:ss."""
+    return str(timedelta(seconds=round(seconds / done * (total - done)))) if done > 0 else "unknown time"

@@ -21,10 +21,12 @@ def print_metrics(metrics: Metrics) -> None:
 
 
 def print_run(record: RunRecord, out: Path) -> None:
-    """The result of a run, if it has one, and where the run is."""
+    """The result of a run, if it has one, and where the run and its page are."""
     if record.final:
         print_metrics(record.final.test)
     print(f"{record.model}, {record.parameters:,} parameters, {record.seconds:.1f} s; run in {out}")
+    if (out / "report.html").is_file():
+        print(f"report: {out / 'report.html'}")
 
 
 def print_study(study: StudyRecord, page: Path) -> None:

@@ -7,10 +7,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.data import Data
+from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.plan import Plan
+from resnetlab.cli.reading import WithRecipe
+from resnetlab.cli.train import Evaluate, Train
 from resnetlab.cli.weights import weights
-from resnetlab.errors import DivergedError, unknown_name
-from resnetlab.recipe import Recipe
+from resnetlab.errors import DataError, DivergedError, StoppedError, unknown_name
 from resnetlab.study import StudyConfig
 
 
@@ -46,45 +49,6 @@ class Info:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
-    """Train one network; the run folder keeps checkpoints, metrics and the record."""
-
-    recipe: Annotated[Recipe, tyro.conf.OmitArgPrefixes]
-    """What is trained."""
-    out: Path = Path("runs/train")
-    """Folder of the run; a new or empty one, or one to go on with."""
-    resume: Literal["never", "auto"] = "never"
-    """auto goes on from the last checkpoint in the folder, bit for bit, and starts anew where there is none."""
-
-    def __call__(self) -> None:
-        from resnetlab.cli.progress import TrainingProgress
-        from resnetlab.cli.tables import print_run
-        from resnetlab.run import run_recipe
-
-        with TrainingProgress() as progress:
-            record = run_recipe(self.recipe, self.out, resume=self.resume == "auto", watcher=progress)
-        print_run(record, self.out)
-        if record.status == "diverged":
-            raise DivergedError(record.message)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Count loss and error of a trained network on its test pictures afresh."""
-
-    run: tyro.conf.Positional[Path]
-    """Folder of a run."""
-    checkpoint: Literal["last", "best"] = "last"
-    """The last epoch, or the one of the lowest test error: chosen by the test pictures, it flatters."""
-
-    def __call__(self) -> None:
-        from resnetlab.cli.tables import print_metrics
-        from resnetlab.run import evaluate_run
-
-        print_metrics(evaluate_run(self.run, self.checkpoint))
-
-
-@dataclass(frozen=True, kw_only=True)
 class Study:
     """Compare plain and residual nets over depths and seeds; make tables, figures and a page.
 
@@ -101,9 +65,13 @@ class Study:
         from resnetlab.cli.tables import print_study
         from resnetlab.report.page import write_report
         from resnetlab.study import run_study
+        from resnetlab.train.stopping import stop_on_signals
 
-        with StudyProgress() as progress:
-            study = run_study(self.config, self.out, progress)
+        with StudyProgress() as progress, stop_on_signals() as stop:
+            try:
+                study = run_study(self.config, self.out, progress, stop)
+            except StoppedError as error:
+                raise StoppedError(f"{error}; to go on, give the same command again", error.signal) from error
         print_study(study, write_report(study, self.out))
         if not any(run.record.final for run in study.runs):
             raise DivergedError(f"every run diverged; the first: {study.runs[0].record.message}")
@@ -111,18 +79,47 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Draw the tables, figures and page of a study again, from its records alone."""
+    """Draw the page of a run or study, and a study's tables and figures, again from its records alone."""
 
-    study: tyro.conf.Positional[Path]
-    """Folder of a study."""
+    folder: tyro.conf.Positional[Path]
+    """Folder of a run or a study."""
 
     def __call__(self) -> None:
-        from resnetlab.cli.tables import print_study
-        from resnetlab.report.page import write_report
-        from resnetlab.study import read_study
+        from resnetlab.run import RECIPE
 
-        study = read_study(self.study)
-        print_study(study, write_report(study, self.study))
+        if (self.folder / RECIPE).is_file():
+            report_run(self.folder)
+        else:
+            report_study(self.folder)
+
+
+def report_run(folder: Path) -> None:
+    """Draw the page of the run in ``folder`` again. Raises ``DataError`` where it has not ended or is damaged."""
+    from resnetlab.cli.tables import print_run
+    from resnetlab.recipe import Recipe
+    from resnetlab.records import RunRecord, as_plain, read_record
+    from resnetlab.report.command import command_of
+    from resnetlab.report.run_page import read_examination, write_run_report
+    from resnetlab.run import RECORD
+
+    if not (folder / RECORD).is_file():
+        raise DataError(f"the run in {folder} has not ended (it has no {RECORD}); go on with it: --resume auto")
+    record = read_record(RunRecord, folder / RECORD)
+    command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
+    write_run_report(record, read_examination(folder), command, folder)
+    print_run(record, folder)
+
+
+def report_study(folder: Path) -> None:
+    """Draw tables, figures and page of the study in ``folder`` again. Raises ``DataError`` where it holds none."""
+    from resnetlab.cli.tables import print_study
+    from resnetlab.report.page import write_report
+    from resnetlab.study import STUDY, read_study
+
+    if not (folder / STUDY).is_file():
+        raise DataError(f"{folder} holds no study and no run; give the --out of a study or of a training")
+    study = read_study(folder)
+    print_study(study, write_report(study, folder))
 
 
 VERBS: dict[str, Callable[..., Any]] = {
@@ -130,21 +127,31 @@ VERBS: dict[str, Callable[..., Any]] = {
     "info": Info,
     "plan": Plan,
     "train": Train,
+    "find-lr": FindLr,
     "evaluate": Evaluate,
     "study": Study,
     "report": Report,
     "weights": weights,
+    "data": Data,
 }
 
 
 def run_verb(words: list[str]) -> None:
-    """Read the words of a command and do it. tyro answers wrong ones with exit code 2 and the nearest right name."""
+    """Read the words of a command and do it."""
+    read_command(words)()
+
+
+def read_command(words: list[str]) -> Callable[[], None]:
+    """The command that the words give. tyro answers wrong ones with exit code 2 and the nearest right name."""
     if words and not words[0].startswith("-") and words[0] not in VERBS:
         raise unknown_name("command", words[0], VERBS)
-    verb = tyro.extras.subcommand_cli_from_dict(
+    kind = VERBS[words[0]] if words and words[0] in VERBS else None
+    if isinstance(kind, type) and issubclass(kind, WithRecipe):
+        return kind.read(words[1:], f"resnetlab {words[0]}")  # type: ignore[return-value]  # each can be called
+    verb: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
         VERBS,
         prog="resnetlab",
         description="Build, train and explain plain and residual networks.",
         args=words,
     )
-    verb()
+    return verb

@@ -37,7 +37,8 @@ class Pictures(Protocol):
     def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
         """For each tensor of sample numbers in ``plan`` the pictures, uint8 ``(B, C, H, W)``, in that order.
 
-        ``crop`` decides the box of every sample's random resized crop; None takes the whole picture.
+        ``crop``, on the device of the batches, decides the box of every sample's random resized crop; None takes the
+        whole picture.
         """
 
     def histogram(self) -> Tensor:
@@ -68,8 +69,10 @@ class Split:
         return Split(images=self.images.to(device), labels=self.labels.to(device), encoding=self.encoding)
 
     def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
-        for which in plan:
-            images = self.images[which]
+        for numbers in plan:
+            which = numbers.to(self.images.device, non_blocking=True)
+            # As images[which], which copies value by value: twenty times as long on a CPU.
+            images = self.images.index_select(0, which)
             if crop is not None:
                 _, height, width = self.shape
                 images = crop_resized(images, resized_boxes(crop.uniforms[which], height, width, crop.scale))

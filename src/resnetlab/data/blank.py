@@ -36,4 +36,4 @@ def blank(images: Tensor, boxes: Tensor) -> Tensor:
     columns = torch.arange(images.shape[3], device=images.device)
     in_rows = (rows >= top) & (rows < top + tall)
     in_columns = (columns >= left) & (columns < left + wide)
-    return images.masked_fill((in_rows[:, :, None] & in_columns[:, None, :])[:, None], 0)
+    return images.clone().masked_fill_((in_rows[:, :, None] & in_columns[:, None, :])[:, None], 0)

@@ -20,11 +20,15 @@ from resnetlab.errors import DataError
 
 UNSIGNED_BYTE = 0x08
 FILES = {"train": "train", "test": "t10k"}
+NAMES = "classes.txt"
 MOST_BYTES = 4 << 30
 
 
 def read_idx_folder(folder: Path) -> ImageData:
     """The four files ``{train,t10k}-{images-idx3,labels-idx1}-ubyte`` of a folder, each with or without ``.gz``.
+
+    The format has no names of classes; they come from ``classes.txt`` beside the files, one a line from label 0 on, and
+    are the labels themselves where there is none.
 
     Raises ``DataError`` for a file that is missing or damaged, or whose counts contradict another's.
     """
@@ -38,8 +42,20 @@ def read_idx_folder(folder: Path) -> ImageData:
         source=f"idx:{folder}",
         train=splits["train"],
         test=splits["test"],
-        classes=tuple(str(number) for number in range(count)),
+        classes=_read_names(folder / NAMES, count),
     )
+
+
+def _read_names(path: Path, count: int) -> tuple[str, ...]:
+    if not path.is_file():
+        return tuple(str(number) for number in range(count))
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as text ({error})") from error
+    if len(names) < count:
+        raise DataError(f"{path} names {len(names)} classes, but the labels go up to {count - 1}; add the others")
+    return names
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:

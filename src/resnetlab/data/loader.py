@@ -15,9 +15,10 @@ from resnetlab.randomness import generator
 class Loader:
     """Batches ``(images, labels)``: float32 ``(B, C, H, W)``, normalised, and int64 ``(B,)``, on the split's device.
 
-    A batch of ``batch_size`` pictures is shared by ``ranks`` processes, of which this is ``rank``, and each share is
-    cut into ``micro_batches``. ``memory_format`` is that of the images. ``augmentation`` varies training pictures; with
-    mixup the labels become ``(B, K)``. ``only`` are the sample numbers that are used, all by default.
+    A batch of ``batch_size`` pictures is cut into ``micro_batches``, and each of these is shared by ``ranks``
+    processes, of which this is ``rank``: what all do at once is the same part of the batch for any number of ranks.
+    ``memory_format`` is that of the images. ``augmentation`` varies training pictures; with mixup the labels become
+    ``(B, K)``. ``only`` are the sample numbers that are used, all by default.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Loader:
         (seed, epoch) alone; how a picture is varied is one of (seed, epoch, sample)."""
         order = self.samples[torch.from_numpy(generator(seed, "order", epoch).permutation(len(self.samples)))]
         whole = order[: self.steps * self.batch_size]
-        plan = list(whole.view(self.steps, self.ranks, self.micro_batches, -1)[start:, self.rank].flatten(0, 1))
+        plan = list(whole.view(self.steps, self.micro_batches, self.ranks, -1)[start:, :, self.rank].flatten(0, 1))
         if self.augmentation is None:
             yield from self._plain(plan)
             return

@@ -70,7 +70,7 @@ def partners(batch: int, device: torch.device) -> Tensor:
 
 def mix_images(images: Tensor, mixture: Mixture) -> Tensor:
     """Pictures ``(B, C, H, W)`` mixed with their partners: averaged (Zhang et al. 2017), or boxes exchanged."""
-    others = images[partners(len(images), images.device)]
+    others = images.index_select(0, partners(len(images), images.device))
     if mixture.box is None:
         return torch.lerp(images, others, 1 - mixture.weight)
     rows = slice(mixture.box.top, mixture.box.bottom)

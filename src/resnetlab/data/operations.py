@@ -130,7 +130,8 @@ def posterize(images: Tensor, strength: Tensor) -> Tensor:
 
 def solarize(images: Tensor, strength: Tensor) -> Tensor:
     """Invert values of ``strength`` or more."""
-    return torch.where(images >= strength[:, None, None, None], 255 - images, images)
+    least = strength.ceil().to(torch.uint8)[:, None, None, None]  # among whole numbers the same, and compared as bytes
+    return torch.where(images >= least, 255 - images, images)
 
 
 def autocontrast(images: Tensor, strength: Tensor) -> Tensor:  # noqa: ARG001

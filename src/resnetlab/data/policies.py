@@ -98,7 +98,11 @@ def apply_policy(images: Tensor, chosen: Tensor, strengths: Tensor) -> Tensor:
 
 def _apply_layer(images: Tensor, chosen: Tensor, strengths: Tensor) -> Tensor:
     counts = torch.bincount(chosen, minlength=len(OPERATIONS)).tolist()
-    order = chosen.argsort(stable=True).to(images.device, non_blocking=True)
-    groups = zip(OPERATIONS, torch.split(images[order], counts), torch.split(strengths[order], counts), strict=True)
-    done = torch.cat([operation(group, strength) for operation, group, strength in groups if len(group)])
-    return torch.empty_like(done).index_copy_(0, order, done)
+    order = chosen.argsort(stable=True)
+    here, back = (places.to(images.device, non_blocking=True) for places in (order, order.argsort()))
+    # index_select copies whole pictures, where images[here] goes value by value: twenty times as long on a CPU.
+    groups = (torch.split(values.index_select(0, here), counts) for values in (images, strengths))
+    done = [
+        operation(group, strength) for operation, group, strength in zip(OPERATIONS, *groups, strict=True) if len(group)
+    ]
+    return torch.cat(done).index_select(0, back)

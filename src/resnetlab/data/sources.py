@@ -1,42 +1,99 @@
 """From the text of ``--data`` to pictures."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from resnetlab.data.arrays import ImageData
+from resnetlab.data.config import DecodeConfig
 from resnetlab.errors import ConfigError, DataError, unknown_name
+
+Progress = Callable[[int, int], None]
 
 SOURCES = {
     "digits": "the 8×8 handwritten digits that come with scikit-learn",
+    "folder:DIR": "a folder of picture files, one folder a class; DIR alone will do",
     "idx:FOLDER": "a folder of MNIST or Fashion-MNIST files",
+    "cifar10:FOLDER": "CIFAR-10, binary or Python version",
+    "cifar100:FOLDER": "CIFAR-100 with its fine labels, binary or Python version",
+    "npz:FILE": "arrays x_train, y_train, x_test and y_test of numpy",
+    "parquet:DIR": "Parquet files with pictures, as on the Hugging Face Hub (extra hub)",
+    "hub:OWNER/NAME": "a data set of the Hugging Face Hub (extra hub)",
 }
+PLACES = dict(name.split(":") for name in SOURCES if ":" in name)
+ENCODED = ("folder", "parquet", "hub")
+"""Schemes of encoded pictures, which can be read in any size; the others are arrays."""
+AS_IT_IS = DecodeConfig()
 
 
-def load_data(source: str, split_seed: int = 0, decode=None, on_progress=None) -> ImageData:
-    """The data that ``source`` names: ``"digits"``, or ``"idx:FOLDER"``.
+def load_data(
+    source: str, split_seed: int = 0, decode: DecodeConfig = AS_IT_IS, on_progress: Progress | None = None
+) -> ImageData:
+    """The data that ``source`` names: a row of ``SOURCES``, or the path of a folder of pictures.
 
-    ``split_seed`` decides the split of a set that comes without one (digits).
+    ``split_seed`` decides the split of a set that comes without one. ``on_progress`` is told how many of how many
+    pictures were decoded.
 
-    Raises ``ConfigError`` for an unknown source, ``DataError`` for what cannot be read.
+    Raises ``ConfigError`` for an unknown source or a setting that it does not have, ``DataError`` for what cannot be
+    read, ``MissingExtraError`` where the extra ``hub`` is needed and not there.
     """
-    data = _read(source, split_seed)
-    if len(data.train) < 2 or len(data.classes) < 2:
+    scheme, place = _parse(source)
+    if decode.image_size is not None and scheme not in ENCODED:
+        raise ConfigError(
+            f"image_size={decode.image_size} is not possible for {source}: its pictures are arrays and are taken as "
+            f"they are; image_size is for {', '.join(f'{name}:' for name in ENCODED)}"
+        )
+    data = _read(scheme, place, split_seed, decode, on_progress)
+    if len(data.train) < 2 or len(data.classes) < 2 or not len(data.test):
         raise DataError(
-            f"{source} has {len(data.train)} training pictures of {len(data.classes)} classes; "
-            "a classifier needs at least two of each"
+            f"{source} has {len(data.train)} training and {len(data.test)} test pictures of {len(data.classes)} "
+            "classes; a classifier needs at least two to train on, one to test and two classes: at least two of each"
         )
     return data
 
 
-def _read(source: str, split_seed: int) -> ImageData:
+def _parse(source: str) -> tuple[str, str]:
+    """The scheme and what stands behind it; the path of a folder is one of ``folder``."""
     scheme, colon, place = source.partition(":")
     if source == "digits":
+        return source, ""
+    if colon and scheme in PLACES:
+        if not place:
+            what = PLACES[scheme]
+            raise ConfigError(f"--data {scheme}: names no {what.lower()}; write {scheme}:{what}")
+        return scheme, place
+    path = Path(source)
+    if source and path.is_dir():
+        return "folder", source
+    if path.is_file():
+        raise ConfigError(f"{source} is a file; write npz:FILE or parquet:DIR, or give a folder of pictures")
+    if "/" in source and not colon:
+        raise DataError(f"{source} does not exist; give a folder of pictures, or one of {', '.join(SOURCES)}")
+    raise unknown_name("data source", f"{scheme}:" if colon else source, SOURCES)
+
+
+def _read(scheme: str, place: str, split_seed: int, decode: DecodeConfig, on_progress: Progress | None) -> ImageData:
+    # Each reader is imported where it is needed: none of them pays for another's packages.
+    if scheme == "digits":
         from resnetlab.data.digits import read_digits
 
         return read_digits(split_seed)
-    if scheme == "idx" and colon:
+    if scheme == "idx":
         from resnetlab.data.idx import read_idx_folder
 
-        if not place:
-            raise ConfigError("--data idx: names no folder; write idx:FOLDER")
         return read_idx_folder(Path(place))
-    raise unknown_name("data source", source, SOURCES)
+    if scheme in ("cifar10", "cifar100"):
+        from resnetlab.data.cifar import read_cifar
+
+        return read_cifar(Path(place), int(scheme.removeprefix("cifar")))
+    if scheme == "npz":
+        from resnetlab.data.npz import read_npz
+
+        return read_npz(Path(place), split_seed)
+    if scheme == "folder":
+        from resnetlab.data.folder import read_folder
+
+        return read_folder(Path(place), decode, split_seed, on_progress)
+    from resnetlab.data.hub import read_hub, read_parquet
+
+    read = read_hub if scheme == "hub" else read_parquet
+    return read(place, decode, split_seed, on_progress)

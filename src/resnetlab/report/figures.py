@@ -42,17 +42,17 @@ def draw_figures(study: StudyRecord) -> list[Drawing]:
 
     with mpl.rc_context(STYLE):
         return [
-            _render(
+            render(
                 "training-error",
                 "Training error after the last epoch against depth: each kind's mean as a line, each seed as a dot.",
                 draw_training_error(study),
             ),
-            _render(
+            render(
                 "learning-curves",
                 "Training error (solid) and test error (dotted) of every run over the epochs, one panel a depth.",
                 draw_learning_curves(study),
             ),
-            _render(
+            render(
                 "gradients",
                 "Relative gradient of every block, from the input on, before and after training, one panel a depth.",
                 draw_gradients(study),
@@ -73,8 +73,9 @@ def draw_training_error(study: StudyRecord) -> "Figure":
         width = 4.5 if kind == "plain" else 1.8
         axes.plot([cell.depth for cell in cells], means, color=COLOURS[kind], lw=width, label=f"{kind}, mean", zorder=3)
         for run in study.runs:
-            if run.kind == kind and run.record.final:
-                error = 100 * run.record.final.train.error
+            final = run.record.final
+            if run.kind == kind and final and final.train:
+                error = 100 * final.train.error
                 axes.plot(run.depth, error, "o", color=COLOURS[kind], ms=6, alpha=0.6, mew=0, clip_on=False, zorder=4)
     axes.plot([], [], "o", color="#808080", ms=6, alpha=0.6, mew=0, label="each run")
     depths = sorted({cell.depth for cell in study.cells})
@@ -92,10 +93,10 @@ def draw_learning_curves(study: StudyRecord) -> "Figure":
     """Error in percent over epochs: one panel a depth, one pair of lines a run."""
 
     def draw(axes: "Axes", run: StudyRun) -> None:
-        epochs = [epoch.epoch for epoch in run.record.history]
-        colour = COLOURS[run.kind]
-        axes.plot(epochs, [100 * epoch.train.error for epoch in run.record.history], color=colour, lw=1.5)
-        axes.plot(epochs, [100 * epoch.test.error for epoch in run.record.history], ":", color=colour, lw=1.2)
+        history, colour = run.record.history, COLOURS[run.kind]
+        trained = [(epoch.epoch, 100 * epoch.train.error) for epoch in history if epoch.train]
+        axes.plot([number for number, _ in trained], [error for _, error in trained], color=colour, lw=1.5)
+        axes.plot([e.epoch for e in history], [100 * e.test.error for e in history], ":", color=colour, lw=1.2)
         axes.set_xlabel("epoch")
 
     figure = _panels(study, {"error, %": draw}, {"training": "-", "test": ":"})
@@ -158,9 +159,15 @@ def _kinds(study: StudyRecord) -> list[str]:
     return list(dict.fromkeys(run.kind for run in study.runs))
 
 
-def _render(name: str, description: str, figure: "Figure") -> Drawing:
-    svg, png = BytesIO(), BytesIO()
-    # A date in the file would make two drawings of one record differ.
-    figure.savefig(svg, format="svg", metadata={"Date": None})
+def render(name: str, description: str, figure: "Figure") -> Drawing:
+    """The figure as SVG and PNG, equal whenever it is drawn again in the same style."""
+    png = BytesIO()
     figure.savefig(png, format="png", dpi=150)
-    return Drawing(name=name, description=description, svg=svg.getvalue(), png=png.getvalue())
+    return Drawing(name=name, description=description, svg=to_svg(figure), png=png.getvalue())
+
+
+def to_svg(figure: "Figure") -> bytes:
+    """The figure as SVG, without the date that would make two drawings of one record differ."""
+    svg = BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()

@@ -1,12 +1,12 @@
 """The page of a study: one HTML file that holds everything it shows and asks nothing of the network."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from resnetlab.files import atomic_write
 from resnetlab.records import StudyRecord
 from resnetlab.report.figures import Drawing, draw_figures
+from resnetlab.report.html import flatten, inline_svg, render_template
 from resnetlab.report.tables import error_table, gradient_table, pair_table, size_table, verdict_lines
 
 PAGE, FIGURES, TEMPLATE = "report.html", "figures", "page.html.jinja"
@@ -23,18 +23,11 @@ def write_report(study: StudyRecord, folder: Path) -> Path:
 
 
 def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:
-    """The page as HTML. Every text is escaped; the drawings, whose texts matplotlib has escaped, go in as they are."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    """The page as HTML. The drawings, whose texts matplotlib has escaped, go in as they are."""
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("resnetlab", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(
+    return render_template(
+        TEMPLATE,
         study=study,
         verdicts=verdict_lines(study),
         errors=error_table(study),
@@ -42,33 +35,12 @@ def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:
         gradients=gradient_table(study),
         sizes=size_table(study),
         figures={drawing.name: drawing for drawing in drawings},
-        svg={drawing.name: Markup(inline_svg(drawing)) for drawing in drawings},
+        svg={drawing.name: Markup(inline_svg(drawing.name, drawing.svg)) for drawing in drawings},
         settings=flatten(study.settings),
         data=flatten(study.runs[0].record.data),
         environments=distinct(flatten(run.record.environment) for run in study.runs),
         seconds=sum(epoch.seconds for run in study.runs for epoch in run.record.history),
     )
-
-
-def inline_svg(drawing: Drawing) -> str:
-    """The drawing as an element of the page: without XML prologue, and with ids that no other drawing has."""
-    svg = drawing.svg.decode()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'\bid="', f'id="{drawing.name}-', svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\1{drawing.name}-", svg)
-    return svg.replace("<svg", '<svg aria-hidden="true"', 1)
-
-
-def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as lines of name and text: ``training.epochs`` and ``8``."""
-    lines: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict) and value:
-            lines |= flatten(value, f"{prefix}{key}.")
-        else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            lines[f"{prefix}{key}"] = "–" if value is None or value in ([], {}) else text
-    return lines
 
 
 def distinct(items: Any) -> list[dict[str, str]]:

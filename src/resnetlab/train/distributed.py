@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 from resnetlab.errors import ConfigError
@@ -98,6 +98,13 @@ def share_bytes(data: bytes | None) -> bytes | None:
     if size:
         dist.broadcast(buffer, src=0)
     return buffer.cpu().numpy().tobytes()
+
+
+def share_buffers(net: nn.Module) -> None:
+    """Give every rank the leading one's buffers: without sync_bn each has running statistics of its own batches."""
+    if world().size > 1:
+        for buffer in net.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def wait_for_all() -> None:

@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from resnetlab.models.checkpointing import HeldStatistics
+from torch.func import functional_call
 
 
 def find_origin(net: nn.Module, images: Tensor, step: int) -> str:
@@ -22,7 +21,7 @@ def find_origin(net: nn.Module, images: Tensor, step: int) -> str:
     """
     if not _finite(images):
         return f"the pictures of step {step} are not finite"
-    broken = [name for name, parameter in net.named_parameters() if not _finite(parameter)]
+    broken = broken_weights(net)
     if broken:
         return f"{broken[-1]} is not finite since the update of step {step - 1}"
     buffers = [name for name, buffer in net.named_buffers() if not _finite(buffer)]
@@ -32,6 +31,18 @@ def find_origin(net: nn.Module, images: Tensor, step: int) -> str:
     if buffers:
         return f"{buffers[0]} is not finite"
     return "it began in the loss: the network's outputs are finite"
+
+
+def broken_weights(net: nn.Module) -> list[str]:
+    """Names of the parameters that are not finite, from input to head."""
+    return [name for name, parameter in net.named_parameters() if not _finite(parameter)]
+
+
+def forget_broken_statistics(net: nn.Module) -> None:
+    """Let norms whose running statistics are not finite begin anew, in place: one such batch poisons them for good."""
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not all(map(_finite, module.buffers())):
+            module.reset_running_stats()
 
 
 @torch.no_grad()
@@ -48,8 +59,8 @@ def _first_broken_layer(net: nn.Module, images: Tensor) -> str | None:
     leaves = [(name, module) for name, module in net.named_modules() if not list(module.children())]
     handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
     try:
-        with HeldStatistics(net):
-            net(images)
+        # Copies take the statistics of this pass.
+        functional_call(net, {name: buffer.clone() for name, buffer in net.named_buffers()}, (images,))
     finally:
         for handle in handles:
             handle.remove()

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from resnetlab.files import folder_exists, read_folder, replace_folder
-from resnetlab.records import EpochRecord, describe_environment
+from resnetlab.records import EpochRecord, best_epoch, describe_environment, rank_epochs
 from resnetlab.train.checkpoint import FILES, pack, unpack
-from resnetlab.train.config import Best, TrainConfig
+from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import share_bytes, world
 from resnetlab.train.logs import Watcher, write_metrics
 from resnetlab.train.state import TrainingState
@@ -58,9 +58,14 @@ class Keeper:
             write_metrics(self.out / METRICS, checkpoint.history)
 
     def save_within_epoch(self) -> None:
-        """Keep the step that was reached, unless a loss of it is not finite: that is no state to go on from."""
-        if self.saves and self.out is not None and bool(self.state.losses[: self.state.step].isfinite().all()):
-            replace_folder(self.out / LAST, self._pack())
+        """Keep the step that was reached, unless a loss or a weight of it is not finite: no state to go on from."""
+        if self.out is None:
+            return
+        # Every rank takes part in it: their losses are added up.
+        checkpoint = self.state.to_checkpoint(self.environment)
+        finite = bool(checkpoint.training["epoch/losses"].isfinite().all()) and self.state.is_finite()
+        if self.saves and finite:
+            replace_folder(self.out / LAST, pack(checkpoint))
 
     def end_epoch(self) -> None:
         """Keep what the epoch left. ``best/`` goes first: ``last/`` tells a resumed run that both were written."""
@@ -91,22 +96,6 @@ class Keeper:
 
 def _name(record: EpochRecord) -> str:
     return f"epoch-{record.epoch:04}"
-
-
-def rank_epochs(history: list[EpochRecord], by: Best = "test_error") -> list[EpochRecord]:
-    """The epochs from the best to the worst: by the lower test error, among equals by the lower test loss, then the
-    earlier; with ``by="test_loss"`` the loss comes first."""
-
-    def key(record: EpochRecord) -> tuple[float, float, int]:
-        error, loss = record.test.error, record.test.loss
-        return (error, loss, record.epoch) if by == "test_error" else (loss, error, record.epoch)
-
-    return sorted(history, key=key)
-
-
-def best_epoch(history: list[EpochRecord], by: Best = "test_error") -> EpochRecord:
-    """The first of ``rank_epochs``."""
-    return rank_epochs(history, by)[0]
 
 
 def epochs_without_best(history: list[EpochRecord], config: TrainConfig) -> int:

@@ -9,7 +9,7 @@ from resnetlab.files import atomic_write
 from resnetlab.records import EpochRecord, as_plain
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Pulse:
     """How training goes: loss and error (a share) of the latest steps, in training mode, and its speed."""
 
@@ -42,6 +42,25 @@ class Silent:
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         pass
+
+
+class Together:
+    """Tells several watchers, in their order."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self.watchers = watchers
+
+    def on_note(self, text: str) -> None:
+        for watcher in self.watchers:
+            watcher.on_note(text)
+
+    def on_step(self, step: int, steps: int, pulse: Pulse | None = None) -> None:
+        for watcher in self.watchers:
+            watcher.on_step(step, steps, pulse)
+
+    def on_epoch(self, record: EpochRecord, epochs: int) -> None:
+        for watcher in self.watchers:
+            watcher.on_epoch(record, epochs)
 
 
 def write_metrics(path: Path, history: list[EpochRecord]) -> None:

@@ -19,8 +19,8 @@ from resnetlab.errors import DivergedError, StoppedError
 from resnetlab.randomness import derive_seed
 from resnetlab.records import EpochRecord, Metrics
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.distributed import sum_over_ranks, world
-from resnetlab.train.divergence import find_origin
+from resnetlab.train.distributed import share_buffers, sum_over_ranks, world
+from resnetlab.train.divergence import broken_weights, find_origin, forget_broken_statistics
 from resnetlab.train.ema import Ema
 from resnetlab.train.evaluate import evaluate_batches
 from resnetlab.train.keeping import Keeper, epochs_without_best
@@ -54,7 +54,8 @@ def fit(
     (dropout) of (seed, step, rank).
 
     Raises ``DivergedError`` for a loss that is not finite, with the step and where it began; the checkpoint before it
-    stays. Raises ``StoppedError`` where ``stop`` asked for it, when the step that was reached is saved.
+    stays, and ``net`` goes back to it; without one its norms forget statistics that are not finite. Raises
+    ``StoppedError`` where ``stop`` asked for it, when the step that was reached is saved.
     """
     watcher, stop = watcher or Silent(), stop or StopRequest()
     device = pick_device(config.device)
@@ -67,16 +68,22 @@ def fit(
     keeper = Keeper(out, config, state, device)
     keeper.resume(watcher)
     called = spread(net)
-    with stop.deferred(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        while not has_ended(state.history, config, train.steps):
-            train_epoch(state, called, train, config, seed, watcher, stop, keeper)
-            record = close_epoch(state, train, test, config, stop, keeper)
-            state.history.append(record)
-            state.begin_epoch()
-            keeper.end_epoch()
-            watcher.on_epoch(record, config.epochs)
-    if state.ema is not None:
-        net.load_state_dict(state.ema.net.state_dict())
+    try:
+        with stop.deferred(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            while not has_ended(state.history, config, train.steps):
+                train_epoch(state, called, train, config, seed, watcher, stop, keeper)
+                record = close_epoch(state, train, test, config, stop, keeper)
+                state.history.append(record)
+                state.begin_epoch()
+                keeper.end_epoch()
+                watcher.on_epoch(record, config.epochs)
+    except DivergedError:
+        keeper.resume(Silent())
+        forget_broken_statistics(state.shipped)
+        raise
+    finally:
+        if state.ema is not None:
+            net.load_state_dict(state.ema.net.state_dict())
     return state.history
 
 
@@ -87,7 +94,7 @@ def begin(net: nn.Module, config: TrainConfig, loader: Loader) -> TrainingState:
         optimizer=make_optimizer(net, config),
         scaler=make_scaler(config.precision, loader.device),
         ema=Ema(net, config.ema) if config.ema else None,
-        losses=torch.zeros(loader.steps, device=loader.device),
+        losses=torch.zeros(loader.steps, device=loader.device, dtype=torch.float64),
         wrong=torch.zeros(loader.steps, device=loader.device, dtype=torch.int64),
     )
 
@@ -114,7 +121,7 @@ def train_epoch(
     first = (epoch - 1) * loader.steps
     total = total_steps(config, loader.steps)
     batches = loader.shuffled(seed, epoch, start=state.step)
-    meter = Meter(loader.batch_size)
+    meter = Meter(loader.batch_size, ranks=loader.ranks, done=state.step)
     started = perf_counter() - state.seconds
     for number in range(state.step, min(loader.steps, total - first)):
         step = first + number
@@ -149,7 +156,7 @@ def take_step(
                 logits = called(images)
                 loss = F.cross_entropy(logits, labels, label_smoothing=smooth)
             if loss.device.type == "cpu" and not isfinite(loss.item()) and world().size == 1:
-                raise diverged(state, images, step + 1, loss.item())
+                raise diverged(state, images, step + 1, loss.item(), config)
             state.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
         target = labels if labels.dim() == 1 else labels.argmax(dim=1)
         state.losses[number] += loss.detach() / parts
@@ -177,12 +184,14 @@ def is_warm(state: TrainingState, config: TrainConfig) -> bool:
 def look_at_warmup(state: TrainingState, config: TrainConfig, step: int, loader: Loader) -> None:
     """Now and then note whether the running training error has fallen below ``warmup_until_error``.
 
-    It waits for the device, but only once in ``WARM_WINDOW`` steps, and not once the threshold is reached.
+    It waits for the device, but only once in ``WARM_WINDOW`` steps or once in a shorter epoch, and not once the
+    threshold is reached.
     """
-    if is_warm(state, config) or state.step % WARM_WINDOW:
+    window = min(WARM_WINDOW, loader.steps)
+    if is_warm(state, config) or state.step % window:
         return
-    wrong = sum_over_ranks(state.wrong[state.step - WARM_WINDOW : state.step].sum()).item()
-    if wrong / (WARM_WINDOW * loader.batch_size) < (config.warmup_until_error or 0):
+    wrong = sum_over_ranks(state.wrong[state.step - window : state.step].sum()).item()
+    if wrong / (window * loader.batch_size) < (config.warmup_until_error or 0):
         state.warm_since = step + 1
 
 
@@ -202,7 +211,8 @@ def close_epoch(
     """Evaluate what the epoch left. Raises ``DivergedError`` where a loss of it was not finite."""
     started = perf_counter()
     first = len(state.history) * train.steps
-    losses = sum_over_ranks(state.losses[: state.step].double()).cpu() / world().size
+    share_buffers(state.shipped)
+    losses = sum_over_ranks(state.losses[: state.step].clone()).cpu() / world().size
     wrong = sum_over_ranks(state.wrong[: state.step].sum()).item()
     check_finite(losses, first_step=first)
 
@@ -223,13 +233,14 @@ def close_epoch(
     )
     if config.evaluate_train == "epoch" or has_ended([*state.history, record], config, train.steps):
         record = replace(record, train=evaluate_batches(state.shipped, train, config.precision, leave))
-    check_evaluation(record)
+    check_evaluation(record, state.shipped)
     return replace(record, seconds=state.seconds + perf_counter() - started)
 
 
-def diverged(state: TrainingState, images: Tensor, step: int, loss: float) -> DivergedError:
+def diverged(state: TrainingState, images: Tensor, step: int, loss: float, config: TrainConfig) -> DivergedError:
     """The error for a loss that is not finite, with the layer where that began."""
-    origin = find_origin(state.net, images, step)
+    with autocast(config.precision, images.device):
+        origin = find_origin(state.net, images, step)
     return DivergedError(
         f"the loss became {loss} at step {step}: {origin}; "
         "try a lower --lr, a warm-up, or a net with shortcuts and norms"
@@ -247,10 +258,12 @@ def check_finite(losses: Tensor, first_step: int) -> None:
         )
 
 
-def check_evaluation(record: EpochRecord) -> None:
+def check_evaluation(record: EpochRecord, net: nn.Module) -> None:
     """Raise ``DivergedError`` where the weights give no finite loss any more, though every step still did."""
     splits: list[Metrics] = [record.test] if record.train is None else [record.train, record.test]
     if not all(isfinite(split.loss) for split in splits):
+        broken = broken_weights(net)
+        origin = f": {broken[-1]} is not finite since its last step" if broken else ""
         raise DivergedError(
-            f"the loss in eval mode is not finite after epoch {record.epoch}; try a lower --lr or a warm-up"
+            f"the loss in eval mode is not finite after epoch {record.epoch}{origin}; try a lower --lr or a warm-up"
         )

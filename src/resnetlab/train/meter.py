@@ -12,14 +12,16 @@ EVERY = 0.5
 
 
 class Meter:
-    """Means over the steps since the last pulse.
+    """Means over the steps since the last pulse, the first time since ``done`` steps of the epoch.
+
+    A step has so many ``pictures`` over all ``ranks``; loss and error are those of this rank's share of them.
 
     On a cuda device the sums are copied to the CPU behind the steps that are queued, and read one pulse later.
     """
 
-    def __init__(self, pictures: int) -> None:
-        self.pictures = pictures
-        self.told, self.since = 0, perf_counter()
+    def __init__(self, pictures: int, *, ranks: int = 1, done: int = 0) -> None:
+        self.pictures, self.ranks = pictures, ranks
+        self.told, self.since = done, perf_counter()
         self.waiting: tuple[torch.cuda.Event, Tensor, float] | None = None
 
     def pulse(self, losses: Tensor, wrong: Tensor, done: int) -> Pulse | None:
@@ -27,10 +29,10 @@ class Meter:
         the last one was just before."""
         now = perf_counter()
         if now - self.since < EVERY or done <= self.told:
-            self.told = min(self.told, done)
             return None
         steps = slice(self.told, done)
-        means = torch.stack([losses[steps].mean(), wrong[steps].float().mean() / self.pictures])
+        share = self.pictures // self.ranks
+        means = torch.stack([losses[steps].mean(), wrong[steps].double().mean() / share])
         speed = (done - self.told) * self.pictures / (now - self.since)
         self.told, self.since = done, now
         if not means.is_cuda:

@@ -68,6 +68,22 @@ def make_loader(
     )
 
 
+def batch_note(config: TrainConfig) -> list[str]:
+    """In words how ranks and micro-batches share a batch; nothing where it is taken whole."""
+    ranks, parts = world().size, config.accumulate
+    if ranks * parts == 1:
+        return []
+
+    def counted(number: int, what: str) -> str:
+        return f"{number} {what}" if number == 1 else f"{number} {what}{'es' if what.endswith('h') else 's'}"
+
+    return [
+        f"batch: {config.batch_size} pictures a step = {counted(ranks, 'rank')} × {counted(parts, 'micro-batch')} × "
+        f"{config.batch_size // (ranks * parts)}; learning rate {config.lr:g} as given: the batch does not depend on "
+        "the number of ranks, so neither does the rate"
+    ]
+
+
 def _memory_format(config: TrainConfig) -> torch.memory_format:
     return torch.channels_last if config.channels_last else torch.contiguous_format
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from resnetlab.errors import CheckpointError
 from resnetlab.records import EpochRecord
 from resnetlab.train.checkpoint import Checkpoint
+from resnetlab.train.distributed import sum_over_ranks, world
 from resnetlab.train.ema import Ema
 
 
@@ -17,7 +18,8 @@ class TrainingState:
 
     - ``net`` is trained; ``ema``, where it is on, follows it.
     - ``history`` are the epochs that have ended; of the one under way ``step`` steps are done, whose losses and numbers
-      of wrong answers stand in ``losses`` and ``wrong``.
+      of wrong answers stand in ``losses`` and ``wrong``: those of this rank's share, or after a resume all ranks' with
+      the leading one.
     - ``warm_since`` is the step, over the whole run, at which ``warmup_until_error`` was reached.
     """
 
@@ -37,6 +39,11 @@ class TrainingState:
         """The network that is evaluated and kept: the moving average where there is one."""
         return self.net if self.ema is None else self.ema.net
 
+    def is_finite(self) -> bool:
+        """Whether all weights and statistics are finite numbers."""
+        nets = [self.net.state_dict(), self.shipped.state_dict()]
+        return all(bool(value.isfinite().all()) for net in nets for value in net.values())
+
     def begin_epoch(self) -> None:
         """Forget the steps of the epoch that has ended."""
         self.step, self.seconds = 0, 0.0
@@ -44,7 +51,10 @@ class TrainingState:
         self.wrong.zero_()
 
     def to_checkpoint(self, environment: dict[str, object]) -> Checkpoint:
-        """This moment, such that ``restore`` goes on from it bit for bit."""
+        """This moment, such that ``restore`` goes on from it bit for bit.
+
+        Within an epoch every rank calls this: what they counted is summed.
+        """
         training = {
             f"optimizer/{name}/{slot}": value
             for name, parameter in self.net.named_parameters()
@@ -54,7 +64,8 @@ class TrainingState:
         if self.ema is not None:
             training |= {f"raw/{name}": value for name, value in self.net.state_dict().items()}
         if self.step:
-            training |= {"epoch/losses": self.losses[: self.step], "epoch/wrong": self.wrong[: self.step]}
+            counts = {"epoch/losses": self.losses, "epoch/wrong": self.wrong}
+            training |= {name: sum_over_ranks(values[: self.step].clone()) for name, values in counts.items()}
         return Checkpoint(
             model=self.shipped.state_dict(),
             training=training,
@@ -96,7 +107,8 @@ class TrainingState:
             values = tensors.get(name, target.new_zeros(0))
             if len(values) != checkpoint.step or checkpoint.step > len(target):
                 raise CheckpointError(f"{checkpoint.origin} is in step {checkpoint.step} of an epoch of another length")
-            target[: checkpoint.step] = values.to(target.device)
+            # Sums over the ranks: the leading one takes them, the others go on from 0.
+            target[: checkpoint.step] = values.to(target.device) if world().leads else 0
 
 
 def restore_model(net: nn.Module, tensors: dict[str, Tensor], checkpoint: Checkpoint) -> None:

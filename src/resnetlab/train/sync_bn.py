@@ -32,7 +32,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(x)
-        values = x.float()
+        values = x if x.dtype == torch.float64 else x.float()
         axes = (0, 2, 3)
         count = torch.full((1,), values.numel() / values.shape[1], device=x.device)
         sums = torch.cat([values.sum(axes), count])

@@ -1,0 +1,147 @@
+"""The verb ``data``: look at a set of pictures before it is trained on."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from resnetlab.data.config import DecodeConfig
+
+if TYPE_CHECKING:
+    from resnetlab.data.arrays import ImageData
+    from resnetlab.data.inspection import Duplicates, Inspection
+
+SHEET, FINDINGS = "contact-sheet.png", "inspect.json"
+MOST_ROWS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Show what a data set is: counts, statistics, pictures that occur twice, and a sheet of some of each class."""
+
+    action: tyro.conf.Positional[Literal["inspect"]]
+    """What is done with it."""
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
+    """What --data of train takes, such as digits, idx:FOLDER, parquet:DIR or a folder of pictures."""
+    split_seed: int = 0
+    """Decides the split of data that comes without one."""
+    decode: Annotated[DecodeConfig, tyro.conf.OmitArgPrefixes]
+    """How encoded pictures are read."""
+    out: Path = Path("runs/inspect")
+    """Folder for contact-sheet.png and inspect.json."""
+    json: bool = False
+    """Print what was found as one JSON object instead of tables."""
+
+    def __call__(self) -> None:
+        from resnetlab.cli.progress import progress_of
+        from resnetlab.data.inspection import inspect_data
+        from resnetlab.data.sources import load_data
+        from resnetlab.files import atomic_write
+
+        with progress_of("reading") as on_progress:
+            data = load_data(self.source, self.split_seed, self.decode, on_progress)
+        with progress_of("comparing") as on_progress:
+            found = inspect_data(data, on_progress)
+        # Escaped, so that a name that is no valid text can be written all the same.
+        text = json.dumps(asdict(found), indent=None if self.json else 1, allow_nan=False)
+        atomic_write(self.out / FINDINGS, text + "\n")
+        atomic_write(self.out / SHEET, draw(data))
+        if self.json:
+            print(text)
+        else:
+            print_inspection(found)
+            print(f"\nsheet: {self.out / SHEET}")
+
+
+def draw(data: "ImageData") -> bytes:
+    """The contact sheet of the training pictures, as PNG."""
+    from resnetlab.data.inspection import pick_samples
+    from resnetlab.report.sheet import MOST_CLASSES, MOST_PICTURES, SheetRow, draw_sheet
+
+    print_ = data.fingerprint
+    rows = [
+        SheetRow(
+            name=data.classes[number],
+            detail=f"{print_['train_counts'][number]:,} + {print_['test_counts'][number]:,}",
+            pictures=images.permute(0, 2, 3, 1).numpy(),
+        )
+        for number, images in pick_samples(data, MOST_CLASSES, MOST_PICTURES).items()
+    ]
+    shown = f", the first {len(rows)} shown" if len(rows) < len(data.classes) else ""
+    return draw_sheet(
+        data.source,
+        f"{len(data.train):,} training + {len(data.test):,} test pictures, {_shape(print_)}, "
+        f"{len(data.classes)} classes{shown}",
+        rows,
+        peak=int(data.train.histogram().sum(0).nonzero().max()),
+    )
+
+
+def print_inspection(found: "Inspection") -> None:
+    """Fingerprint, counts, notes and findings as text."""
+    from resnetlab.cli.tables import print_columns
+
+    mark = found.fingerprint
+    print_columns(
+        [
+            ("source", printable(mark["source"])),
+            ("pictures", f"{mark['train']:,} training, {mark['test']:,} test"),
+            ("shape", _shape(mark)),
+            ("encoding", mark["encoding"]),
+            ("mean", _levels(mark["mean"])),
+            ("sd", _levels(mark["sd"])),
+            ("sha256", mark["sha256"]),
+        ]
+    )
+    print()
+    rows = list(zip(mark["classes"], mark["train_counts"], mark["test_counts"], strict=True))
+    print_columns(
+        [("class", "train", "test"), *((printable(name), f"{a:,}", f"{b:,}") for name, a, b in rows[:MOST_ROWS])]
+    )
+    if len(rows) > MOST_ROWS:
+        print(f"… and {len(rows) - MOST_ROWS} more classes, in {FINDINGS}")
+    print()
+    print("\n".join([*(f"note: {printable(note)}" for note in found.notes), *describe_findings(found)]))
+
+
+def describe_findings(found: "Inspection") -> list[str]:
+    """What was looked for, a line each, with numbers of pictures where there are any."""
+    copies, mark = found.duplicates, found.fingerprint
+    empty = [name for name, count in zip(mark["classes"], mark["train_counts"], strict=True) if not count]
+    lines = [
+        f"equal pictures in training: {_pairs(copies['train'])}",
+        f"equal pictures in the test: {_pairs(copies['test'])}",
+        f"test pictures that are in training too: {_pairs(copies['across'])}",
+        *(
+            f"pictures of one colour in {split}: {constant.count:,}{_list(constant.examples)}"
+            for split, constant in found.constant.items()
+        ),
+    ]
+    if empty:
+        lines.append(f"classes without training pictures: {', '.join(map(printable, empty[:10]))}")
+    return lines
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal: names of classes come from whoever made the set."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def _shape(mark: dict[str, Any]) -> str:
+    return "×".join(map(str, mark["shape"]))
+
+
+def _levels(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.2f}" for value in values)
+
+
+def _pairs(copies: "Duplicates") -> str:
+    relabelled = f", {copies.relabelled:,} under another label" if copies.relabelled else ""
+    return f"{copies.count:,}{relabelled}{_list([f'{one} = {other}' for one, other in copies.examples])}"
+
+
+def _list(examples: Sequence[object]) -> str:
+    return f" (such as {', '.join(map(str, examples))})" if examples else ""

@@ -1,0 +1,131 @@
+"""``resnetlab train`` and ``resnetlab evaluate``: one run in one folder."""
+
+import os
+import shlex
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from resnetlab.cli.reading import WithRecipe
+from resnetlab.errors import ConfigError, DivergedError, StoppedError
+from resnetlab.recipe import recipe_text
+from resnetlab.records import RunRecord
+from resnetlab.run import RECIPE
+
+if TYPE_CHECKING:
+    from resnetlab.cli.progress import RunProgress
+    from resnetlab.train.logs import Watcher
+
+OUT = Path("runs/train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(WithRecipe):
+    """Train one network; the run folder keeps checkpoints, metrics and the record.
+
+    RECIPE is a YAML file of settings; flags change what it says. Ctrl-C or SIGTERM saves the step that was reached.
+    """
+
+    out: Path | None = None
+    """Folder of the run; a new or empty one, or one to go on with. By default runs/train, or what --resume names."""
+    resume: Literal["never", "auto"] | Path = "never"
+    """auto goes on from the last checkpoint in the folder, bit for bit, and starts anew where there is none. The folder
+    of a run: go on with it, with its own recipe."""
+    tensorboard: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also write the curves for TensorBoard to tensorboard/ in the run folder (extra track)."""
+    quiet: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Say nothing until the result; errors are said."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object a line on standard output, for each note, each epoch and the result, and nothing else."""
+    print_config: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print every setting of the recipe as YAML, and do nothing else."""
+
+    def __call__(self) -> None:
+        if self.print_config:
+            print(recipe_text(self.recipe), end="")
+            return
+        folder = self.folder()
+        record = self.run_in(folder)
+        if record.status == "diverged":
+            raise DivergedError(record.message)
+
+    def folder(self) -> Path:
+        """Where the run is. Raises ``ConfigError`` where --out and --resume name two folders."""
+        if not isinstance(self.resume, Path):
+            return self.out or OUT
+        if self.out not in (None, self.resume):
+            raise ConfigError(
+                f"--out {self.out} is not possible with --resume {self.resume}: a run goes on in its place"
+            )
+        return self.resume
+
+    def run_in(self, folder: Path) -> RunRecord:
+        """Train in the folder and tell what comes of it; of several ranks the leading one alone tells."""
+        from resnetlab.run import run_recipe
+        from resnetlab.train.distributed import restarted_by_torchrun
+        from resnetlab.train.stopping import stop_on_signals
+
+        resume = self.resume != "never" or restarted_by_torchrun()
+        with ExitStack() as stack:
+            stop = stack.enter_context(stop_on_signals())
+            progress, watcher, on_progress = self.watch(folder, stack)
+            try:
+                record = run_recipe(
+                    self.recipe, folder, resume=resume, watcher=watcher, stop=stop, on_progress=on_progress
+                )
+            except StoppedError as error:
+                raise StoppedError(f"{error}{how_to_go_on(folder)}", error.signal) from error
+        if leads():
+            progress.on_result(record, folder)
+        return record
+
+    def watch(self, folder: Path, stack: ExitStack) -> "tuple[RunProgress, Watcher, Callable[[int, int], None] | None]":
+        """What tells the result, what watches the run, and what hears of the reading of data."""
+        from resnetlab.cli.progress import Bars, make_progress, progress_of
+        from resnetlab.train.logs import Silent, Together
+
+        progress = make_progress(self.quiet, self.json)
+        if not leads():
+            return progress, Silent(), None
+        stack.enter_context(progress)
+        reading = None
+        if isinstance(progress, Bars):
+            reading = stack.enter_context(progress_of("reading pictures", bars=progress))
+        if not self.tensorboard:
+            return progress, progress, reading
+
+        from resnetlab.train.tensorboard import FOLDER, TensorBoard
+
+        return progress, Together(progress, stack.enter_context(TensorBoard(folder / FOLDER))), reading
+
+
+def leads() -> bool:
+    """Whether this process prints: alone, or the leading one of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def how_to_go_on(folder: Path) -> str:
+    """The command that goes on with the run in the folder; nothing where it was not begun."""
+    if not (folder / RECIPE).is_file():
+        return ""
+    return f"; to go on: resnetlab train --resume {shlex.quote(str(folder))}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Count loss and error of a trained network on its test pictures afresh."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run."""
+    checkpoint: Literal["last", "best"] = "last"
+    """The last epoch, or the one of the lowest test error: chosen by the test pictures, it flatters."""
+
+    def __call__(self) -> None:
+        from resnetlab.cli.tables import print_metrics
+        from resnetlab.run import evaluate_run
+
+        print_metrics(evaluate_run(self.run, self.checkpoint))

@@ -1,0 +1,176 @@
+"""A split whose pictures stay encoded, in files or in memory, and are decoded when a batch asks for them."""
+
+import hashlib
+import multiprocessing
+import signal
+import sys
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Protocol
+from warnings import catch_warnings, simplefilter
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from resnetlab.data.arrays import Encoding
+from resnetlab.data.augment import ResizedCrop
+from resnetlab.data.images import decode
+from resnetlab.errors import DataError
+
+
+class Store(Protocol):
+    """Encoded pictures by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> bytes | Path: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedSplit:
+    """Pictures that are decoded, as RGB squares of ``side``, when they are asked for.
+
+    ``levels`` ``(3, 256)`` counts their grey levels, and ``identity`` is a digest of their files; both come from
+    whoever opened them all. ``names`` are what messages call them, where ``pictures`` are no paths. ``workers``
+    processes decode ahead; with 0 it is done in this process. What comes out is the same.
+    """
+
+    pictures: Store
+    labels: Tensor
+    side: int
+    levels: Tensor
+    identity: str
+    encoding: Encoding
+    workers: int = 0
+    names: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 3, self.side, self.side
+
+    def to(self, device: torch.device) -> "EncodedSplit":
+        return replace(self, labels=self.labels.to(device))
+
+    def histogram(self) -> Tensor:
+        return self.levels
+
+    def feed(self, content: "hashlib._Hash") -> None:
+        content.update(f"{self.identity} {self.side}".encode())
+        content.update(self.labels.cpu().contiguous().numpy().data)
+
+    def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
+        """As ``Pictures.batches``; a crop's box is one of the picture's own size, before it is resized.
+
+        Raises ``DataError`` for a picture that cannot be read any more, and where a worker was killed.
+        """
+        batches = _Batches(
+            self.pictures,
+            self.side,
+            self.names,
+            [which.tolist() for which in plan],
+            crop and crop.to(torch.device("cpu")),
+        )
+        workers = min(self.workers, len(plan))
+        made = _in_processes(batches, workers) if workers else (batches[number] for number in range(len(plan)))
+        # An error keeps its frames, and with them a generator that is not closed would keep its workers.
+        with closing(made):
+            for images in made:
+                if isinstance(images, str):
+                    raise DataError(images)
+                yield images.to(self.labels.device)
+
+
+class _Batches(Dataset[Any]):
+    """Batch ``number`` of a plan as ``(B, 3, H, W)``, or the message of the error that it meets.
+
+    A message, since the loader would add the traceback of its worker to an exception.
+    """
+
+    def __init__(
+        self,
+        pictures: Store,
+        side: int,
+        names: Sequence[str] | None,
+        plan: list[list[int]],
+        crop: ResizedCrop | None,
+    ) -> None:
+        self.pictures, self.side, self.names = pictures, side, names
+        self.plan, self.crop = plan, crop
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, number: int) -> Tensor | str:
+        which = self.plan[number]
+        images = np.empty((len(which), 3, self.side, self.side), np.uint8)
+        for place, sample in enumerate(which):
+            try:
+                images[place] = self._decoded(sample).transpose(2, 0, 1)
+            except DataError as error:
+                return str(error)
+        return torch.from_numpy(images)
+
+    def _decoded(self, sample: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        content = self.pictures[sample]
+        name = self.names[sample] if self.names else "" if isinstance(content, Path) else f"picture {sample}"
+        if self.crop is None:
+            return decode(content, self.side, name=name)
+        return decode(content, self.side, self.crop.uniforms[sample].tolist(), scale=self.crop.scale, name=name)
+
+
+def _in_processes(batches: _Batches, workers: int) -> Generator[Tensor | str]:
+    """The batches in order, made ahead by processes that are gone when this generator is."""
+    loader, processes = _start(batches, workers)
+    try:
+        yield from loader
+    except (RuntimeError, OSError, EOFError) as error:
+        raise DataError(
+            "a process that decodes pictures broke down or was killed, most often because memory ran out "
+            f"({(str(error) or type(error).__name__).splitlines()[0]}); use fewer --workers or smaller batches. "
+            "A run that is resumed goes on from its last checkpoint"
+        ) from error
+    finally:
+        # The loader's own end, which waits for its workers; then whatever did not heed it.
+        del loader
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _start(batches: _Batches, workers: int) -> tuple[Iterator[Tensor | str], set[BaseProcess]]:
+    others = set(multiprocessing.active_children())
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGCHLD) if in_main else None
+    with catch_warnings():
+        # Of more workers than cores, and of forking beside threads: the workers touch nothing that a thread may hold.
+        simplefilter("ignore")
+        loader = DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=workers,
+            worker_init_fn=_ignore_signals,
+            # Where it can, a worker starts as a copy: at once, and with no copy of a million names sent to it.
+            multiprocessing_context="fork" if sys.platform == "linux" else None,
+            # Without one of its own the loader draws from the global generator.
+            generator=torch.Generator(),
+        )
+        started = iter(loader)
+    if in_main:
+        # The loader's handler would raise wherever the program is when a worker dies, not where it waits for a batch.
+        signal.signal(signal.SIGCHLD, handler)
+    return started, set(multiprocessing.active_children()) - others
+
+
+def _ignore_signals(_worker: int) -> None:
+    """Ctrl-C and SIGTERM reach the whole group; this process's parent decides what becomes of its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,155 @@
+"""Arrays of pictures and labels in one ``.npz`` file: a zip of ``.npy`` files, each a header and its values.
+
+Headers are read before values, and no more is unpacked than a header announces: neither a lying header nor a zip that
+unpacks to fill the memory takes any. Nothing is unpickled. Source: numpy.lib.format.
+"""
+
+import zipfile
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from torch import Tensor
+
+from resnetlab.data.arrays import ImageData, Split
+from resnetlab.data.split import split_by_class
+from resnetlab.errors import DataError
+
+MOST_BYTES = 4 << 30
+MOST_CLASSES = 100_000
+CHANNELS = (1, 3, 4)
+
+SPLIT = (
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+)
+WHOLE = (("images", "labels"), ("x", "y"))
+LEFT_OUT = ("val_images", "x_val")
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def read_npz(path: Path, split_seed: int) -> ImageData:
+    """Pictures ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` of uint8, and integer labels ``(N,)`` or ``(N, 1)``.
+
+    The arrays are named as in ``SPLIT``, or as in ``WHOLE`` for a set that is split here by ``split_seed``. A picture
+    of 3×3×3 is taken as (H, W, C). Raises ``DataError`` for what is missing, damaged or of another type.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is not a file; give an .npz file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_archive(archive, path, split_seed)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile and numpy's header reader answer damage with a dozen kinds of error
+        raise DataError(f"{path} cannot be read as .npz ({str(error) or type(error).__name__})") from error
+
+
+def _read_archive(archive: zipfile.ZipFile, path: Path, split_seed: int) -> ImageData:
+    stored = {name.removesuffix(".npy") for name in archive.namelist()}
+    notes = [f"{name} is left out: training and test are what is used" for name in LEFT_OUT if name in stored]
+    for names in SPLIT:
+        if stored.issuperset(names):
+            train, test = (_read_split(archive, path, *names[at : at + 2]) for at in (0, 2))
+            break
+    else:
+        train, test = _read_whole(archive, path, stored, split_seed)
+        notes.append(f"split by split_seed={split_seed}: a fifth of every class is the test")
+    if train.shape != test.shape:
+        raise DataError(f"{path}: training pictures are {train.shape} (C, H, W), test pictures {test.shape}")
+    count = int(max(train.labels.max(), test.labels.max())) + 1
+    classes = tuple(str(number) for number in range(count))
+    return ImageData(source=f"npz:{path}", train=train, test=test, classes=classes, notes=tuple(notes))
+
+
+def _read_whole(archive: zipfile.ZipFile, path: Path, stored: set[str], split_seed: int) -> tuple[Split, Split]:
+    for names in WHOLE:
+        if stored.issuperset(names):
+            whole = _read_split(archive, path, *names)
+            parts = split_by_class(whole.labels.numpy(), split_seed)
+            if not parts[1]:
+                raise DataError(f"{path}: every class has one picture; a split needs two")
+            train, test = (Split(images=whole.images[part], labels=whole.labels[part]) for part in parts)
+            return train, test
+    allowed = "; or ".join(", ".join(names) for names in (*SPLIT, *WHOLE))
+    raise DataError(f"{path} holds {', '.join(sorted(stored)[:12]) or 'no arrays'}; it must hold {allowed}")
+
+
+def _read_split(archive: zipfile.ZipFile, path: Path, images: str, labels: str) -> Split:
+    pictures = _as_images(_read_array(archive, path, images, _require_bytes), f"{path}: {images}")
+    numbers = _as_labels(_read_array(archive, path, labels, _require_integers), f"{path}: {labels}")
+    if len(pictures) != len(numbers) or not len(numbers):
+        raise DataError(f"{path}: {len(pictures)} pictures in {images} but {len(numbers)} labels in {labels}")
+    return Split(images=pictures, labels=numbers)
+
+
+def _read_array(
+    archive: zipfile.ZipFile, path: Path, name: str, check: Callable[["np.dtype[Any]", str], None]
+) -> Array:
+    """The values, once ``check`` let the header's type pass."""
+    with archive.open(f"{name}.npy") as stream:
+        shape, turned, kind = _read_header(stream)
+        check(kind, f"{path}: {name}")
+        if any(length < 0 for length in shape):
+            raise DataError(f"{path}: {name} announces the shape {shape}")
+        size = prod(shape) * kind.itemsize
+        if size > MOST_BYTES:
+            raise DataError(f"{path}: {name} announces {size} bytes; at most {MOST_BYTES} are read into memory")
+        content = stream.read(size + 1)
+    if len(content) != size:
+        raise DataError(f"{path}: {name} is not the {'×'.join(map(str, shape))} values that its header announces")
+    return np.frombuffer(content, dtype=kind).reshape(shape, order="F" if turned else "C")
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
+    version = npy.read_magic(stream)
+    if version == (1, 0):
+        return npy.read_array_header_1_0(stream)
+    if version == (2, 0):
+        return npy.read_array_header_2_0(stream)
+    raise ValueError(f"an array of version {version}")
+
+
+def _require_bytes(kind: "np.dtype[Any]", name: str) -> None:
+    if kind != np.uint8:
+        raise DataError(
+            f"{name} is {kind}; pictures are uint8, 0 to 255: store np.round(255 * x).astype('uint8') of values in "
+            "[0, 1]"
+        )
+
+
+def _require_integers(kind: "np.dtype[Any]", name: str) -> None:
+    if kind.kind not in "iu":
+        raise DataError(f"{name} is {kind}; labels are integers, one a picture")
+
+
+def _as_images(array: Array, name: str) -> Tensor:
+    """``(N, C, H, W)``, contiguous."""
+    shape = array.shape[1:]
+    if len(shape) == 2:
+        array = array[:, None]
+    elif len(shape) == 3 and shape[0] == shape[1] and shape[2] in CHANNELS:
+        array = array.transpose(0, 3, 1, 2)
+    elif not (len(shape) == 3 and shape[0] in CHANNELS):
+        raise DataError(f"{name} has the shape {array.shape}; it must be (N, H, W), (N, H, W, C) or (N, C, H, W)")
+    if array.shape[2] != array.shape[3] or not array.size:
+        raise DataError(f"{name} has the shape {array.shape} (N, C, H, W); pictures must be square")
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def _as_labels(array: Array, name: str) -> Tensor:
+    """``(N,)`` as int64."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise DataError(f"{name} has the shape {array.shape}; labels are integers, one a picture")
+    if array.size and not 0 <= array.min() <= array.max() < MOST_CLASSES:
+        raise DataError(
+            f"{name} goes from {array.min()} to {array.max()}; labels are 0 up to the number of classes - 1"
+        )
+    return torch.from_numpy(array.astype(np.int64))

@@ -1,0 +1,179 @@
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from resnetlab.cli.progress import (
+    JsonProgress,
+    QuietProgress,
+    TrainingProgress,
+    epoch_line,
+    make_progress,
+    progress_of,
+    time_left,
+    train_error,
+)
+from resnetlab.errors import ConfigError
+from resnetlab.records import EpochRecord, Metrics
+from resnetlab.train.logs import Pulse
+from tests.made import study_run
+
+EPOCH = EpochRecord(
+    epoch=1,
+    learning_rate=0.1,
+    running_loss=2.0,
+    train=Metrics(loss=1.0, error=0.5, n=10),
+    test=Metrics(loss=1.5, error=0.6, n=5),
+    seconds=3.0,
+)
+PULSE = Pulse(loss=0.75, error=0.25, images_per_second=1234.5)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def watch(clock: Clock, seconds_a_step: float, steps: int = 10, first: int = 1) -> None:
+    with TrainingProgress(clock) as progress:
+        for step in range(first, steps + 1):
+            progress.on_step(step, steps, PULSE if step == 2 else None)
+            clock.now += seconds_a_step
+
+
+def test_long_epoch_speaks_every_30_seconds_and_a_short_one_does_not(capsys):
+    watch(Clock(), 11.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "epoch 1  step 4/10  loss 0.7500  accuracy 75.0%  1,234 images/s  0:01:06 left",
+        "epoch 1  step 7/10  loss 0.7500  accuracy 75.0%  1,234 images/s  0:00:33 left",
+        "epoch 1  step 10/10  loss 0.7500  accuracy 75.0%  1,234 images/s  0:00:00 left",
+    ]
+    watch(Clock(), 2.9)
+    assert capsys.readouterr().err == ""
+
+
+def test_line_of_an_epoch_puts_the_next_one_off_and_names_the_epoch(capsys):
+    clock = Clock()
+    with TrainingProgress(clock) as progress:
+        for step in range(5, 9):  # a run that was resumed
+            progress.on_step(step, 10, None)
+            clock.now += 20
+            if step == 5:
+                progress.on_epoch(EPOCH, 2)
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 1/2  train loss 1.0000 error 50.00%  test loss 1.5000 error 60.00%  3.0 s",
+        "epoch 2/2  step 8/10  0:00:40 left",
+    ]
+
+
+def on_a_terminal(monkeypatch) -> io.StringIO:
+    written = io.StringIO()
+    monkeypatch.setattr(
+        "resnetlab.cli.progress.Console",
+        lambda **_: Console(file=written, force_terminal=True, width=140, color_system=None),
+    )
+    return written
+
+
+def test_bar_shows_percent_epoch_loss_accuracy_speed_and_times(monkeypatch, capsys):
+    written = on_a_terminal(monkeypatch)
+    with TrainingProgress() as progress:
+        progress.on_step(1, 4, None)
+        progress.on_epoch(EPOCH, 2)
+        progress.on_step(3, 4, PULSE)
+        progress.progress.refresh()
+    frame = written.getvalue()
+    for part in ("75 %", "epoch 2/2", "loss 0.7500", "accuracy 75.0%", "1,234 images/s", "0:00:0", "left"):
+        assert part in frame
+    assert epoch_line(EPOCH, 2) in frame
+    assert capsys.readouterr().err == ""
+
+
+def test_epoch_without_an_evaluation_of_the_training_set_shows_the_running_figures():
+    bare = replace(EPOCH, train=None)
+    assert epoch_line(bare, 2).startswith("epoch 1/2  running loss 2.0000  test loss")
+    assert "running loss 2.0000 error 40.00%  test" in epoch_line(replace(bare, running_error=0.4), 2)
+    assert (train_error(EPOCH), train_error(bare)) == ("train error 50.00%", "running loss 2.0000")
+
+
+def test_json_lines_are_a_note_the_epochs_and_the_result_and_nothing_else(capsys, tmp_path):
+    record = study_run("plain", 8, 0, 0.5).record
+    with make_progress(False, True) as progress:
+        progress.on_note('a "note"\nof two lines')
+        progress.on_step(1, 2, PULSE)
+        progress.on_epoch(EPOCH, 2)
+        progress.on_result(record, tmp_path)
+        progress.on_result(study_run("plain", 8, 0, None).record, tmp_path)
+    captured = capsys.readouterr()
+    events = [json.loads(line) for line in captured.out.splitlines()]
+    assert [event["event"] for event in events] == ["note", "epoch", "result", "result"]
+    assert events[0]["text"] == 'a "note"\nof two lines'
+    assert (events[1]["epochs"], events[1]["epoch"], events[1]["test"]["error"]) == (2, 1, 0.6)
+    assert (events[2]["status"], events[2]["test"]["n"], events[2]["folder"]) == ("finished", 50, str(tmp_path))
+    assert (events[3]["status"], events[3]["test"]) == ("diverged", None)
+    assert "became nan" in events[3]["message"]
+    assert captured.err == ""
+
+
+def test_quiet_says_the_result_alone(capsys, tmp_path):
+    with make_progress(True, False) as progress:
+        progress.on_note("a note")
+        progress.on_step(1, 2, PULSE)
+        progress.on_epoch(EPOCH, 2)
+        assert capsys.readouterr() == ("", "")
+        progress.on_result(study_run("plain", 8, 0, 0.5).record, tmp_path)
+    assert "accuracy 75.00%" in capsys.readouterr().out
+
+
+def test_make_progress_gives_what_the_flags_ask_for():
+    assert type(make_progress(False, False)) is TrainingProgress
+    assert type(make_progress(True, False)) is QuietProgress
+    assert type(make_progress(False, True)) is JsonProgress
+    with pytest.raises(ConfigError, match="exclude each other"):
+        make_progress(True, True)
+
+
+def test_progress_of_work_says_a_line_every_ten_seconds(capsys):
+    clock = Clock()
+    with progress_of("reading pictures", clock) as on_progress:
+        for done in range(0, 60, 10):
+            on_progress(done, 50)
+            clock.now += 6
+    assert capsys.readouterr().err.splitlines() == [
+        "reading pictures: 20/50 (40%), 0:00:18 left",
+        "reading pictures: 40/50 (80%), 0:00:06 left",
+    ]
+
+
+def test_bar_of_work_comes_after_two_seconds(monkeypatch):
+    for seconds, shown in ((0.5, False), (1.5, True)):
+        written, clock = on_a_terminal(monkeypatch), Clock()
+        with progress_of("reading pictures", clock) as on_progress:
+            for done in range(1, 4):
+                on_progress(done, 4)
+                clock.now += seconds
+        assert ("reading pictures" in written.getvalue()) == shown
+
+
+def test_time_left_goes_on_like_what_is_done():
+    assert time_left(25, 100, 60.0) == "0:03:00"
+    assert time_left(0, 100, 60.0) == "unknown time"
+
+
+def test_train_with_json_and_tensorboard(run, tmp_path):
+    words = ("train", "--model", "mlp_resnet8", "--epochs", "2", "--out")
+    code, out, errors = run(*words, tmp_path / "run", "--json", "--tensorboard")
+    assert (code, errors) == (0, "")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["event"] for event in events] == ["epoch", "epoch", "result"]
+    assert events[-1]["test"] == events[-2]["test"]
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
+    code, out, errors = run(*words, tmp_path / "other", "--quiet")
+    assert (code, errors) == (0, "")
+    assert out.startswith("test loss")

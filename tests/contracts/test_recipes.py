@@ -1,0 +1,92 @@
+"""Every file in recipes/: it parses, says what it is, and its network learns from pictures of its size."""
+
+import re
+import shlex
+from dataclasses import replace
+from math import isfinite
+
+import pytest
+
+from resnetlab.cli.verbs import read_command
+from resnetlab.models.init import build
+from resnetlab.recipe import fitted_config, load_recipe, recipe_data
+from resnetlab.train.loop import fit
+from resnetlab.train.optim import learning_rate
+from tests.conftest import ROOT, make_data
+
+FILES = sorted((ROOT / "recipes").rglob("*.yaml"))
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+FIELDS = ("command", "source", "cost", "expected")
+SMALL = 5_000_000
+PASS = {"digits": (1437, 8), "idx": (60_000, 28), "parquet": (50_000, 32), "data/imagenet": (1_281_167, 224)}
+
+
+def header(path) -> dict[str, str]:
+    lines = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line[1:].strip())
+    fields = re.findall(r"^(\w+): +(.*(?:\n(?!\w+: ).*)*)", "\n".join(lines[1:]), re.MULTILINE)
+    return {"title": lines[0]} | dict(fields)
+
+
+def test_there_is_a_recipe_for_every_kind_of_data():
+    assert {path.parent.name for path in FILES} == {"digits", "fashion-mnist", "cifar10", "imagenet", "finetune"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_header_says_command_source_cost_and_what_to_expect(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = header(path)
+    assert len(found["title"]) > 20
+    assert all(len(found[field]) > 10 for field in FIELDS)
+    assert "not measured here" in found["expected"] or re.search(r"± [\d.]+ %.*n = \d", found["expected"])
+    words = shlex.split(found["command"])
+    words = words[words.index("resnetlab") + 1 :]
+    assert words[:2] == ["train", str(path.relative_to(ROOT))]
+    assert read_command(words).recipe.training.epochs == load_recipe(path).training.epochs
+    assert max(map(len, path.read_text().splitlines())) <= 120
+
+
+def test_a_header_without_a_source_is_seen(tmp_path):
+    (tmp_path / "a.yaml").write_text("# A net.\n# command:  resnetlab train a.yaml\n# cost:     1 s\nmodel: x\n")
+    assert set(header(tmp_path / "a.yaml")) == {"title", "command", "cost"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_network_of_a_recipe_can_be_built_and_a_small_one_takes_two_steps(path):
+    recipe = load_recipe(path)
+    side = next((side for start, (_, side) in PASS.items() if recipe.data.startswith(start)), 224)
+    data = make_data(train=12, test=6, side=side)
+    net = build(fitted_config(recipe, data), seed=0, device="meta")
+    if sum(parameter.numel() for parameter in net.parameters()) > SMALL:
+        return
+    short = replace(recipe.training, max_steps=2, device="cpu")
+    net = build(fitted_config(recipe, data), seed=0)
+    history = fit(net, data, short, seed=0)
+    assert len(history) == 2
+    assert all(isfinite(record.running_loss) for record in history)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_schedule_of_a_recipe_ends_low_and_reaches_its_highest_rate(path):
+    """What a wrong number of steps or epochs would miss: the last milestone, or the end of the cosine."""
+    recipe = load_recipe(path)
+    config = recipe.training
+    pictures = next((n for start, (n, _) in PASS.items() if recipe.data.startswith(start)), 1000)
+    steps = pictures // config.batch_size
+    total = min(config.epochs * steps, config.max_steps or config.epochs * steps)
+    rates = [learning_rate(config, step, steps) for step in range(0, total, max(1, total // 500))]
+    last = learning_rate(config, total - 1, steps)
+    assert max(rates) == pytest.approx(config.lr, rel=0.02)
+    assert last <= config.lr * config.gamma ** max(1, len(config.milestones) + len(config.milestone_steps)) * 1.01
+    if config.max_steps is not None:
+        assert config.epochs * steps >= config.max_steps
+
+
+def test_recipe_of_the_digits_says_what_the_defaults_are():
+    from resnetlab.recipe import Recipe
+
+    assert load_recipe(ROOT / "recipes" / "digits" / "resnet20.yaml") == Recipe()
+    assert recipe_data(Recipe()).source == "digits"

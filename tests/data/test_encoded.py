@@ -1,0 +1,177 @@
+"""A split that is decoded on demand: the same pictures by any number of workers, and workers that die."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnetlab.data.encoded import EncodedSplit
+from resnetlab.data.images import decode
+from resnetlab.errors import DataError
+from tests.conftest import ROOT
+from tests.faults.pictures import encoded
+
+RNG = np.random.default_rng(0)
+FILES = [
+    encoded(Image.fromarray(RNG.integers(0, 256, (20 + n, 30, 3), dtype=np.uint8)), ("PNG", "JPEG")[n % 2])
+    for n in range(12)
+]
+PLAN = [torch.tensor(which) for which in ([3, 1, 11], [0], [5, 5, 2, 7], [10, 4])]
+BOXES = torch.from_numpy(RNG.random((12, 4)))
+
+
+def split(pictures=FILES, **settings) -> EncodedSplit:
+    given = {
+        "labels": torch.arange(len(pictures)) % 3,
+        "side": 16,
+        "levels": torch.ones(3, 256, dtype=torch.float64),
+        "identity": "0" * 64,
+        "encoding": "mixed",
+    }
+    return EncodedSplit(pictures=pictures, **(given | settings))
+
+
+def test_batches_are_the_decoded_pictures_in_the_order_of_the_plan():
+    for boxes in (None, BOXES):
+        for which, images in zip(PLAN, split().batches(PLAN, boxes), strict=True):
+            expected = [
+                decode(FILES[n], 16, None if boxes is None else boxes[n].tolist()).transpose(2, 0, 1) for n in which
+            ]
+            assert images.dtype == torch.uint8
+            assert np.array_equal(images.numpy(), np.stack(expected))
+
+
+def test_crop_scale_decides_the_boxes():
+    (small,) = split(crop_scale=(0.1, 0.2)).batches([torch.tensor([3])], BOXES)
+    assert np.array_equal(
+        small[0].numpy(), decode(FILES[3], 16, BOXES[3].tolist(), scale=(0.1, 0.2)).transpose(2, 0, 1)
+    )
+    (usual,) = split().batches([torch.tensor([3])], BOXES)
+    assert not torch.equal(small, usual)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 9])
+def test_any_number_of_workers_gives_the_same_and_draws_nothing(workers):
+    before = torch.get_rng_state()
+    expected = list(split().batches(PLAN, BOXES))
+    found = list(split(workers=workers).batches(PLAN, BOXES))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_empty_plan_has_no_batches(workers):
+    assert list(split(workers=workers).batches([])) == []
+
+
+def test_split_tells_what_it_holds_and_moves():
+    here = split()
+    assert (len(here), here.shape, here.encoding) == (12, (3, 16, 16), "mixed")
+    moved = here.to(torch.device("meta"))
+    assert moved.labels.device.type == next(iter(moved.batches(PLAN))).device.type == "meta"
+    assert here.labels.device.type == "cpu"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_broke_since_is_told_by_its_name(tmp_path, workers):
+    paths = [tmp_path / f"{n}.png" for n in range(12)]
+    for path, content in zip(paths, FILES, strict=True):
+        path.write_bytes(content)
+    assert len(list(split(paths, workers=workers).batches(PLAN))) == 4
+    paths[5].unlink()
+    with pytest.raises(DataError, match=r"5\.png cannot be read: No such file") as caught:
+        list(split(paths, workers=workers).batches(PLAN))
+    assert "Traceback" not in str(caught.value)
+    broken = [*FILES[:5], b"", *FILES[6:]]
+    with pytest.raises(DataError, match="picture 5 cannot be read"):
+        list(split(broken, workers=workers).batches(PLAN))
+    with pytest.raises(DataError, match="row five cannot be read"):
+        list(split(broken, workers=workers, names=["row five"] * 12).batches(PLAN))
+
+
+def test_abandoned_batches_leave_no_process_and_touch_no_other_batches():
+    first, second = (split(workers=2).batches(PLAN * 20) for _ in range(2))
+    next(first)
+    next(second)
+    assert len(multiprocessing.active_children()) == 4
+    second.close()
+    assert len(multiprocessing.active_children()) == 2
+    assert len(list(first)) == 79
+    assert multiprocessing.active_children() == []
+
+
+def test_a_killed_worker_is_one_error_where_a_batch_is_awaited_and_no_process_is_left():
+    batches = split(workers=2).batches(PLAN * 50)
+    next(batches)
+    before = signal.getsignal(signal.SIGCHLD)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    time.sleep(0.2)
+    started = time.monotonic()
+    with pytest.raises(DataError, match=r"was killed.*fewer --workers.*last checkpoint"):
+        list(batches)
+    assert time.monotonic() - started < 30
+    assert multiprocessing.active_children() == []
+    assert signal.getsignal(signal.SIGCHLD) is before
+
+
+def test_workers_leave_signals_of_the_group_to_their_parent():
+    batches = split(workers=2).batches(PLAN * 50)
+    next(batches)
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGTERM)
+    assert len(list(batches)) == 199
+
+
+KILLED = """
+import multiprocessing, os, sys, time, torch
+from tests.data.test_encoded import PLAN, split
+batches = split(workers=2).batches(PLAN * 1000)
+next(batches)
+print(*[process.pid for process in multiprocessing.active_children()], flush=True)
+time.sleep(60)
+"""
+
+
+def test_workers_end_with_a_parent_that_was_killed():
+    with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+        workers = [int(word) for word in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        assert all(alive(worker) for worker in workers)
+        parent.kill()
+    ends = time.monotonic() + 30
+    while any(alive(worker) for worker in workers) and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert not any(alive(worker) for worker in workers)
+
+
+def alive(process: int) -> bool:
+    """Whether it runs; a dead one may still be listed where nobody waits for it."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_identity_side_and_labels_make_the_fingerprint():
+    import hashlib
+
+    def digest(pictures: EncodedSplit) -> str:
+        content = hashlib.sha256()
+        pictures.feed(content)
+        return content.hexdigest()
+
+    first = split()
+    assert digest(first) == digest(replace(first, workers=3))
+    others = [replace(first, identity="1" * 64), replace(first, side=17), replace(first, labels=first.labels.flip(0))]
+    assert len({digest(first), *map(digest, others)}) == 4

@@ -1,0 +1,288 @@
+"""Folders of pictures: which files, which class, which part, and what is said of the rest."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.model_selection import train_test_split
+
+from resnetlab.data import folder as module
+from resnetlab.data.arrays import Split
+from resnetlab.data.config import DecodeConfig
+from resnetlab.data.encoded import EncodedSplit
+from resnetlab.data.folder import read_folder
+from resnetlab.data.images import decode
+from resnetlab.data.tree import list_folder
+from resnetlab.errors import DataError
+
+SKIP = DecodeConfig(on_bad="skip")
+
+
+def add(folder: Path, *names: str, size=(8, 8), level: int | None = None) -> None:
+    """Pictures of noise, or of one grey level, at those names."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(list(name.encode("utf-8", "surrogateescape")))
+        pixels = rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+        if level is not None:
+            pixels[:] = level
+        Image.fromarray(pixels).save(path, "JPEG" if path.suffix == ".jpg" else "PNG")
+
+
+def classes_of(folder: Path, *names: str, count: int = 5, **options) -> Path:
+    for name in names:
+        add(folder, *(f"{name}/{number}.png" for number in range(count)), **options)
+    return folder
+
+
+def names_of(folder: Path) -> list[tuple[str, int, str]]:
+    return [(file.name, file.label, file.part) for file in list_folder(folder).files]
+
+
+def test_classes_are_sorted_folders_and_pictures_may_lie_deeper(tmp_path):
+    add(tmp_path, "dog/2.png", "dog/1.png", "cat/x/y/3.png", "cat/4.png")
+    assert list_folder(tmp_path).classes == ("cat", "dog")
+    assert names_of(tmp_path) == [
+        ("cat/4.png", 0, ""), ("cat/x/y/3.png", 0, ""), ("dog/1.png", 1, ""), ("dog/2.png", 1, "")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("test", ["val", "valid", "test"])
+def test_parts_of_the_folder_are_taken_as_they_are(tmp_path, test):
+    add(tmp_path, "train/cat/1.png", "train/dog/2.png", f"{test}/dog/3.png")
+    assert names_of(tmp_path) == [
+        ("train/cat/1.png", 0, "train"), ("train/dog/2.png", 1, "train"), (f"{test}/dog/3.png", 1, "test")
+    ]  # fmt: skip
+    data = read_folder(tmp_path, DecodeConfig(), 0)
+    assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 1], [1])
+    assert data.notes == ("no pictures to test on of: cat",)
+
+
+def test_val_is_taken_where_there_are_several_and_the_rest_is_named(tmp_path):
+    add(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/2.png", "val/b/2.png", "test/a/3.png", "extra/a/4.png")
+    data = read_folder(tmp_path, DecodeConfig(), 0)
+    assert (len(data.train), len(data.test)) == (2, 2)
+    assert data.notes == ("read train/ and val/ alone; left aside: test, extra",)
+
+
+def test_train_among_other_classes_is_a_class(tmp_path):
+    assert list_folder(classes_of(tmp_path, "car", "train")).classes == ("car", "train")
+
+
+def test_split_is_stratified_and_scikit_learns(tmp_path):
+    classes_of(tmp_path, "a", "b", count=10)
+    data = read_folder(tmp_path, DecodeConfig(), 3)
+    names = [file.name for file in list_folder(tmp_path).files]
+    train, test = train_test_split(names, test_size=0.2, random_state=3, stratify=[name[0] for name in names])
+    for split, part in ((data.train, train), (data.test, test)):
+        expected = [decode(tmp_path / name, None).transpose(2, 0, 1) for name in sorted(part)]
+        assert np.array_equal(split.images.numpy(), np.stack(expected))
+        assert split.labels.tolist() == [int(name[0] == "b") for name in sorted(part)]
+    assert torch.bincount(data.test.labels).tolist() == [2, 2]
+    assert read_folder(tmp_path, DecodeConfig(), 3).fingerprint == data.fingerprint
+    assert read_folder(tmp_path, DecodeConfig(), 4).fingerprint["sha256"] != data.fingerprint["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "image_size", "side", "held"),
+    [
+        ([(8, 8)], None, 8, True),
+        ([(8, 8)], 8, 8, True),
+        ([(8, 8)], 16, 16, True),
+        ([(8, 8), (9, 8)], None, 224, False),
+        ([(8, 9)], None, 224, False),
+        ([(100, 100)], None, 100, True),
+        ([(100, 100)], 64, 64, True),
+        ([(100, 100)], 65, 65, False),
+    ],
+)
+def test_side_and_place_follow_from_the_sizes(tmp_path, sizes, image_size, side, held):
+    for number, size in enumerate(sizes):
+        add(tmp_path, *(f"{name}/{number}{index}.png" for name in "ab" for index in range(5)), size=size)
+    data = read_folder(tmp_path, DecodeConfig(image_size=image_size), 0)
+    assert data.train.shape == (3, side, side)
+    assert isinstance(data.train, Split) is held
+    assert isinstance(data.test, Split) is held
+
+
+def test_sets_too_large_for_memory_are_decoded_when_asked_for_and_hold_the_same(tmp_path, monkeypatch):
+    classes_of(tmp_path, "a", "b")
+    held = read_folder(tmp_path, DecodeConfig(), 0)
+    monkeypatch.setattr(module, "MOST_ARRAY_BYTES", 3 * 8 * 8 * 10 - 1)
+    data = read_folder(tmp_path, DecodeConfig(workers=2), 0)
+    assert isinstance(data.train, EncodedSplit)
+    assert data.train.workers == 2
+    (images,) = data.train.batches([torch.arange(len(data.train))])
+    assert torch.equal(images, held.train.images)
+    assert torch.equal(data.train.histogram(), held.train.histogram())
+    assert data.normalisation == held.normalisation
+    # Of the same pictures, the one knows the files and the other the pixels.
+    assert data.fingerprint["sha256"] != held.fingerprint["sha256"]
+
+
+def test_fingerprint_of_an_encoded_set_sees_one_changed_byte_a_class_and_the_side(tmp_path):
+    classes_of(tmp_path, "a", "b", size=(9, 8))
+    first = read_folder(tmp_path, DecodeConfig(), 0).fingerprint
+    assert read_folder(tmp_path, DecodeConfig(workers=3), 0).fingerprint == first
+    assert read_folder(tmp_path, DecodeConfig(image_size=225), 0).fingerprint["sha256"] != first["sha256"]
+    with open(tmp_path / "a" / "0.png", "ab") as stream:
+        stream.write(b"x")
+    assert read_folder(tmp_path, DecodeConfig(), 0).fingerprint["sha256"] != first["sha256"]
+
+
+@pytest.mark.parametrize(("suffixes", "encoding"), [("png", "lossless"), ("jpg", "jpeg"), ("png jpg", "mixed")])
+def test_encoding_is_that_of_the_files(tmp_path, suffixes, encoding):
+    for suffix in suffixes.split():
+        add(tmp_path, *(f"{name}/{index}.{suffix}" for name in "ab" for index in range(9)))
+    data = read_folder(tmp_path, DecodeConfig(), 0)
+    assert (data.train.encoding, data.test.encoding) == (encoding, encoding)
+
+
+def test_junk_is_counted_and_bad_files_are_all_told_before_training(tmp_path):
+    classes_of(tmp_path, "a", "b")
+    for name in ("a/notes.txt", "a/.hidden.png", "a/Thumbs.db", "a/labels.CSV", "__MACOSX/x.png", "readme"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    data = read_folder(tmp_path, DecodeConfig(), 0)
+    assert data.notes == (
+        "passed over 6 entries that are no pictures: "
+        "1 .csv, 1 .txt, 1 Thumbs.db, 1 __MACOSX, 1 hidden, 1 outside of a class",
+    )
+    whole = (tmp_path / "a" / "0.png").read_bytes()
+    (tmp_path / "a" / "cut.png").write_bytes(whole[:-40])
+    (tmp_path / "a" / "two\nlines").write_text("no picture")
+    (tmp_path / "b" / "empty.jpg").touch()
+    with pytest.raises(DataError, match=r"3 of its files cannot be read.* --on-bad skip") as caught:
+        read_folder(tmp_path, DecodeConfig(), 0)
+    lines = str(caught.value).splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in lines] == ["a/two\\nlines", "b/empty.jpg", "a/cut.png"]
+
+
+def test_at_most_twenty_bad_files_are_shown_with_their_number(tmp_path):
+    classes_of(tmp_path, "a", "b")
+    for number in range(25):
+        (tmp_path / "b" / f"broken{number}.png").touch()
+    with pytest.raises(DataError, match="25 of its files") as caught:
+        read_folder(tmp_path, DecodeConfig(), 0)
+    assert str(caught.value).splitlines()[-1] == "  and 5 more"
+    assert len(str(caught.value).splitlines()) == 22
+
+
+def test_skipping_gives_the_set_that_is_left(tmp_path):
+    """Split and side too: a broken picture of another size changes neither."""
+    classes_of(tmp_path, "a", "b")
+    expected = read_folder(tmp_path, DecodeConfig(), 0).fingerprint
+    add(tmp_path, "a/00.png", "b/00.png", size=(9, 9))
+    for name, kept in (("a/00.png", -40), ("b/00.png", 10)):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:kept])
+    data = read_folder(tmp_path, SKIP, 0)
+    assert data.fingerprint == expected
+    assert data.notes == ("left out 2 files that cannot be read: b/00.png, a/00.png",)
+
+
+def test_a_class_whose_pictures_are_all_bad_is_told(tmp_path):
+    classes_of(tmp_path, "a", "b")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "x.png").touch()
+    with pytest.raises(DataError, match="classes without pictures to train on: c"):
+        read_folder(tmp_path, SKIP, 0)
+    with pytest.raises(DataError, match=r"c/x\.png: it is no picture"):
+        read_folder(tmp_path, DecodeConfig(), 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "two or more; it has none"),
+        (["x.png"], "two or more; it has none"),
+        (["a/1.png", "a/2.png"], "only one, a"),
+        (["a/1.png", "a/2.png", "b/"], "classes without pictures to train on: b"),
+        (["a/1.png", "a/2.png", "b/1.png"], "a single picture, which cannot be split: b"),
+        (["a/1.png", "a/2.png", "b/1.png", "b/2.png", "c/1.png", "c/2.png"], "6 pictures of 3 classes, too few"),
+        (["train/a/1.png", "train/b/1.png"], "neither val/, valid/ nor test/"),
+        (["train/a/1.png", "train/b/1.png", "val/1.png"], "val holds no folder of a class"),
+        (["train/a/1.png", "train/b/1.png", "val/a/"], "no pictures to test on"),
+        (["train/a/1.png", "train/b/", "val/a/1.png"], "classes without pictures to train on: b"),
+        (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "classes that train/ has not: c"),
+        (["train/a/1.png", "val/a/1.png"], "only one, a"),
+    ],
+)
+def test_folders_that_no_classifier_can_learn_are_explained(tmp_path, names, message):
+    for name in names:
+        if name.endswith("/"):
+            (tmp_path / name).mkdir(parents=True)
+        else:
+            add(tmp_path, name)
+    with pytest.raises(DataError, match=message):
+        read_folder(tmp_path, DecodeConfig(), 0)
+
+
+@pytest.mark.parametrize("place", ["none", "file", "nul\0"])
+def test_what_is_no_folder_is_refused(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be read as a folder"):
+        read_folder(tmp_path / place, DecodeConfig(), 0)
+
+
+def test_links_are_followed_once_and_never_out_of_the_class_to_all_of_it(tmp_path):
+    classes_of(tmp_path, "a", "b")
+    for name, target in (("here", "."), ("up", ".."), ("more", "../../other")):
+        (tmp_path / "a" / name).symlink_to(target)
+    add(tmp_path / ".." / "other", "1.png", "deep/2.png")
+    (tmp_path / ".." / "other" / "back").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "linked.png").symlink_to(tmp_path / "b" / "0.png")
+    names = [name for name, label, _ in names_of(tmp_path) if label == 0]
+    assert names == [*(f"a/{n}.png" for n in range(5)), "a/linked.png", "a/more/1.png", "a/more/deep/2.png"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the administrator may read everything")
+def test_folders_and_files_without_permission_are_told(tmp_path):
+    classes_of(tmp_path, "a", "b")
+    (tmp_path / "a" / "locked").mkdir(0)
+    (tmp_path / "b" / "0.png").chmod(0)
+    with pytest.raises(DataError, match="2 of its files") as caught:
+        read_folder(tmp_path, DecodeConfig(), 0)
+    assert "a/locked: Permission denied" in str(caught.value)
+    assert "b/0.png: Permission denied" in str(caught.value)
+
+
+def test_refusals_of_the_system_are_told(tmp_path, monkeypatch):
+    """Stands in for folders without permission where the administrator runs the tests."""
+    classes_of(tmp_path, "a", "b")
+    (tmp_path / "a" / "locked").mkdir()
+    real = os.scandir
+
+    def scandir(place):
+        if Path(place).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return real(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match="a/locked: Permission denied"):
+        read_folder(tmp_path, DecodeConfig(), 0)
+
+
+def test_progress_counts_each_file_twice_to_the_end(tmp_path):
+    classes_of(tmp_path, "a", "b")
+    told = []
+    read_folder(tmp_path, DecodeConfig(), 0, lambda done, total: told.append((done, total)))
+    assert told == [(number, 20) for number in range(1, 21)]
+
+
+def test_any_number_of_threads_reads_the_same(tmp_path):
+    classes_of(tmp_path, "a", "b", count=40)
+    (tmp_path / "a" / "x.png").touch()
+    one, other = (read_folder(tmp_path, DecodeConfig(on_bad="skip", workers=workers), 0) for workers in (0, 4))
+    assert one.fingerprint == other.fingerprint
+    assert one.notes == other.notes
+
+
+def test_names_that_cannot_be_printed_are_escaped_in_what_is_kept(tmp_path):
+    classes_of(tmp_path, "new\nline", "byte\udcff", "žába")
+    data = read_folder(tmp_path, DecodeConfig(), 0)
+    assert data.classes == ("byte\\udcff", "new\\nline", "žába")
+    str(data.fingerprint).encode()

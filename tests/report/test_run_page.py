@@ -1,0 +1,227 @@
+import re
+from dataclasses import replace
+
+import pytest
+
+from resnetlab.errors import DataError
+from resnetlab.report.run_figures import LOSS as LOSS_LINES
+from resnetlab.report.run_figures import PALETTE, draw_curves, draw_run_figures, present
+from resnetlab.report.run_page import heat_rows, png_side, render_run_page, shorten, shown_mistakes, write_run_report
+from resnetlab.report.run_tables import (
+    best_of,
+    class_table,
+    confused_pairs,
+    duration,
+    epoch_table,
+    images_per_second,
+    key_figures,
+    run_verdict,
+)
+from tests.made import HOSTILE, PNG, run, study_run
+from tests.report.test_page import Elements
+
+COMMAND = "resnetlab train --out RUN"
+
+
+def page_of(record, examination, command: str = COMMAND) -> str:
+    return render_run_page(record, examination, command, draw_run_figures(record))
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return page_of(*run())
+
+
+def test_page_runs_no_script_and_fetches_nothing_but_its_own_pictures(page):
+    elements = Elements(page)
+    assert elements.fetched == [f"data:image/png;base64,{PNG}"] * 2
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page
+    assert "script" not in elements.tags
+    assert not re.search(r"url\((?!#)|@import| on\w+=", page)
+
+
+def test_page_fits_a_phone_the_dark_and_paper(page):
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    for rule in ("prefers-color-scheme: dark", "@media print", ".scroll { overflow-x: auto; }", "max-width: 34rem"):
+        assert rule in page
+    # Every table may be wider than a phone, and scrolls in a box of its own.
+    tables = len(re.findall("<table", page))
+    assert tables == len(re.findall(r'<div class="scroll"[^>]*><table|<div class="scroll"[^>]*>\n<table', page)) == 4
+
+
+def test_drawings_follow_the_page_into_the_dark(page):
+    drawings = "".join(re.findall("<svg.*?</svg>", page, re.DOTALL))
+    assert not [name for name, colour in PALETTE.items() if colour in drawings]
+    assert "stroke: var(--accent)" in drawings
+    style = page[page.index("<style>") : page.index("</style>")]
+    for name, colour in PALETTE.items():
+        assert f"--{name}: {colour}" in style, "the palette is the page's by light"
+    assert set(re.findall(r"var\((--\w+)\)", page)) <= set(re.findall(r"(--\w+):", page))
+
+
+def test_figures_and_pictures_have_words_for_those_who_do_not_see_them(page):
+    words = re.findall(r'role="img" aria-label="([^"]+)"', page)
+    assert len(words) == 3
+    assert words[1] == (
+        "Error in percent, by epoch: test from 45 in epoch 1 to 25 in epoch 2, between 25 and 45; "
+        "training from 90 in epoch 1 to 50 in epoch 2, between 50 and 90."
+    )
+    assert 'alt="Test picture 1: made 1, taken for made 0 with 75.0%"' in page
+
+
+def test_page_shows_result_tables_settings_data_environment_and_command(page):
+    text = Elements(page).text
+    record, examination = run()
+    for table in (confused_pairs(examination), class_table(examination), epoch_table(record.history)):
+        assert all(cell in text for row in table.rows for cell in row)
+    for value, words in key_figures(record, examination):
+        assert value in text
+        assert words in text
+    for part in (*run_verdict(record), "training.epochs", "lossless", "0" * 64, "processor", COMMAND):
+        assert part in text
+
+
+def test_hostile_names_add_no_element():
+    harmless, hostile = page_of(*run()), page_of(*run(HOSTILE), command=HOSTILE)
+    assert Elements(hostile).tags == Elements(harmless).tags
+    assert HOSTILE not in hostile
+    assert HOSTILE in Elements(hostile).text
+
+
+def test_hostile_name_would_be_seen_where_it_is_not_escaped(monkeypatch):
+    """The control of the test above."""
+    from markupsafe import Markup
+
+    monkeypatch.setattr("resnetlab.report.run_page.run_title", lambda _: Markup(HOSTILE))
+    assert "script" in Elements(page_of(*run(HOSTILE))).tags
+
+
+def test_picture_that_is_none_is_refused():
+    record, examination = run()
+    assert png_side(PNG) == 2
+    for picture in ("", "not base64!", "aGVsbG8=", '"><script>', PNG[4:]):
+        wrong = replace(examination, wrongest=[replace(examination.wrongest[0], picture=picture)])
+        with pytest.raises(DataError, match="no PNG"):
+            page_of(record, wrong)
+
+
+def test_thousand_classes_and_epochs_stay_small():
+    record, examination = run(classes=1000)
+    epoch = replace(record.history[0], running_error=0.5, images_per_second=1000.0)
+    long = replace(record, history=[replace(epoch, epoch=number) for number in range(1, 1001)])
+    page = page_of(long, replace(examination, wrongest=[replace(examination.wrongest[0], picture=PNG)] * 24))
+    assert len(page.encode()) < 1_000_000
+    assert "Confusion matrix" not in page
+    assert "All 1000 classes" in page
+    assert len(epoch_table(long.history).rows) == 334
+    assert epoch_table(long.history).rows[-1][0] == "1000"
+
+
+def test_confusion_matrix_is_shown_up_to_twenty_classes():
+    assert "Confusion matrix" in page_of(*run(classes=20))
+    assert "Confusion matrix" not in page_of(*run(classes=21))
+    rows = heat_rows(run()[1])
+    assert [(name, n, [cell.count for cell in cells]) for name, n, cells in rows] == [
+        ("made 0", 1, [1, 0, 0]),
+        ("made 1", 1, [1, 0, 0]),
+        ("made 2", 1, [0, 1, 0]),
+    ]
+    assert [(cell.share, cell.right) for cell in rows[1][2]] == [(1.0, False), (0.0, True), (0.0, False)]
+
+
+def test_confused_pairs_come_by_their_number():
+    _, examination = run()
+    many = replace(examination, confusion=[(0, 0, 9), (0, 1, 1), (1, 0, 3), (2, 0, 3)])
+    assert confused_pairs(many).rows == [
+        ("made 1", "made 0", "3", "300.0%"),
+        ("made 2", "made 0", "3", "300.0%"),
+        ("made 0", "made 1", "1", "100.0%"),
+    ]
+
+
+def test_class_table_begins_with_the_least_recognised():
+    assert class_table(run()[1]).rows == [
+        ("made 1", "1", "0.0%", "0.0%"),
+        ("made 2", "1", "0.0%", "–"),
+        ("made 0", "1", "100.0%", "50.0%"),
+    ]
+
+
+def test_epochs_without_training_error_or_speed_are_drawn():
+    record, examination = run()
+    bare = replace(record, history=[replace(epoch, train=None) for epoch in record.history])
+    assert [line[0] for line in present(LOSS_LINES, bare.history)] == ["test", "training, running"]
+    assert [drawing.name for drawing in draw_run_figures(bare)] == ["loss", "error", "learning-rate"]
+    page_of(bare, examination)
+    one = replace(bare, history=[replace(bare.history[0], running_error=0.5), *record.history[1:]])
+    axes = draw_curves(one, "Loss", LOSS_LINES).axes[0]
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines if line.get_label() != "best epoch"}
+    assert drawn == {"test": [1, 2], "training": [2], "training, running": [1, 2]}
+
+
+def test_speed_is_the_median_of_what_is_known():
+    record, _ = run()
+    assert images_per_second(record) is None
+    fast = replace(record, history=[replace(record.history[0], images_per_second=v) for v in (10.0, 1000.0, 1200.0)])
+    assert images_per_second(fast) == 1000.0
+    assert "speed" in [drawing.name for drawing in draw_run_figures(fast)]
+
+
+def test_diverged_run_without_an_epoch_says_so():
+    record = study_run("plain", 8, 0, None).record
+    page = page_of(record, None)
+    text = Elements(page).text
+    assert "Diverged: the loss became nan made" in text
+    assert "No epoch was completed" in text
+    assert "svg" not in Elements(page).tags
+    assert "test accuracy" not in text
+    assert 'class="answer broken"' in page
+
+
+def test_verdict_names_best_epoch_and_an_early_end():
+    record, _ = run()
+    assert run_verdict(record) == [
+        "75.00% of 50 test pictures right after 2 epochs (error 25.00%, loss 0.5000)",
+        "The last epoch is the best one",
+    ]
+    worse = replace(record.history[1], epoch=3, test=replace(record.history[1].test, error=0.5))
+    early = replace(
+        record, history=[*record.history, worse], recipe={"training": {"epochs": 9}}, message="no better epoch in 1"
+    )
+    assert run_verdict(early)[1:] == [
+        "Ended after 3 of 9 epochs: no better epoch in 1",
+        "Best epoch: 2, with 75.00% of 50 right; it was chosen by the test pictures, so its figure flatters",
+    ]
+    by_loss = replace(early, recipe={"training": {"best_by": "test_loss"}})
+    assert best_of(by_loss).epoch == 2
+
+
+def test_nan_answers_and_a_faultless_run_are_said():
+    record, examination = run()
+    assert "1 of 3 pictures gave a NaN" in page_of(record, replace(examination, unanswered=1))
+    faultless = replace(examination, confusion=[(k, k, 1) for k in range(3)], wrongest=[])
+    assert "every test picture was recognised" in page_of(record, faultless)
+
+
+def test_small_pictures_are_enlarged_without_smoothing():
+    (first, _) = shown_mistakes(run()[1])
+    assert (first.small, first.probability) == (True, "75.0%")
+
+
+def test_report_is_equal_when_drawn_again(tmp_path):
+    for name in ("one", "two"):
+        assert write_run_report(*run(), COMMAND, tmp_path / name) == tmp_path / name / "report.html"
+    assert (tmp_path / "one" / "report.html").read_bytes() == (tmp_path / "two" / "report.html").read_bytes()
+
+
+def test_long_lists_of_the_data_are_cut():
+    assert shorten({"n": 3, "few": [1, 2], "many": list(range(13))}) == {
+        "n": 3,
+        "few": [1, 2],
+        "many": [*range(12), "… (13 in all)"],
+    }
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(12.34, "12.3 s"), (245, "4 min 5 s"), (27060, "7 h 31 min")])
+def test_duration_has_two_units(seconds, text):
+    assert duration(seconds) == text
