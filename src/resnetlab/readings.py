@@ -14,9 +14,10 @@ class BlockReading:
     - ``responses`` are the standard deviations of what each norm of F gives, after it and before any activation or
       addition, from the first to the last (He et al. 2015, arXiv:1512.03385, Figure 7); of F(x) alone without norms.
     - ``cosine`` is that between x and y, averaged over the pictures, where they have one shape: 1 for the identity.
-    - ``dead`` is the share of channels of y that are zero in every picture, ``zeros`` that of all values of y.
+    - ``dead`` is the share of channels of y that are zero in every picture, ``zeros`` that of all values of y; in
+      pre-activation order of what the branch reads, p(x).
     - ``gradient_in`` is ‖∂L/∂x‖. ``gradient_branch`` and ``gradient_shortcut`` are the norms of its two summands, what
-      arrives through F and through S. ``gradient_out`` is ‖∂L/∂y‖.
+      arrives through F and through S; those of ‖∂L/∂p(x)‖ where both read p(x). ``gradient_out`` is ‖∂L/∂y‖.
     """
 
     block: str

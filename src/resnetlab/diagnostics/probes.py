@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from resnetlab.diagnostics import amounts
 from resnetlab.models.blocks import ResidualBlock
+from resnetlab.models.shortcuts import IdentityShortcut
 from resnetlab.readings import BlockReading
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -57,8 +59,11 @@ class Probe(AbstractContextManager["Probe"]):
 
 
 class _Watch:
-    """The hooks of one block. A view of its input is handed to branch and shortcut each, so that the gradient that
-    comes back through either can be told from that of the other."""
+    """The hooks of one block. A view of what branch and shortcut share is handed to each of them, so that the gradient
+    that comes back through either can be told from that of the other.
+
+    What they share is x; where the shape changes in pre-activation order it is p(x), which both read.
+    """
 
     def __init__(self, name: str, block: ResidualBlock, numbers: dict[tuple[str, str], Tensor]) -> None:
         self.name = name
@@ -70,7 +75,12 @@ class _Watch:
         block = self.block
         handles.append(block.register_forward_pre_hook(self._enter))
         handles.append(block.register_forward_hook(self._leave))
-        handles.append(block.branch.register_forward_pre_hook(self._view("gradient_branch")))
+        whole = block.shortcut is None or isinstance(block.shortcut, IdentityShortcut)
+        entrance = block.preactivation if whole else block.branch
+        handles.append(entrance.register_forward_pre_hook(self._view("gradient_branch")))
+        # In pre-activation order the ReLU stands before the branch, and what leaves the block is a sum.
+        before = not isinstance(block.preactivation, nn.Identity)
+        handles.append((block.preactivation if before else block).register_forward_hook(self._count_zeros))
         handles.append(block.drop.register_forward_hook(self._norm_of("branch")))
         if block.shortcut is not None:
             handles.append(block.shortcut.register_forward_pre_hook(self._view("gradient_shortcut")))
@@ -87,7 +97,7 @@ class _Watch:
             tensor.register_hook(lambda gradient: self._keep_norm(what, gradient))
 
     def _keep_norm(self, what: str, tensor: Tensor) -> None:
-        norm = _norm(tensor)
+        norm = amounts.norm(tensor)
         self._keep(f"{what}_norm", norm)
         self._keep(f"{what}_rms", norm / tensor.numel() ** 0.5)
 
@@ -103,15 +113,14 @@ class _Watch:
         x, self.input = self.input, None
         assert x is not None
         self._keep_gradient("gradient_out", y)
-        y = y.detach()
         self._keep_norm("output", y)
-        alive = y != 0
-        self._keep("zeros", 1 - alive.sum() / alive.numel())
-        # A channel is dead that is zero in every picture, at every place.
-        self._keep("dead", 1 - alive.transpose(0, 1).flatten(1).any(dim=1).float().mean())
         if x.shape == y.shape:
-            flat = x.detach().flatten(1), y.flatten(1)
-            self._keep("cosine", nn.functional.cosine_similarity(*flat, dim=1, eps=1e-12).mean())
+            self._keep("cosine", amounts.cosine(x, y))
+
+    def _count_zeros(self, _module: nn.Module, _inputs: tuple[Tensor, ...], activated: Tensor) -> None:
+        dead, zeros = amounts.zeros(activated)
+        self._keep("dead", dead)
+        self._keep("zeros", zeros)
 
     def _view(self, what: str) -> Hook:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -126,12 +135,7 @@ class _Watch:
         return lambda _module, _inputs, output: self._keep_norm(what, output)
 
     def _spread_of(self, what: str) -> Hook:
-        return lambda _module, _inputs, output: self._keep(what, output.detach().std(correction=0))
-
-
-def _norm(tensor: Tensor) -> Tensor:
-    """L2, in float64: the square of a gradient of 1e20 is no float32."""
-    return torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64)
+        return lambda _module, _inputs, output: self._keep(what, amounts.spread(output))
 
 
 def _reading(name: str, block: ResidualBlock, known: dict[tuple[str, str], float | None]) -> BlockReading:
