@@ -28,7 +28,7 @@ def test_every_change_is_scored_and_the_net_is_left_alone():
         return Metrics(loss=float(blocks), error=blocks / 10, n=1)
 
     told = []
-    found = lesion(net, score, draws=2, seed=1, on_progress=lambda done, total: told.append((done, total)))
+    found = lesion(net, score, n=1, chance=0.5, draws=2, seed=1, on_progress=lambda done, total: told.append((done, total)))
     assert found.intact.loss == 9
     assert [change.blocks for change in found.dropped] == [[name] for name in movable_blocks(net)[0]]
     assert {change.loss for change in found.dropped} == {8}
@@ -66,4 +66,4 @@ def test_neighbours_stand_in_one_stage_without_a_gap():
 def test_a_net_without_such_blocks_is_refused():
     net = create_model("cifar_resnet8", in_chans=1)
     with pytest.raises(ConfigError, match="no block"):
-        lesion(net, lambda _: Metrics(loss=0, error=0, n=1))
+        lesion(net, lambda _: Metrics(loss=0, error=0, n=1), n=1, chance=0.5)

@@ -21,9 +21,12 @@ def block_gradients(net: nn.Module, images: Tensor, labels: Tensor) -> list[Bloc
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     training = net.training
     net.train()
-    loss = F.cross_entropy(functional_call(net, buffers, (images,)), labels)
-    net.train(training)
-    gradients = dict(zip(flat, torch.autograd.grad(loss, flat), strict=True))
+    try:
+        loss = F.cross_entropy(functional_call(net, buffers, (images,)), labels)
+        # Still in training mode: a checkpointed net computes parts of itself again on the way back.
+        gradients = dict(zip(flat, torch.autograd.grad(loss, flat), strict=True))
+    finally:
+        net.train(training)
     return [
         BlockGradient(
             block=name, gradient_norm=_norm([gradients[weight] for weight in group]), weight_norm=_norm(group)

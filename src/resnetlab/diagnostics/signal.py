@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.diagnostics.probes import Probe
+from resnetlab.errors import ConfigError
 from resnetlab.readings import BlockReading, SignalReading
 
 ORDERS = 2.0
@@ -24,10 +25,15 @@ def read_signal(net: nn.Module, images: Tensor, labels: Tensor, setting: dict[st
     """The reading of ``net`` for one batch ``(N, C, H, W)``, in training mode, by ``RULE``.
 
     The statistics of its norms move, as in any training pass: give a network that nobody needs.
+
+    Raises ``ConfigError`` for a network without blocks.
     """
     with Probe(net.train()) as probe:
         F.cross_entropy(net(images), labels).backward()  # type: ignore[no-untyped-call]
-    return judge(probe.readings(), setting)
+    blocks = probe.readings()
+    if not blocks:
+        raise ConfigError("the signal is read block by block, and this network has no blocks")
+    return judge(blocks, setting)
 
 
 def judge(blocks: list[BlockReading], setting: dict[str, str]) -> SignalReading:
