@@ -72,7 +72,7 @@ class DiagnosisConfig:
     """auto takes cuda where there is one."""
 
     def __post_init__(self) -> None:
-        require(0 < len(self.what), "what", self.what, "one or more parts")
+        require(len(self.what) > 0, "what", self.what, "one or more parts")
         for part in self.what:
             require_choice("what", part, ("all", *PARTS, "identity"))
         require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2: BN takes statistics over a batch")
@@ -96,7 +96,7 @@ class DiagnosisConfig:
     def parts(self) -> list[Part]:
         """What was asked for, each part once, in the order in which it is shown."""
         asked = {*self.what, *(PARTS if "all" in self.what else ())}
-        return [part for part in (*PARTS, "identity") if part in asked]  # type: ignore[misc]  # each is a Part
+        return [part for part in (*PARTS, "identity") if part in asked]
 
 
 def diagnose(source: str, config: DiagnosisConfig, progress: Progress | None = None) -> Diagnosis:
@@ -113,9 +113,7 @@ def diagnose(source: str, config: DiagnosisConfig, progress: Progress | None = N
 
     started = perf_counter()
     device = pick_device(config.device)
-    subject = find_subject(
-        source, model=config.model, data=config.data, which=config.checkpoint, recipe=config.recipe
-    )
+    subject = find_subject(source, model=config.model, data=config.data, which=config.checkpoint, recipe=config.recipe)
     control = find_control(config.plain, config.checkpoint, subject) if config.plain else None
     parts, notes = possible_parts(config, subject)
     batch = first_pictures(subject.data, config.batch_size, config.seed, device)

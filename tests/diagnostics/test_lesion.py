@@ -28,7 +28,9 @@ def test_every_change_is_scored_and_the_net_is_left_alone():
         return Metrics(loss=float(blocks), error=blocks / 10, n=1)
 
     told = []
-    found = lesion(net, score, n=1, chance=0.5, draws=2, seed=1, on_progress=lambda done, total: told.append((done, total)))
+    found = lesion(
+        net, score, n=1, chance=0.5, draws=2, seed=1, on_progress=lambda done, total: told.append((done, total))
+    )
     assert found.intact.loss == 9
     assert [change.blocks for change in found.dropped] == [[name] for name in movable_blocks(net)[0]]
     assert {change.loss for change in found.dropped} == {8}

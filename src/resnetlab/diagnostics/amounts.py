@@ -1,7 +1,7 @@
 """What is kept of a large tensor: norms, spreads, cosines and zeros, each at the cost of reading it about once.
 
-A sum of squares in float32 is quick and, taken row by row, exact enough, but it overflows from 1e19 on and loses what is
-below 1e-23. Signals of deep nets reach both; only then is float64 used.
+A sum of squares in float32 is quick and, taken row by row, exact enough, but it overflows from 1e19 on and loses what
+is below 1e-23. Signals of deep nets reach both; only then is float64 used.
 """
 
 import torch
@@ -17,10 +17,11 @@ def norm(tensor: Tensor) -> Tensor:
     # A GPU converts while it reads; on a CPU the converted copy would cost thirty times the sum.
     if tensor.dtype == torch.float32 and tensor.device.type == "cpu":
         rows = torch.linalg.vector_norm(tensor.flatten(2) if tensor.dim() > 2 else tensor, dim=-1)
-        total = torch.linalg.vector_norm(rows, dtype=torch.float64)
+        total: Tensor = torch.linalg.vector_norm(rows, dtype=torch.float64)
         if SAFE[0] < float(total) < SAFE[1]:
             return total
-    return torch.linalg.vector_norm(tensor, dtype=torch.float64)
+    exact: Tensor = torch.linalg.vector_norm(tensor, dtype=torch.float64)
+    return exact
 
 
 def cosine(x: Tensor, y: Tensor) -> Tensor:
@@ -29,7 +30,8 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
     if x.device.type == "cpu":
         norms = torch.linalg.vector_norm(x, dim=1).double() * torch.linalg.vector_norm(y, dim=1).double()
         if bool(((norms > SAFE[0]) & (norms < SAFE[1])).all()):
-            return (torch.linalg.vecdot(x, y).double() / norms).mean()
+            mean: Tensor = (torch.linalg.vecdot(x, y).double() / norms).mean()
+            return mean
     return torch.nn.functional.cosine_similarity(x.double(), y.double(), dim=1, eps=1e-300).mean()
 
 

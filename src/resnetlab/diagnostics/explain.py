@@ -14,8 +14,8 @@ NAMED = 4
 """Blocks or settings that a sentence names at most."""
 
 _FLOW_ADVICE = {
-    "exploding": "The first blocks get far larger gradients than the last: before a longer training try a norm in every "
-    "block, a warm-up, or clipping (--clip-norm 1).",
+    "exploding": "The first blocks get far larger gradients than the last: before a longer training try a norm in "
+    "every block, a warm-up, or clipping (--clip-norm 1).",
     "vanishing": "The first blocks get far smaller gradients than the last and will learn late or never: try a norm in "
     "every block, or fewer blocks.",
     "silent": "A gradient is exactly zero: right for branches that start at zero and have not taken a step yet; in a "
@@ -63,9 +63,7 @@ def explain_residuals(net: NetReading, *others: NetReading | None) -> Finding:
         )
     if found.verdict == "broken":
         advice.append(_FLOW_ADVICE["broken"])
-    return Finding(
-        part="residuals", verdict=found.verdict, sentences=sentences, advice=advice, rule=residuals.RULE
-    )
+    return Finding(part="residuals", verdict=found.verdict, sentences=sentences, advice=advice, rule=residuals.RULE)
 
 
 def explain_signal(readings: Sequence[SignalReading], own: dict[str, str]) -> Finding:
@@ -129,8 +127,8 @@ def explain_identity(reading: IdentityReading) -> Finding:
     sentences = [
         f"{reading.added} identity blocks behind stage {reading.stage} make {reading.blocks} in all; {bits} "
         f"(n = {before.n:,} test pictures, error {before.error:.2%}).",
-        f"After {reading.epochs} more epochs the deeper net has {deeper.error:.2%} error and loss {deeper.loss:.4f}, "
-        f"the net of the old depth {same.error:.2%} and {same.loss:.4f} (n = {deeper.n:,}, one run each).",
+        f"After {reading.epochs} more epoch{'' if reading.epochs == 1 else 's'} the deeper net has {deeper.error:.2%} "
+        f"error and loss {deeper.loss:.4f}, the net of the old depth {same.error:.2%} and {same.loss:.4f} (n = {deeper.n:,}, one run each).",
     ]
     return Finding(
         part="identity",

@@ -94,7 +94,7 @@ class _Watch:
 
     def _keep_gradient(self, what: str, tensor: Tensor) -> None:
         if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: self._keep_norm(what, gradient))
+            tensor.register_hook(lambda gradient: self._keep_norm(what, gradient))  # type: ignore[no-untyped-call]
 
     def _keep_norm(self, what: str, tensor: Tensor) -> None:
         norm = amounts.norm(tensor)
