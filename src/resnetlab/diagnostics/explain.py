@@ -127,8 +127,9 @@ def explain_identity(reading: IdentityReading) -> Finding:
     sentences = [
         f"{reading.added} identity blocks behind stage {reading.stage} make {reading.blocks} in all; {bits} "
         f"(n = {before.n:,} test pictures, error {before.error:.2%}).",
-        f"After {reading.epochs} more epoch{'' if reading.epochs == 1 else 's'} the deeper net has {deeper.error:.2%} "
-        f"error and loss {deeper.loss:.4f}, the net of the old depth {same.error:.2%} and {same.loss:.4f} (n = {deeper.n:,}, one run each).",
+        f"Trained on for {reading.epochs} epoch{'' if reading.epochs == 1 else 's'}, the deeper net has "
+        f"{deeper.error:.2%} error and loss {deeper.loss:.4f}, the net of the old depth {same.error:.2%} and "
+        f"{same.loss:.4f} (n = {deeper.n:,}, one run each).",
     ]
     return Finding(
         part="identity",

@@ -1,7 +1,8 @@
-"""The grid of settings whose signal is read before any training: depth × kind × norm × start, around a given network."""
+"""The grid of settings whose signal is read before any training: depth × kind × norm × start, around a network."""
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from resnetlab.errors import ConfigError
 from resnetlab.models.config import NetConfig, ResidualConfig
@@ -15,7 +16,8 @@ DEEP = 100
 
 Setting = tuple[dict[str, str], NetConfig]
 
-_STARTS = {
+_BARE: dict[str, Any] = {"zero_init_residual": False, "scale_residual": False}
+_STARTS: dict[str, dict[str, Any]] = {
     "usual": {},
     "zero branch": {"zero_init_residual": True},
     "1/√L branch": {"scale_residual": True},
@@ -57,11 +59,9 @@ def _of_depth(config: ResidualConfig) -> Iterator[Setting]:
     for kind in ("plain", "residual"):
         shortcut = None if kind == "plain" else config.shortcut or "A"
         for norm in _norms(config):
-            for start, changes in (_starts(config, norm) if shortcut else {"usual": {}}).items():
-                bare = {"zero_init_residual": False, "scale_residual": False}
-                if isinstance(config, ResNetConfig):
-                    bare["scaling"] = "none"
-                changed = replace(config, shortcut=shortcut, norm=norm, **(bare | changes))
+            for start, changes in _starts(config, norm, shortcut).items():
+                plainly = _BARE | ({"scaling": "none"} if isinstance(config, ResNetConfig) else {})
+                changed: NetConfig = replace(config, **(plainly | changes | {"shortcut": shortcut, "norm": norm}))
                 words = {"blocks": str(_blocks(config)), "kind": kind, "norm": norm, "start": start}
                 yield words, changed
 
@@ -70,9 +70,11 @@ def _norms(config: ResidualConfig) -> tuple[str, ...]:
     return ("batch", "layer", "none") if isinstance(config, MLPConfig) else ("batch", "group", "none")
 
 
-def _starts(config: ResidualConfig, norm: str) -> dict[str, dict[str, object]]:
+def _starts(config: ResidualConfig, norm: str, shortcut: str | None) -> dict[str, dict[str, Any]]:
+    if shortcut is None:
+        return {"usual": {}}
     if norm != "none" or isinstance(config, MLPConfig):
-        return dict(_STARTS)
+        return _STARTS
     return _STARTS | {"SkipInit": {"scaling": "skipinit"}, "Fixup": {"scaling": "fixup"}}
 
 
