@@ -34,13 +34,6 @@ def explain_gradients(net: NetReading, *others: NetReading | None) -> Finding:
         advice.append(_SHORTCUT_ADVICE)
     shown = [net, *(other for other in others if other)]
     sentences = [_flow_sentence(one) for one in shown]
-    sentences += [_arrival_sentence(one) for one in shown if one.blocks]
-    sentences += [
-        f"{one.label}: in the median block {share:.0%} of ∂L/∂x arrives through the shortcut, the rest through the "
-        "branch."
-        for one in shown
-        if (share := residuals.summarise(one.blocks).share) is not None
-    ]
     return Finding(part="gradients", verdict=verdict, sentences=sentences, advice=advice, rule=flow.RULE)
 
 
@@ -143,18 +136,20 @@ def explain_identity(reading: IdentityReading) -> Finding:
 def _flow_sentence(net: NetReading) -> str:
     assert net.flow is not None
     if net.flow.growth is None:
-        return f"{net.label}: gradients are {net.flow.verdict}."
-    blocks = [g for g in net.gradients if g.block.startswith("stages.")]
-    each = f", {net.flow.growth / (len(blocks) - 1):+.3f} a block" if len(blocks) > 1 else ""
-    return (
-        f"{net.label}: from the last block to the first ‖∇W‖/‖W‖ changes by {net.flow.growth:+.2f} orders of "
-        f"magnitude{each}: {net.flow.verdict}."
-    )
-
-
-def _arrival_sentence(net: NetReading) -> str:
-    found = signal.judge(net.blocks, {})
-    return f"{net.label}: on the same way the root mean square of ∂L/∂x changes by {_orders(found.backward)}."
+        line = f"{net.label}: gradients are {net.flow.verdict}"
+    else:
+        blocks = [g for g in net.gradients if g.block.startswith("stages.")]
+        each = f", {net.flow.growth / (len(blocks) - 1):+.3f} a block" if len(blocks) > 1 else ""
+        line = (
+            f"{net.label}: from the last block to the first ‖∇W‖/‖W‖ changes by {net.flow.growth:+.2f} orders of "
+            f"magnitude{each}: {net.flow.verdict}"
+        )
+    if net.blocks:
+        backward = _orders(signal.judge(net.blocks, {}).backward)
+        line += f". On the same way the root mean square of ∂L/∂x changes by {backward}"
+        share = residuals.summarise(net.blocks).share
+        line += "" if share is None else f"; in the median block {share:.0%} of it arrives through the shortcut"
+    return line + "."
 
 
 def _residual_sentences(net: NetReading) -> list[str]:

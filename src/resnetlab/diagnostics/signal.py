@@ -37,7 +37,7 @@ def read_signal(net: nn.Module, images: Tensor, labels: Tensor, setting: dict[st
 
 
 def judge(blocks: list[BlockReading], setting: dict[str, str]) -> SignalReading:
-    """The verdict on the readings of a net's blocks, from the input on."""
+    """The verdict on the readings of a net's blocks, from the input on; one at least."""
     first, last = blocks[0], blocks[-1]
     ends = (first.input_rms, last.output_rms, last.gradient_out_rms, first.gradient_in_rms)
     forward, backward = _orders(ends[0], ends[1]), _orders(ends[2], ends[3])

@@ -87,7 +87,7 @@ def draw_signal(readings: Sequence[SignalReading]) -> "Figure":
     """A row for each setting: the change of the signal and that of the gradient, in orders of magnitude."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.4, 0.24 * len(readings) + 1.0), layout="constrained")
+    figure = Figure(figsize=(7.4, 0.23 * len(readings) + 1.0), layout="constrained")
     axes = figure.add_subplot()
     axes.axvspan(-2, 2, color=PALETTE["line"], alpha=0.6, lw=0)
     for row, reading in enumerate(readings):
@@ -172,8 +172,9 @@ def describe_signal(readings: Sequence[SignalReading]) -> str:
     words: dict[str, list[str]] = {}
     for reading in readings:
         words.setdefault(reading.verdict, []).append(row_name(reading))
+    steady = len(words.pop("steady", []))
     parts = [f"{verdict}: {'; '.join(names)}" for verdict, names in words.items()]
-    return f"Settings before training. {'. '.join(parts)}."
+    return ". ".join([f"{steady} of {len(readings)} settings are steady before training", *parts]) + "."
 
 
 def describe_lesion(nets: Nets) -> str:
@@ -190,7 +191,7 @@ def describe_lesion(nets: Nets) -> str:
 def describe_identity(reading: IdentityReading) -> str:
     """Before and after in words."""
     return (
-        f"Test error {reading.before.error:.1%} before; after {reading.epochs} more epochs {reading.deeper.error:.1%} "
+        f"Test error {reading.before.error:.1%} before; trained on (epochs: {reading.epochs}) {reading.deeper.error:.1%} "
         f"with {reading.added} more blocks and {reading.same.error:.1%} without them."
     )
 
@@ -213,7 +214,7 @@ def _positive(value: Value) -> Value:
 def _panels(number: int) -> "list[Axes]":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * number if number > 1 else 5.2, 3.2), layout="constrained")
+    figure = Figure(figsize=(3.5 * number if number > 1 else 7.4, 3.0 if number > 1 else 2.6), layout="constrained")
     return list(figure.subplots(1, number, squeeze=False)[0])
 
 
