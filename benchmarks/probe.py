@@ -5,6 +5,7 @@ the ratio is that of their medians. A probed pass also takes the norms of all gr
 """
 
 import argparse
+import sys
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -20,6 +21,7 @@ from resnetlab.records import describe_environment
 
 
 def main() -> None:
+    """Measure and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--batch-size", type=int, default=8)
@@ -58,8 +60,11 @@ def main() -> None:
     }
     if given.out:
         write_json(given.out, found)
-    print(f"{given.model}, batch {given.batch_size}: plain {median(times['plain']):.2f} s, probed ", end="")
-    print(f"{median(times['probed']):.2f} s, ratio {ratio:.2f} (medians of {given.rounds})")
+    plainly, looking = median(times["plain"]), median(times["probed"])
+    sys.stdout.write(
+        f"{given.model}, batch {given.batch_size}: plain {plainly:.2f} s, probed {looking:.2f} s, "
+        f"ratio {ratio:.2f} (medians of {given.rounds})\n"
+    )
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from resnetlab.diagnostics.gradients import block_gradients
 from resnetlab.diagnostics.probes import Probe
 from resnetlab.models.blocks import ResidualBlock
+from resnetlab.models.checkpointing import checkpoint_blocks
 from resnetlab.models.shortcuts import IdentityShortcut, MatrixShortcut
 from resnetlab.models.zoo import create_model
 
@@ -113,3 +115,38 @@ def test_dead_channels_are_counted():
             net(torch.randn(4, 1, 8, 8))
     assert probe.readings()[0].dead == pytest.approx(4 / 16)
     assert probe.readings()[0].zeros == pytest.approx(4 / 16, abs=1e-6)
+
+
+def test_preactivation_gradients_are_split_at_x_itself():
+    """∂L/∂x = ∂L/∂y + (∂p/∂x)ᵀ …: what the identity carries is ∂L/∂y to the last digit."""
+    net = create_model("cifar_preact_resnet20", in_chans=1, num_classes=3).double()
+    with Probe(net) as probe:
+        F.cross_entropy(net(torch.randn(4, 1, 8, 8).double()), torch.tensor([0, 1, 2, 0])).backward()
+    blocks = {block.block: block for block in probe.readings()}
+    whole = [
+        block for block in net.named_modules() if isinstance(getattr(block[1], "shortcut", None), IdentityShortcut)
+    ]
+    assert whole
+    for name, _ in whole:
+        found = blocks[name]
+        assert found.gradient_shortcut == pytest.approx(found.gradient_out, abs=1e-10)
+        assert abs(found.gradient_in - found.gradient_shortcut) <= found.gradient_branch + 1e-10
+        assert found.zeros > 0.2, "p(x) is counted: the sum behind it has no zeros"
+
+
+def test_checkpointed_net_gives_the_same_readings():
+    plain, saving = (create_model("cifar_resnet20", in_chans=1, num_classes=3) for _ in range(2))
+    checkpoint_blocks(saving, 2)
+    found = []
+    for net in (plain, saving):
+        with Probe(net) as probe:
+            weights = block_gradients(net.eval(), *batch())
+        found.append((weights, probe.readings()))
+        assert not net.training
+    assert found[0] == found[1]
+    assert all(torch.equal(value, saving.state_dict()[key]) for key, value in plain.state_dict().items())
+
+
+def batch():
+    torch.manual_seed(1)
+    return torch.randn(6, 1, 8, 8), torch.arange(6) % 3

@@ -138,10 +138,11 @@ def _flow_sentence(net: NetReading) -> str:
     if net.flow.growth is None:
         line = f"{net.label}: gradients are {net.flow.verdict}"
     else:
+        growth = net.flow.growth or 0.0  # and no -0.0
         blocks = [g for g in net.gradients if g.block.startswith("stages.")]
-        each = f", {net.flow.growth / (len(blocks) - 1):+.3f} a block" if len(blocks) > 1 else ""
+        each = f", {growth / (len(blocks) - 1):+.3f} a block" if len(blocks) > 1 else ""
         line = (
-            f"{net.label}: from the last block to the first ‖∇W‖/‖W‖ changes by {net.flow.growth:+.2f} orders of "
+            f"{net.label}: from the last block to the first ‖∇W‖/‖W‖ changes by {growth:+.2f} orders of "
             f"magnitude{each}: {net.flow.verdict}"
         )
     if net.blocks:

@@ -191,8 +191,8 @@ def describe_lesion(nets: Nets) -> str:
 def describe_identity(reading: IdentityReading) -> str:
     """Before and after in words."""
     return (
-        f"Test error {reading.before.error:.1%} before; trained on (epochs: {reading.epochs}) {reading.deeper.error:.1%} "
-        f"with {reading.added} more blocks and {reading.same.error:.1%} without them."
+        f"Test error {reading.before.error:.1%} before. Trained on (epochs: {reading.epochs}) "
+        f"{reading.deeper.error:.1%} with {reading.added} more blocks and {reading.same.error:.1%} without them."
     )
 
 
