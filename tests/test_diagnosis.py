@@ -1,14 +1,18 @@
 import copy
+import shlex
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from resnetlab.diagnosis import DiagnosisConfig, diagnose, diagnose_command
+from resnetlab.cli.verbs import read_command
+from resnetlab.diagnosis import DiagnosisConfig, diagnose, diagnose_command, possible_parts
 from resnetlab.errors import ConfigError
 from resnetlab.models.surgery import deepen
 from resnetlab.models.zoo import create_model
 from resnetlab.recipe import Recipe
+from resnetlab.report.diagnosis_figures import draw_diagnosis_figures
 from resnetlab.soundings import equal_logits, first_pictures, further, read_net, sparing, unwatched
 from resnetlab.subject import INITIAL, Subject
 from resnetlab.train.config import TrainConfig
@@ -90,19 +94,25 @@ def test_named_network_is_read_at_initialisation_and_its_lesion_left_out():
     assert found.notes == []
 
 
-def test_vgg_has_gradients_and_notes_on_what_it_lacks(tmp_path):
-    import numpy as np
-
-    pictures = np.random.default_rng(0).integers(0, 255, (24, 32, 32, 3), dtype=np.uint8)
-    np.savez(
-        tmp_path / "some.npz", x_train=pictures, y_train=np.arange(24) % 2, x_test=pictures, y_test=np.arange(24) % 2
-    )
-    config = DiagnosisConfig(data=f"npz:{tmp_path / 'some.npz'}", batch_size=2)
-    found = diagnose("vgg11", config)
-    assert [finding.part for finding in found.findings] == ["gradients"]
-    assert [note.partition(":")[0] for note in found.notes] == ["residuals left out", "signal left out"]
+def test_vgg_can_have_gradients_alone_and_notes_say_so(data):
+    net = create_model("vgg11", device="meta")
+    vgg = replace(subject(net, data), recipe=Recipe(model="vgg11"))
+    parts, notes = possible_parts(DiagnosisConfig(), vgg)
+    assert parts == ["gradients"]
+    assert [note.partition(":")[0] for note in notes] == [
+        "residuals left out", "signal left out", "lesion left out"
+    ]  # fmt: skip
     with pytest.raises(ConfigError, match="signal is not possible for vgg11: it has no blocks"):
-        diagnose("vgg11", replace(config, what=("signal",)))
+        possible_parts(DiagnosisConfig(what=("signal",)), vgg)
+
+
+@pytest.mark.slow
+def test_vgg_is_read_layer_by_layer(tmp_path):
+    pictures, labels = np.random.default_rng(0).integers(0, 255, (24, 32, 32, 3), dtype=np.uint8), np.arange(24) % 2
+    np.savez(tmp_path / "some.npz", x_train=pictures, y_train=labels, x_test=pictures, y_test=labels)
+    found = diagnose("vgg11", DiagnosisConfig(data=f"npz:{tmp_path / 'some.npz'}", batch_size=2))
+    assert len([gradient for gradient in found.net.gradients if gradient.block.startswith("stages.")]) == 8
+    assert draw_diagnosis_figures(found)
 
 
 @pytest.mark.parametrize(
@@ -129,12 +139,8 @@ def test_configuration_names_parts_and_limits():
 
 
 def test_command_makes_the_diagnosis_again():
-    from resnetlab.cli.verbs import read_command
-
     config = DiagnosisConfig(what=("lesion", "signal"), batch_size=8, options={"norm": "group"})
     words = diagnose_command("a run", config)
     assert words.startswith("resnetlab diagnose 'a run' --out DIAGNOSIS")
-    import shlex
-
     command = read_command(shlex.split(words)[1:])
     assert (command.source, command.config) == ("a run", config)
