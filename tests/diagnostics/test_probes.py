@@ -1,8 +1,9 @@
 import copy
+import gc
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.diagnostics.gradients import block_gradients
@@ -118,20 +119,32 @@ def test_dead_channels_are_counted():
 
 
 def test_preactivation_gradients_are_split_at_x_itself():
-    """∂L/∂x = ∂L/∂y + (∂p/∂x)ᵀ …: what the identity carries is ∂L/∂y to the last digit."""
+    """y = x + F(p(x)): the identity carries ∂L/∂y as it is, and the rest of ∂L/∂x came through F and p."""
     net = create_model("cifar_preact_resnet20", in_chans=1, num_classes=3).double()
+    block = net.stages[0][1]
+    x, weights = (torch.randn(4, 16, 8, 8, dtype=torch.float64) for _ in range(2))
+    x.requires_grad_(True)
+    with Probe(nn.Sequential(block)) as probe:
+        (block(x) * weights).sum().backward()
+    (found,) = probe.readings()
+    assert isinstance(block.shortcut, IdentityShortcut)
+    assert found.gradient_shortcut == pytest.approx(weights.norm().item(), abs=1e-10)
+    assert found.gradient_branch == pytest.approx((x.grad - weights).norm().item(), abs=1e-10)
+    assert found.gradient_in == pytest.approx(x.grad.norm().item(), abs=1e-10)
+    activated = block.preactivation(x)
+    assert found.zeros == pytest.approx((activated == 0).double().mean().item(), abs=1e-10)
+    assert found.zeros > 0.2, "the sum behind the block has no zeros"
+
+
+def test_checkpointed_net_keeps_no_graph_alive():
+    """A watch that held its input with its graph would hold every segment that was computed again."""
+    net = checkpoint_blocks(create_model("cifar_resnet20", in_chans=1, num_classes=3), 2)
     with Probe(net) as probe:
-        F.cross_entropy(net(torch.randn(4, 1, 8, 8).double()), torch.tensor([0, 1, 2, 0])).backward()
-    blocks = {block.block: block for block in probe.readings()}
-    whole = [
-        block for block in net.named_modules() if isinstance(getattr(block[1], "shortcut", None), IdentityShortcut)
-    ]
-    assert whole
-    for name, _ in whole:
-        found = blocks[name]
-        assert found.gradient_shortcut == pytest.approx(found.gradient_out, abs=1e-10)
-        assert abs(found.gradient_in - found.gradient_shortcut) <= found.gradient_branch + 1e-10
-        assert found.zeros > 0.2, "p(x) is counted: the sum behind it has no zeros"
+        block_gradients(net, *batch())
+        gc.collect()
+        graphs = [kept for kept in gc.get_objects() if issubclass(type(kept), Tensor) and kept.grad_fn is not None]
+    assert probe.readings()
+    assert graphs == []
 
 
 def test_checkpointed_net_gives_the_same_readings():

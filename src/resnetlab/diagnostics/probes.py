@@ -104,7 +104,8 @@ class _Watch:
     def _enter(self, _block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (x,) = inputs
         x = x.view_as(x)
-        self.input = x
+        # Without its graph: a checkpointed net ends a second pass before the block is left, and would keep it all.
+        self.input = x.detach()
         self._keep_norm("input", x)
         self._keep_gradient("gradient_in", x)
         return (x,)
