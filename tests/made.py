@@ -2,6 +2,15 @@
 
 from resnetlab.diagnostics import degradation, flow
 from resnetlab.examination import ClassScore, Examination, Mistake
+from resnetlab.readings import (
+    BlockReading,
+    Diagnosis,
+    IdentityReading,
+    Lesion,
+    LesionReading,
+    NetReading,
+    SignalReading,
+)
 from resnetlab.records import BlockGradient, EpochRecord, Metrics, RunRecord, StudyRecord, StudyRun
 
 HOSTILE = '<script>alert("x")</script>&\'"'
@@ -94,4 +103,90 @@ def run(source: str = "made", classes: int = 3) -> tuple[RunRecord, Examination]
             Mistake(sample=n, true=n, predicted=n - 1, probability=0.75, picture=PNG)
             for n in range(1, min(classes, 25))
         ],
+    )
+
+
+def block_reading(number: int, plain: bool = False, **changes) -> BlockReading:
+    """A block whose branch is half as large as its shortcut, with gradients in the ratio 3 to 1."""
+    given = {
+        "block": f"stages.0.{number}",
+        "input_norm": 2.0,
+        "branch_norm": 1.0,
+        "shortcut_norm": None if plain else 2.0,
+        "ratio": 0.5,
+        "responses": [1.0, 2.0 if plain else 1.5],
+        "cosine": 0.9,
+        "dead": 0.0,
+        "zeros": 0.5,
+        "input_rms": 1.0,
+        "output_rms": 1.0,
+        "gradient_in": 4.0,
+        "gradient_branch": 1.0,
+        "gradient_shortcut": None if plain else 3.0,
+        "gradient_out": 4.0,
+        "gradient_in_rms": 1.0,
+        "gradient_out_rms": 1.0,
+    }
+    return BlockReading(**(given | changes))
+
+
+def lesion_reading(*errors: float, intact: float = 0.1) -> LesionReading:
+    """A net of that error, with those errors without each block; by chance nine of ten answers are wrong."""
+    return LesionReading(
+        n=50,
+        chance=0.9,
+        intact=Lesion(blocks=[], error=intact, loss=1.0),
+        dropped=[Lesion(blocks=[f"stages.0.{n}"], error=error, loss=None) for n, error in enumerate(errors)],
+        several=[Lesion(blocks=["stages.0.0", "stages.0.1"], error=0.8, loss=1.0)],
+        swapped=[Lesion(blocks=["stages.0.0", "stages.0.1"], error=0.2, loss=1.0)],
+        fixed=["stages.1.0"],
+    )
+
+
+def net_reading(source: str = "made", *, plain: bool = False, state: str = "after 2 epochs") -> NetReading:
+    """A net of three blocks with even gradients."""
+    gradients = [BlockGradient(block=f"stages.0.{n}", gradient_norm=1.0, weight_norm=1.0) for n in range(3)]
+    return NetReading(
+        model=f"{'plain' if plain else 'resnet'} {source}",
+        state=state,
+        parameters=1000,
+        plain=plain,
+        gradients=gradients,
+        flow=flow.judge(gradients),
+        blocks=[block_reading(n, plain) for n in range(3)],
+        lesion=lesion_reading(0.9, 0.8, 0.9) if plain else lesion_reading(0.1, 0.12, 0.2),
+    )
+
+
+def diagnosis(source: str = "made") -> Diagnosis:
+    """A diagnosis with every part, a plain twin, and names after ``source``."""
+    from resnetlab.diagnosis import make_findings
+
+    net, twin = net_reading(source), net_reading(source, plain=True)
+    initial = net_reading(source, state="at initialisation")
+    own = {"blocks": "3", "kind": "residual", "norm": source, "start": "usual"}
+    signal = [
+        SignalReading(setting=own, blocks=3, forward=3.0, backward=0.1, verdict="exploding"),
+        SignalReading(setting=own | {"start": "zero"}, blocks=3, forward=0.0, backward=0.0, verdict="steady"),
+        SignalReading(setting=own | {"kind": "plain"}, blocks=3, forward=None, backward=None, verdict="broken"),
+    ]
+    metrics = [Metrics(loss=1.0, error=error, n=50) for error in (0.1, 0.08, 0.09)]
+    identity = IdentityReading(
+        stage=0, added=2, blocks=5, equal=True, epochs=1, before=metrics[0], deeper=metrics[1], same=metrics[2]
+    )
+    parts = ["gradients", "residuals", "signal", "lesion", "identity"]
+    return Diagnosis(
+        source=source,
+        command=f"resnetlab diagnose {source}",
+        batch=32,
+        net=net,
+        initial=initial,
+        control=twin,
+        signal=signal,
+        identity=identity,
+        findings=make_findings(parts, net, (initial, twin), signal, own, identity),
+        notes=[f"note {source}"],
+        data={"source": source, "classes": [source, "b"]},
+        environment={"processor": source},
+        seconds=1.0,
     )

@@ -153,7 +153,7 @@ def _train(
         watcher.on_note(note)
     save_memory(net, recipe.training)
     batch = first_batch(recipe, data, device)
-    before = block_gradients(net, *batch)
+    before = block_gradients(net, *batch, recipe.seed)
     status: Literal["finished", "diverged"] = "finished"
     message = ""
     try:
@@ -171,7 +171,7 @@ def _train(
         message=message,
         history=history,
         gradients_start=before,
-        gradients_end=block_gradients(net.requires_grad_(True), *batch),
+        gradients_end=block_gradients(net.requires_grad_(True), *batch, recipe.seed),
         data=data.fingerprint,
         environment=describe_environment(str(device), torch.get_num_threads()) | {"ranks": world().size},
         seconds=perf_counter() - started,

@@ -28,6 +28,7 @@ def loaded_by(code: str) -> set[str]:
         "from resnetlab.cli import main; main(['--version'])",
         "from resnetlab.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
         "from resnetlab.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
+        "from resnetlab.cli import main\ntry: main(['diagnose', '--help'])\nexcept SystemExit: pass",
         "from resnetlab.cli import main; main(['train', '--epochs', '0'])",
     ],
 )
@@ -47,6 +48,16 @@ def test_help_and_import_load_nothing_heavy(code):
 )
 def test_report_loads_no_torch(code):
     loaded = loaded_by(f"import pathlib, tempfile\n{code}")
+    assert "matplotlib" in loaded
+    assert "torch" not in loaded
+
+
+def test_report_of_a_diagnosis_loads_no_torch(tmp_path):
+    from resnetlab.records import write_record
+    from tests.made import diagnosis
+
+    write_record(tmp_path / "diagnosis.json", diagnosis())
+    loaded = loaded_by(f"from resnetlab.cli import main; main(['report', {str(tmp_path)!r}])")
     assert "matplotlib" in loaded
     assert "torch" not in loaded
 

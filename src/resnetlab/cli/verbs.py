@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from resnetlab.cli.data import Data
+from resnetlab.cli.diagnose import Diagnose
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.plan import Plan
 from resnetlab.cli.reading import WithRecipe
@@ -79,16 +80,19 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Draw the page of a run or study, and a study's tables and figures, again from its records alone."""
+    """Draw the page of a run, study or diagnosis, and a study's tables and figures, again from its records alone."""
 
     folder: tyro.conf.Positional[Path]
-    """Folder of a run or a study."""
+    """Folder of a run, a study or a diagnosis."""
 
     def __call__(self) -> None:
+        from resnetlab.readings import DIAGNOSIS
         from resnetlab.run import RECIPE
 
         if (self.folder / RECIPE).is_file():
             report_run(self.folder)
+        elif (self.folder / DIAGNOSIS).is_file():
+            report_diagnosis(self.folder)
         else:
             report_study(self.folder)
 
@@ -110,6 +114,17 @@ def report_run(folder: Path) -> None:
     print_run(record, folder)
 
 
+def report_diagnosis(folder: Path) -> None:
+    """Draw the page of the diagnosis in ``folder`` again. Raises ``DataError`` where it is damaged."""
+    from resnetlab.cli.diagnose import print_diagnosis
+    from resnetlab.readings import DIAGNOSIS, Diagnosis
+    from resnetlab.records import read_record
+    from resnetlab.report.diagnosis_page import write_diagnosis_report
+
+    diagnosis = read_record(Diagnosis, folder / DIAGNOSIS)
+    print_diagnosis(diagnosis, write_diagnosis_report(diagnosis, folder))
+
+
 def report_study(folder: Path) -> None:
     """Draw tables, figures and page of the study in ``folder`` again. Raises ``DataError`` where it holds none."""
     from resnetlab.cli.tables import print_study
@@ -117,7 +132,7 @@ def report_study(folder: Path) -> None:
     from resnetlab.study import STUDY, read_study
 
     if not (folder / STUDY).is_file():
-        raise DataError(f"{folder} holds no study and no run; give the --out of a study or of a training")
+        raise DataError(f"{folder} holds no study, run or diagnosis; give the --out of one")
     study = read_study(folder)
     print_study(study, write_report(study, folder))
 
@@ -129,6 +144,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "train": Train,
     "find-lr": FindLr,
     "evaluate": Evaluate,
+    "diagnose": Diagnose,
     "study": Study,
     "report": Report,
     "weights": weights,

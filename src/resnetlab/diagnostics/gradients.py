@@ -6,26 +6,30 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from resnetlab.models.blocks import ResidualBlock
+from resnetlab.randomness import derive_seed
 from resnetlab.records import BlockGradient
 
 
-def block_gradients(net: nn.Module, images: Tensor, labels: Tensor) -> list[BlockGradient]:
+def block_gradients(net: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> list[BlockGradient]:
     """The gradient of the mean cross-entropy with respect to the weights of each block, from input to head.
 
     Norms are L2 over the convolutions and matrices of the block's branch; a layer outside of blocks counts as one of
-    its own. The pass is in training mode, so BN takes the statistics of the batch ``(N, C, H, W)``. The network is
-    left as it was: gradients, BN statistics and mode.
+    its own. The pass is in training mode, so BN takes the statistics of the batch ``(N, C, H, W)``, and what a network
+    drops at random is a function of ``seed``. The network is left as it was: gradients, BN statistics and mode.
     """
     weights = _weights_by_block(net)
     flat = [weight for group in weights.values() for weight in group]
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     training = net.training
     net.train()
-    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
-        torch.manual_seed(0)
-        loss = F.cross_entropy(functional_call(net, buffers, (images,)), labels)
-    net.train(training)
-    gradients = dict(zip(flat, torch.autograd.grad(loss, flat), strict=True))
+    try:
+        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+            torch.manual_seed(derive_seed(seed, "gradients"))
+            loss = F.cross_entropy(functional_call(net, buffers, (images,)), labels)
+            # Still in training mode: a checkpointed net computes parts of itself again on the way back.
+            gradients = dict(zip(flat, torch.autograd.grad(loss, flat), strict=True))
+    finally:
+        net.train(training)
     return [
         BlockGradient(
             block=name, gradient_norm=_norm([gradients[weight] for weight in group]), weight_norm=_norm(group)

@@ -82,6 +82,21 @@ def drop_blocks(net: nn.Module, which: Collection[str]) -> Classifier:
     return _with_drops(result)
 
 
+def droppable_blocks(net: nn.Module) -> list[str]:
+    """The blocks that ``drop_blocks`` can leave out, each alone, by name from the input on. Raises as it does."""
+    config = _checked_config(net)
+    assert isinstance(net, Classifier)
+    depths, fixed = _depths(net), _shape_changers(config)
+    found = []
+    for stage, depth in enumerate(depths):
+        try:
+            with_depths(config, [blocks - (number == stage) for number, blocks in enumerate(depths)])
+        except ConfigError:
+            continue
+        found += [f"stages.{stage}.{number}" for number in range(depth) if (stage, number) not in fixed]
+    return found
+
+
 def reorder(net: nn.Module, order: Sequence[str]) -> Classifier:
     """``net`` with the blocks named in ``order`` in that order, at the places that they have together.
 

@@ -1,0 +1,132 @@
+"""What a trained network loses with its blocks: dropped one by one, several at random, exchanged with a neighbour.
+
+A residual net is said to be an ensemble of paths, of which most survive the loss of a block; a plain net has one path
+(Veit et al. 2016, arXiv:1605.06431). Here it is measured, on the plain twin as on the residual net.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from math import isfinite
+from statistics import median
+from typing import Literal
+
+from torch import nn
+
+from resnetlab.errors import ConfigError
+from resnetlab.models.blocks import ResidualBlock
+from resnetlab.models.surgery import drop_blocks, droppable_blocks, reorder
+from resnetlab.randomness import generator
+from resnetlab.readings import Lesion, LesionReading
+from resnetlab.records import Metrics
+
+Score = Callable[[nn.Module], Metrics]
+LesionVerdict = Literal["robust", "between", "fragile", "untrained"]
+
+ROOM, LITTLE, MUCH = 0.1, 0.1, 0.5
+
+RULE = (
+    "Each block that keeps the shape is left out alone, without retraining. The rise of the test error is taken as a "
+    "share of the way from the whole net's error to that of whoever names the most frequent class. Its median over the "
+    f"blocks is at most {LITTLE:.0%}: robust; at least {MUCH:.0%}: fragile; else between. A way shorter than "
+    f"{100 * ROOM:g} points leaves nothing to lose: untrained."
+)
+
+
+def lesion(
+    net: nn.Module,
+    score: Score,
+    *,
+    n: int,
+    chance: float,
+    draws: int = 3,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> LesionReading:
+    """Test error and loss of ``net`` whole, without each block, without k random ones (``draws`` sets for each of some
+    k), and with each pair of neighbours exchanged. ``net`` is left alone; nothing is retrained.
+
+    ``score`` measures a network on ``n`` pictures, of which a share of 1 - ``chance`` is of the most frequent class.
+    Blocks that change the shape stay: without them the next would not fit.
+
+    Raises ``ConfigError`` for a network without blocks that can be dropped.
+    """
+    movable, fixed = movable_blocks(net)
+    if not movable:
+        raise ConfigError("no block of this network can be dropped: each changes the shape of its input, or is alone")
+    # With the first block of each stage kept, no set leaves a stage empty.
+    sets = random_sets([name for name in movable if not name.endswith(".0")], draws, seed)
+    pairs = neighbours(movable)
+    total, done = 1 + len(movable) + len(sets) + len(pairs), 0
+
+    def measure(blocks: Sequence[str], changed: nn.Module) -> Lesion:
+        nonlocal done
+        found = score(changed)
+        done += 1
+        if on_progress:
+            on_progress(done, total)
+        return Lesion(blocks=list(blocks), error=found.error, loss=found.loss if isfinite(found.loss) else None)
+
+    return LesionReading(
+        n=n,
+        chance=chance,
+        intact=measure([], net),
+        dropped=[measure([name], drop_blocks(net, [name])) for name in movable],
+        several=[measure(names, changed) for names, changed in _smaller(net, sets)],
+        swapped=[measure(pair, reorder(net, [pair[1], pair[0]])) for pair in pairs],
+        fixed=fixed,
+    )
+
+
+def judge(reading: LesionReading) -> LesionVerdict:
+    """The verdict by ``RULE`` on what single blocks are worth."""
+    room = reading.chance - reading.intact.error
+    if room < ROOM:
+        return "untrained"
+    typical = median(reading.costs) / room
+    if typical <= LITTLE:
+        return "robust"
+    return "fragile" if typical >= MUCH else "between"
+
+
+def movable_blocks(net: nn.Module) -> tuple[list[str], list[str]]:
+    """The blocks that can be dropped, and those that cannot: they change the shape of their input, or are alone."""
+    movable = droppable_blocks(net)
+    names = [name for name, module in net.named_modules() if isinstance(module, ResidualBlock)]
+    return movable, [name for name in names if name not in movable]
+
+
+def _smaller(net: nn.Module, sets: list[list[str]]) -> Iterator[tuple[list[str], nn.Module]]:
+    """The network without each set, where its family has one of those depths: a fully-connected net may have none."""
+    for names in sets:
+        try:
+            changed = drop_blocks(net, names)
+        except ConfigError:
+            continue
+        yield names, changed
+
+
+def random_sets(movable: Sequence[str], draws: int, seed: int) -> list[list[str]]:
+    """``draws`` random sets of 2, 4, 8 … blocks, up to all of them, each in the order of the network."""
+    sizes = [size for size in (2**power for power in range(1, 12)) if size < len(movable)] + [len(movable)]
+    sets = []
+    for size in dict.fromkeys(sizes):
+        # There is one set of all blocks.
+        for number in range(draws if size < len(movable) else 1):
+            chosen = generator(seed, "lesion", size, number).permutation(len(movable))[:size]
+            sets.append([movable[index] for index in sorted(chosen.tolist())])
+    return [names for names in sets if len(names) > 1]
+
+
+def neighbours(movable: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of blocks that stand side by side in one stage."""
+
+    def place(name: str) -> tuple[str, int]:
+        stage, _, number = name.rpartition(".")
+        return stage, int(number)
+
+    pairs = []
+    for first, second in pairwise(movable):
+        (stage, number), (other, following) = place(first), place(second)
+        if stage == other and following == number + 1:
+            pairs.append((first, second))
+    return pairs

@@ -1,0 +1,24 @@
+from resnetlab.diagnostics.residuals import DEAD, IDLE, REFINING, RULE, shortcut_share, summarise
+from tests.made import block_reading
+
+
+def test_medians_means_and_shares_of_made_blocks():
+    found = summarise([block_reading(n, ratio=ratio) for n, ratio in enumerate((0.01, 0.2, 0.3))])
+    assert (found.verdict, found.ratio, found.idle) == ("refining", 0.2, ["stages.0.0"])
+    assert (found.cosine, found.dead, found.response, found.share) == (0.9, 0.0, 1.5, 0.75)
+
+
+def test_verdict_changes_at_the_printed_threshold():
+    assert summarise([block_reading(0, ratio=REFINING)]).verdict == "rewriting"
+    assert summarise([block_reading(0, ratio=REFINING - 1e-9)]).verdict == "refining"
+    assert summarise([block_reading(0, ratio=0.0)]).verdict == "silent"
+    assert summarise([block_reading(0, ratio=None), block_reading(1)]).verdict == "broken"
+    assert summarise([block_reading(0, plain=True)]).verdict == "plain"
+    for number in (f"{REFINING:g}", f"{IDLE:g}", f"{DEAD:.0%}"):
+        assert number in RULE
+
+
+def test_share_needs_a_shortcut_and_a_gradient():
+    assert shortcut_share(block_reading(0)) == 0.75
+    assert shortcut_share(block_reading(0, plain=True)) is None
+    assert shortcut_share(block_reading(0, gradient_shortcut=0.0, gradient_branch=0.0)) is None

@@ -1,0 +1,89 @@
+import re
+
+import pytest
+
+from resnetlab.readings import Diagnosis
+from resnetlab.records import read_record, write_record
+from resnetlab.report.diagnosis_figures import draw_diagnosis_figures
+from resnetlab.report.diagnosis_page import render_diagnosis_page, write_diagnosis_report
+from resnetlab.report.diagnosis_tables import block_table, diagnosis_tables, thinned
+from resnetlab.report.run_figures import PALETTE
+from resnetlab.report.tables import Table
+from tests.made import HOSTILE, diagnosis, lesion_reading
+from tests.report.test_page import Elements
+
+
+def page_of(source: str = "made") -> str:
+    found = diagnosis(source)
+    return render_diagnosis_page(found, draw_diagnosis_figures(found))
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return page_of()
+
+
+def test_record_is_read_as_it_was_written(tmp_path):
+    write_record(tmp_path / "diagnosis.json", diagnosis())
+    assert read_record(Diagnosis, tmp_path / "diagnosis.json") == diagnosis()
+
+
+def test_page_runs_no_script_and_fetches_nothing(page):
+    elements = Elements(page)
+    assert elements.fetched == []
+    assert "default-src 'none'" in page
+    assert "script" not in elements.tags
+    assert not re.search(r"url\((?!#)|@import| on\w+=", page)
+    assert len(elements.ids) == len(set(elements.ids))
+    targets = re.findall(r'<a href="#([^"]+)"', page)
+    assert len(targets) == 5
+    assert set(targets) <= set(elements.ids)
+
+
+def test_every_part_has_a_figure_with_words_numbers_and_its_rule(page):
+    assert len(re.findall(r'role="img" aria-label="[^"]{20,}"', page)) == 5
+    text = Elements(page).text
+    for finding in diagnosis().findings:
+        assert finding.rule in text
+        for line in (*finding.sentences, *finding.advice):
+            assert line in text
+    for table in diagnosis_tables(diagnosis()).values():
+        assert all(cell in text for row in table.rows for cell in row)
+    assert "resnetlab diagnose made" in text
+
+
+def test_drawings_follow_the_page_into_the_dark(page):
+    drawings = "".join(re.findall("<svg.*?</svg>", page, re.DOTALL))
+    assert not [name for name, colour in PALETTE.items() if colour in drawings]
+    assert set(re.findall(r"var\((--\w+)\)", page)) <= set(re.findall(r"(--\w+):", page))
+
+
+def test_hostile_names_add_no_element(page):
+    hostile = page_of(HOSTILE)
+    assert Elements(hostile).tags == Elements(page).tags
+    assert HOSTILE not in hostile
+    assert HOSTILE in Elements(hostile).text
+
+
+def test_hostile_name_would_be_seen_where_it_is_not_escaped(monkeypatch):
+    """The control of the test above."""
+    from markupsafe import Markup
+
+    monkeypatch.setattr("resnetlab.report.diagnosis_page.diagnosis_title", lambda _: Markup(HOSTILE))
+    assert "script" in Elements(page_of(HOSTILE)).tags
+
+
+def test_page_is_equal_when_drawn_again(tmp_path):
+    for name in ("one", "two"):
+        write_diagnosis_report(diagnosis(), tmp_path / name)
+    assert (tmp_path / "one/report.html").read_bytes() == (tmp_path / "two/report.html").read_bytes()
+
+
+def test_long_table_keeps_its_ends_and_says_so():
+    table = thinned(Table(caption="c", heads=("n",), rows=[(str(n),) for n in range(100)]), 12)
+    assert (len(table.rows), table.rows[0], table.rows[-1]) == (12, ("0",), ("99",))
+    assert table.caption == "c (12 of 100 rows)"
+
+
+def test_single_blocks_have_their_cost():
+    assert block_table(lesion_reading(0.3)).rows == [("stages.0.0", "30.00", "+20.00", "–")]
