@@ -65,6 +65,10 @@ def test_hostile_names_add_no_element(page):
     assert HOSTILE in Elements(hostile).text
 
 
+def test_name_that_looks_like_a_formula_is_drawn_as_it_is():
+    page_of("$\\frac{$")
+
+
 def test_hostile_name_would_be_seen_where_it_is_not_escaped(monkeypatch):
     """The control of the test above."""
     from markupsafe import Markup

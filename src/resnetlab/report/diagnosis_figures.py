@@ -99,7 +99,8 @@ def draw_signal(readings: Sequence[SignalReading]) -> "Figure":
             axes.text(0, row, reading.verdict, ha="center", va="center", fontsize=8)
     axes.plot([], [], "o", color=PALETTE["accent"], label="signal, first block to last")
     axes.plot([], [], "o", color=PALETTE["warm"], label="gradient, last block to first")
-    axes.set_yticks(range(len(readings)), [row_name(reading) for reading in readings], fontsize=8)
+    names = [row_name(reading) for reading in readings]
+    axes.set_yticks(range(len(readings)), names, fontsize=8, parse_math=False)
     axes.set_ylim(len(readings) - 0.5, -0.5)
     axes.set_xlim(-EDGE, EDGE)
     axes.set_xlabel("change in orders of magnitude; within the band: steady")
