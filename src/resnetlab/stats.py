@@ -86,10 +86,12 @@ def bootstrap_interval(
         return Interval(n=1, mean=mean, low=None, high=None, level=level)
     if np.ptp(differences) == 0:
         return Interval(n=n, mean=mean, low=mean, high=mean, level=level)
-    means = differences[generator(0, "bootstrap", n).integers(0, n, (resamples, n))].mean(axis=1)
+    # In rising order, so that draws of the same values have equal means, to the last bit.
+    draws = np.sort(generator(0, "bootstrap", n).integers(0, n, (resamples, n)), axis=1)
+    means = differences[draws].mean(axis=1)
     bias = ndtri(((means < mean).mean() + (means <= mean).mean()) / 2)
-    # The mean without value i is above the mean of these by (mean - differences[i])/(n - 1); the factor cancels.
-    off = mean - differences
+    # The mean without value i is below the mean of these by (differences[i] - mean)/(n - 1); the factor cancels.
+    off = differences - mean
     acceleration = (off**3).sum() / (6 * (off**2).sum() ** 1.5)
     shifted = bias + ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
     low, high = np.quantile(means, ndtr(bias + shifted / (1 - acceleration * shifted)))

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
-from tests.faults import processes
 from tests.faults.processes import Pool
 from tests.faults.runs import WORDS, equals, kept
 
 EPOCHS = 4
-TORCHRUN = "--standalone --nproc-per-node 2 --max-restarts 3 -m resnetlab train".split()
+TORCHRUN = ["--standalone", "--nproc-per-node", "2", "--max-restarts", "3", "-m", "resnetlab", "train"]
 PATIENCE = 300.0
 
 

@@ -124,4 +124,4 @@ class _Within(Silent):
 
 def place(run: PlannedRun, number: int, total: int) -> str:
     """Which run of how many."""
-    return f"[{number}/{total}] {run.recipe.model} seed {run.seed}"
+    return f"[{number}/{total}] {run.label} seed {run.seed}"

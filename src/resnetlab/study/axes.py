@@ -61,7 +61,7 @@ def known_axes(kind: type = Recipe, prefix: str = "") -> Iterator[str]:
 def check_axis(name: str) -> None:
     """Raise ``ConfigError`` unless there is such an axis; ``options.NAME`` is for the network to judge."""
     known = list(known_axes())
-    if name in known or (name.startswith("options.") and name != "options."):
+    if name in known or re.fullmatch(r"options\.\w+", name):
         return
     if name == "seed":
         raise ConfigError("seed is no axis: each combination has --seeds N runs, with seeds from --seed on")
@@ -117,7 +117,9 @@ def plan_axes(config: AxesStudy) -> list[PlannedRun]:
     for seed, values in product(range(config.seeds), product(*config.axes.values())):
         place = dict(zip(config.axes, values, strict=True))
         number = config.recipe.seed + seed
-        planned.append(PlannedRun(values=place, seed=number, recipe=vary(config.recipe, place, number)))
+        label = ", ".join(f"{name} {text}" for name, text in place.items())
+        recipe = vary(config.recipe, place, number)
+        planned.append(PlannedRun(values=place, seed=number, recipe=recipe, label=label))
     return planned
 
 
@@ -132,9 +134,9 @@ def vary(recipe: Recipe, values: Mapping[str, str], seed: int) -> Recipe:
         text = values[name]
         head, _, last = name.rpartition(".")
         if name == "depth":
-            plain["model"] = at_depth(plain["model"], text)
+            plain["model"] = at_depth(str(plain["model"]), text)
         elif head == "options":
-            plain["options"][last] = text
+            plain["options"] = plain["options"] | {last: text}
         else:
             inner = plain
             for part in filter(None, head.split(".")):
@@ -153,8 +155,8 @@ def at_depth(model: str, depth: str) -> str:
     Raises ``ConfigError`` where the depth is no whole number, or the name has none.
     """
     require(depth.isdecimal(), "depth", depth, "a whole number")
-    name, found = re.subn(r"(?<=[a-z_])\d+", depth, str(model), count=1)
-    require(found == 1, "axis depth", model, "with a model whose name has a depth, such as cifar_resnet20")
+    name, found = re.subn(r"(?<=[a-z_])\d+", depth, model, count=1)
+    require(found == 1, "model", model, "a name with a depth, such as cifar_resnet20, where depth is an axis")
     return name
 
 

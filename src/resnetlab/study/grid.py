@@ -65,8 +65,9 @@ class StudyConfig:
 def plan_grid(config: StudyConfig) -> list[PlannedRun]:
     """The grid, seed by seed, so that an interrupted study has every net of its first seeds."""
     return [
-        PlannedRun(values={"kind": kind, "depth": str(depth)}, seed=seed, recipe=make_recipe(config, kind, depth, seed))
+        PlannedRun(values={"kind": kind, "depth": str(depth)}, seed=seed, recipe=recipe, label=recipe.model)
         for seed, depth, kind in product(range(config.seeds), sorted(config.depths), config.kinds)
+        for recipe in [make_recipe(config, kind, depth, seed)]
     ]
 
 

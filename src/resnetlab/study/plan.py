@@ -26,6 +26,8 @@ class PlannedRun:
     values: dict[str, str]
     seed: int
     recipe: Recipe
+    label: str
+    """What the run is called where people read of it, but for its seed."""
 
     @property
     def name(self) -> str:
