@@ -81,7 +81,7 @@ def test_two_workers_do_each_run_once_and_give_the_results_of_one(tmp_path, alon
 
 
 def by_hand(out: Path) -> "list[subprocess.Popen[str]]":
-    """Two ranks that no launcher watches, as a cluster's own tool starts them: the loss of one does not end the other."""
+    """Two ranks that no launcher watches, as a cluster's own tool starts them: one does not end with the other."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

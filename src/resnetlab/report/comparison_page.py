@@ -61,6 +61,7 @@ def draw_errors(study: Comparison) -> Drawing:
 
 def _plot_errors(study: Comparison) -> "Figure":
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9.0, 1.4 + 0.3 * len(study.combinations)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
@@ -77,6 +78,7 @@ def _plot_errors(study: Comparison) -> "Figure":
                     axes.plot(100 * error, row, "o", color="#1f6f9e", ms=5, alpha=0.7, mew=0, clip_on=False)
         axes.set_xlabel(title)
         axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
     panels[0].set_yticks(range(len(names)), [_plainly(name) for name in names])
     panels[0].invert_yaxis()
     return figure
