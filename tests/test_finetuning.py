@@ -31,9 +31,7 @@ def photos(tmp_path_factory) -> Path:
             (folder / split / name).mkdir(parents=True)
             for cutting in range(number):
                 height, width = rng.integers(60, 160, 2)
-                top, left = (
-                    rng.integers(0, side - cut) for side, cut in zip(picture.shape[:2], (height, width), strict=True)
-                )
+                top, left = (rng.integers(0, side - cut) for side, cut in zip(picture.shape[:2], (height, width), strict=True))
                 image = Image.fromarray(picture[top : top + height, left : left + width])
                 exif = Image.Exif()
                 exif[0x0112] = 1 + 5 * (cutting % 2)  # every other one lies on its side

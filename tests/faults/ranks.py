@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
+from tests.faults import processes
 from tests.faults.processes import Pool
 from tests.faults.runs import WORDS, equals, kept
 
 EPOCHS = 4
-TORCHRUN = ["--standalone", "--nproc-per-node", "2", "--max-restarts", "3", "-m", "resnetlab", "train"]
+TORCHRUN = "--standalone --nproc-per-node 2 --max-restarts 3 -m resnetlab train".split()
 PATIENCE = 300.0
 
 
