@@ -105,9 +105,15 @@ def compared_run(values: dict[str, str], seed: int, error: float | None, source:
 
 
 def comparison(source: str = "made") -> Comparison:
-    """A study of one axis of four values, named after ``source``, and three seeds: a small and a large difference,
-    and one value of which every run diverged."""
-    errors = {source: (0.5, 0.51, 0.53), "near": (0.52, 0.5, 0.54), "far": (0.1, 0.11, 0.13), "lost": (None,) * 3}
+    """A study of one axis of five values, named after ``source``, and three seeds: a small, a large and an equal
+    difference, and one value of which every run diverged."""
+    errors = {
+        source: (0.5, 0.51, 0.53),
+        "near": (0.52, 0.5, 0.54),
+        "far": (0.1, 0.12, 0.13),
+        "even": (0.4, 0.41, 0.43),
+        "lost": (None,) * 3,
+    }
     runs = [
         compared_run({f"axis {source}": value}, seed, error, source)
         for value, seeds in errors.items()
@@ -119,7 +125,7 @@ def comparison(source: str = "made") -> Comparison:
         command=f"resnetlab study --data {source}",
         axes=axes,
         rule=contrasts.RULE,
-        planned=15,
+        planned=18,
         runs=runs,
         combinations=contrasts.make_combinations(runs),
         contrasts=contrasts.make_contrasts(runs, axes),

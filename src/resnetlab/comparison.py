@@ -36,8 +36,9 @@ class Combination:
 class Difference:
     """One quantity of a combination minus that of another, paired by seed.
 
-    ``student`` and ``bootstrap`` are intervals of the mean. ``p`` is that of the paired t-test, None for one seed;
-    ``adjusted`` the same by Holm's rule over every comparison of this quantity in the study.
+    ``student`` and ``bootstrap`` are intervals of the mean. ``p`` is that of the paired t-test, None for one seed and
+    where all seeds differ by the same; ``adjusted`` is p by Holm's rule over every comparison of this quantity in the
+    study that has one.
     """
 
     student: Interval
@@ -47,7 +48,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether the adjusted p is below 1 - the level of the intervals; never so for one seed."""
+        """Whether the adjusted p is below 1 - the level of the intervals; never so without a p."""
         return self.adjusted is not None and self.adjusted < 1 - self.student.level
 
 

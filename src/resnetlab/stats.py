@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, sqrt
+from math import sqrt
 from statistics import fmean, stdev
 
 from resnetlab.randomness import generator
 
 RESAMPLES = 9999
 """Resamples of a bootstrap."""
+ROUNDING = 1e-12
+"""Differences that are nearer to each other than this, relative to the values, are equal but for their last bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ def bootstrap_interval(
     n, mean = len(differences), float(differences.mean())
     if n == 1:
         return Interval(n=1, mean=mean, low=None, high=None, level=level)
-    if np.ptp(differences) == 0:
+    if np.ptp(differences) <= ROUNDING * np.abs([*first, *second]).max():
         return Interval(n=n, mean=mean, low=mean, high=mean, level=level)
     # In rising order, so that draws of the same values have equal means, to the last bit.
     draws = np.sort(generator(0, "bootstrap", n).integers(0, n, (resamples, n)), axis=1)
@@ -101,19 +103,20 @@ def bootstrap_interval(
 def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Two-sided p of Student's paired test that the mean of first[i] - second[i] is 0; None for n = 1.
 
-    Where all differences are equal it is 1 for differences of 0, else 0, as the interval of no width has it.
+    Where all differences are equal it is 1 for differences of 0, else None: errors are counted in pictures, so that a
+    few seeds may differ by one picture each, and a test that takes this for no spread at all would call it certain.
     """
     from scipy.special import stdtr
 
     differences = subtract(first, second)
-    n, mean = len(differences), fmean(differences)
+    n = len(differences)
     if n == 1:
         return None
-    spread = stdev(differences) / sqrt(n)
-    if mean == 0:
-        return 1.0
-    t = mean / spread if spread else inf
-    return float(2 * stdtr(n - 1, -abs(t))) if isfinite(t) else 0.0
+    rounding = ROUNDING * max(map(abs, (*first, *second)))
+    if max(differences) - min(differences) <= rounding:
+        return 1.0 if max(map(abs, differences)) <= rounding else None
+    t = fmean(differences) / (stdev(differences) / sqrt(n))
+    return float(2 * stdtr(n - 1, -abs(t)))
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -15,11 +15,12 @@ def page_of(study) -> str:
 def test_tables_give_n_p_and_say_what_is_not_significant():
     (table,) = contrast_tables(comparison())
     assert table.heads == ("axis made", "n", "training error", "test error", "bootstrap of test error")
-    near, far, lost = table.rows
+    near, far, even, lost = table.rows
     assert near[:2] == ("near", "3")
     assert near[2] == "+0.67 [-3.13, +4.46] p = 0.529, not significant"
     assert far[:2] == ("far", "3")
-    assert far[2].startswith("-40.00 [-40.00, -40.00] p < 0.001, significant")
+    assert far[2] == "-39.67 [-41.10, -38.23] p < 0.001, significant"
+    assert even[2] == "-10.00 [-10.00, -10.00] not tested: the same in every seed"
     assert re.fullmatch(r"\[[+-]\d\.\d\d, [+-]\d\.\d\d\]", near[4])
     assert lost == ("lost", "0", "no seed finished both", "no seed finished both", "–")
     rows = combination_table(comparison()).rows
@@ -30,7 +31,7 @@ def test_tables_give_n_p_and_say_what_is_not_significant():
 def test_printed_tables_end_with_the_rule_and_the_page(capsys, tmp_path):
     print_comparison(comparison(), tmp_path / "report.html")
     shown = capsys.readouterr().out
-    assert "not complete: 12 of 15 runs have ended" in shown
+    assert "not complete: 15 of 18 runs have ended" in shown
     assert "Holm" in shown
     assert shown.endswith(f"report: {tmp_path / 'report.html'}\n")
 
@@ -41,7 +42,7 @@ def test_page_shows_every_cell_and_the_command_and_fetches_nothing():
     for table in (combination_table(comparison()), size_table(comparison()), *contrast_tables(comparison())):
         assert all(cell in elements.text for row in table.rows for cell in row)
     assert "resnetlab study --data made" in elements.text
-    assert "12 of 15 runs have ended" in elements.text
+    assert "15 of 18 runs have ended" in elements.text
     assert elements.fetched == []
     assert len(re.findall(r'role="img" aria-label="[^"]{30,}"', page)) == 1
 

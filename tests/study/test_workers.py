@@ -36,10 +36,6 @@ def words(out: Path) -> list[str]:
     return ["-m", "resnetlab", *given]
 
 
-def environment(**more: str) -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"} | more
-
-
 def timeless(out: Path):
     def strip(value):
         if isinstance(value, dict):
@@ -56,16 +52,34 @@ def alone(tmp_path_factory) -> Path:
     return out
 
 
-def torchrun(out: Path, restarts: int = 0) -> "subprocess.Popen[str]":
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
-    return subprocess.Popen(
-        [sys.executable, *launch, *words(out)],
+STARTED: "list[subprocess.Popen[str]]" = []
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left():
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            process.terminate()
+    STARTED.clear()
+
+
+def start(command: list[str], **more: str) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, *command],
         cwd=ROOT,
-        env=environment(),
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | more,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(process)
+    return process
+
+
+def torchrun(out: Path, restarts: int = 0) -> "subprocess.Popen[str]":
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
+    return start([*launch, *words(out)])
 
 
 def test_two_workers_do_each_run_once_and_give_the_results_of_one(tmp_path, alone):
@@ -85,17 +99,8 @@ def by_hand(out: Path) -> "list[subprocess.Popen[str]]":
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    return [
-        subprocess.Popen(
-            [sys.executable, *words(out)],
-            cwd=ROOT,
-            env=environment(RANK=rank, WORLD_SIZE="2", LOCAL_RANK=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [start(words(out), RANK=rank, LOCAL_RANK=rank, **meeting) for rank in ("0", "1")]
 
 
 def under_way(out: Path) -> set[str]:

@@ -15,8 +15,8 @@ RULE = (
     f"epoch, paired by seed, over the seeds for which both runs finished. The {LEVEL:.0%} intervals are Student's, and "
     "beside them the BCa bootstrap's (9,999 resamples), which with few seeds is too narrow. p is that of the paired "
     "t-test, by Holm's rule over all comparisons of the same error in this study; a difference is called significant "
-    f"where that is below {1 - LEVEL:.2f}. What is not significant may still be there: few seeds show large effects "
-    "only."
+    f"where that is below {1 - LEVEL:.2f}, and not tested where it is the same in every seed. What is not significant "
+    "may still be there: few seeds show large effects only."
 )
 
 Quantity = Callable[[EpochRecord], float]

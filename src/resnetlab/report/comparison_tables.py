@@ -67,7 +67,7 @@ def difference(found: Difference | None) -> str:
         return "no seed finished both"
     text = interval(found.student, 100, 2).removesuffix(" *")
     if found.adjusted is None:
-        return text
+        return text if found.student.low is None else f"{text} not tested: the same in every seed"
     p = "p < 0.001" if found.adjusted < 0.001 else f"p = {found.adjusted:.3f}"
     return f"{text} {p}, {'significant' if found.significant else 'not significant'}"
 
