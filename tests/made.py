@@ -1,6 +1,7 @@
 """Records made by hand, for what is drawn from records."""
 
-from resnetlab.diagnostics import degradation, flow
+from resnetlab.comparison import ComparedRun, Comparison
+from resnetlab.diagnostics import contrasts, degradation, flow
 from resnetlab.examination import ClassScore, Examination, Mistake
 from resnetlab.readings import (
     BlockReading,
@@ -189,4 +190,38 @@ def diagnosis(source: str = "made") -> Diagnosis:
         data={"source": source, "classes": [source, "b"]},
         environment={"processor": source},
         seconds=1.0,
+    )
+
+
+def compared_run(values: dict[str, str], seed: int, error: float | None, source: str = "made") -> ComparedRun:
+    """A run of a study over axes that ends with that training error, or that diverged (None)."""
+    made = study_run("resnet", 8, seed, error, source)
+    return ComparedRun(values=values, seed=seed, flow_start=made.flow_start, flow_end=made.flow_end, record=made.record)
+
+
+def comparison(source: str = "made") -> Comparison:
+    """A study of one axis of five values, named after ``source``, and three seeds: a small, a large and an equal
+    difference, and one value of which every run diverged."""
+    errors = {
+        source: (0.5, 0.51, 0.53),
+        "near": (0.52, 0.5, 0.54),
+        "far": (0.1, 0.12, 0.13),
+        "even": (0.4, 0.41, 0.43),
+        "lost": (None,) * 3,
+    }
+    runs = [
+        compared_run({f"axis {source}": value}, seed, error, source)
+        for value, seeds in errors.items()
+        for seed, error in enumerate(seeds)
+    ]
+    axes = {f"axis {source}": list(errors)}
+    return Comparison(
+        settings={"recipe": {"data": source}},
+        command=f"resnetlab study --data {source}",
+        axes=axes,
+        rule=contrasts.RULE,
+        planned=18,
+        runs=runs,
+        combinations=contrasts.make_combinations(runs),
+        contrasts=contrasts.make_contrasts(runs, axes),
     )

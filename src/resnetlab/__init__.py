@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from resnetlab.recipe import Recipe as Recipe
     from resnetlab.run import evaluate_run as evaluate_run
     from resnetlab.run import run_recipe as run_recipe
+    from resnetlab.study import AxesStudy as AxesStudy
     from resnetlab.study import StudyConfig as StudyConfig
     from resnetlab.study import run_study as run_study
     from resnetlab.train.config import TrainConfig as TrainConfig
@@ -41,12 +42,14 @@ _HOME = {
     "Recipe": "resnetlab.recipe",
     "run_recipe": "resnetlab.run",
     "evaluate_run": "resnetlab.run",
+    "AxesStudy": "resnetlab.study",
     "StudyConfig": "resnetlab.study",
     "run_study": "resnetlab.study",
 }
 
 __all__ = [
     "AugmentConfig",
+    "AxesStudy",
     "DecodeConfig",
     "LoadReport",
     "Recipe",

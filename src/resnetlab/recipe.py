@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -186,24 +187,35 @@ def load_recipe(path: Path) -> Recipe:
     Raises ``DataError`` where the file is missing or is no YAML, ``ConfigError`` for an unknown key, with the nearest
     known one, and for values that make no run.
     """
+    return recipe_from(read_mapping(path), path)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The settings in a file that a user wrote. Raises as ``load_recipe`` does."""
     if not path.is_file():
         raise DataError(f"there is no recipe {path}; give a YAML file, such as recipes/digits/resnet20.yaml")
     plain = read_yaml(path)
     if not isinstance(plain, dict):
         raise ConfigError(f"{path} is no recipe: it must hold settings such as 'model: cifar_resnet20'")
+    return plain
+
+
+def recipe_from(plain: dict[str, Any], path: Path) -> Recipe:
+    """The recipe of such settings, which came from ``path``. Raises ``ConfigError`` as ``load_recipe`` does."""
     if isinstance(plain.get("options"), dict):
-        plain["options"] = {key: _as_text(value) for key, value in plain["options"].items()}
+        plain["options"] = {key: as_text(value) for key, value in plain["options"].items()}
     try:
         return build_settings(Recipe, plain)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as the YAML text that stands for it; a text as it is."""
     import yaml
 
     return (
         value
         if isinstance(value, str)
-        else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+        else yaml.safe_dump(value, default_flow_style=True, width=inf, allow_unicode=True).removesuffix("...\n").strip()
     )

@@ -5,7 +5,7 @@ and ``best/``; once the run has ended ``record.json``, ``examination.json``, ``r
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
@@ -43,22 +43,23 @@ def run_recipe(
     stop: "StopRequest | None" = None,
     on_progress: Callable[[int, int], None] | None = None,
     page: bool = True,
+    alone: bool = False,
 ) -> RunRecord:
     """Train the recipe in the folder ``out`` and return its record.
 
     With ``resume`` a run that was interrupted goes on from its last checkpoint, bit for bit, and one that has ended
     gives its record again. A run that diverges has a record too, with ``status="diverged"``. Under torchrun every rank
     calls this, and the leading one writes. ``on_progress`` hears of the reading of data. ``page`` writes examination,
-    page and model card too; a study has a page of its own.
+    page and model card too; a study has a page of its own. With ``alone`` a rank trains by itself.
 
     Raises ``ConfigError`` where ``out`` holds another run, or a run and ``resume`` is not set, ``StoppedError`` where
     ``stop`` asked for it.
     """
     from resnetlab.models.init import build
-    from resnetlab.train.distributed import process_group
+    from resnetlab.train.distributed import process_group, world
     from resnetlab.train.prepare import pick_device
 
-    with process_group(recipe.training.device) as here:
+    with nullcontext(world()) if alone else process_group(recipe.training.device) as here:
         if _has_ended(recipe, out, resume):
             return read_record(RunRecord, out / RECORD)
         # What can be wrong with settings, data or network is found before anything is written.

@@ -15,9 +15,18 @@ WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 
 def read_yaml(path: Path) -> Any:
-    """The value in a YAML file, where ``1e-3`` is a number, as in YAML 1.2, and a key may stand once only.
+    """The value in a YAML file, as ``parse_yaml`` has it. Raises ``DataError`` where it cannot be read or is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    return parse_yaml(text, str(path))
 
-    Raises ``DataError`` where the file cannot be read, or is no YAML.
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """The value of a YAML text, where ``1e-3`` is a number, as in YAML 1.2, and a key may stand once only.
+
+    Raises ``DataError`` naming ``origin`` where it is none.
     """
     import re
 
@@ -39,9 +48,9 @@ def read_yaml(path: Path) -> Any:
         "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("+-0123456789")
     )
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)  # a safe one
-    except (OSError, UnicodeDecodeError, RecursionError, TypeError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        return yaml.load(text, Loader)  # a safe one
+    except (RecursionError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{origin} cannot be read: {error}") from error
 
 
 def build_settings(kind: type[Settings], plain: object, prefix: str = "") -> Settings:

@@ -24,12 +24,13 @@ def loaded_by(code: str) -> set[str]:
     "code",
     [
         "import resnetlab; resnetlab.__version__",
-        "from resnetlab import StudyConfig",
+        "from resnetlab import AxesStudy, StudyConfig",
         "from resnetlab.cli import main; main(['--version'])",
         "from resnetlab.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
         "from resnetlab.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
         "from resnetlab.cli import main\ntry: main(['diagnose', '--help'])\nexcept SystemExit: pass",
         "from resnetlab.cli import main; main(['train', '--epochs', '0'])",
+        "from resnetlab.cli import main; main(['study', '--axis', 'lr=1'])",
     ],
 )
 def test_help_and_import_load_nothing_heavy(code):
@@ -41,10 +42,12 @@ def test_help_and_import_load_nothing_heavy(code):
     [
         "import resnetlab.study; from resnetlab.report.page import write_report\n"
         "from tests.made import study; write_report(study(), pathlib.Path(tempfile.mkdtemp()))",
+        "import resnetlab.study; from resnetlab.report.comparison_page import write_comparison\n"
+        "from tests.made import comparison; write_comparison(comparison(), pathlib.Path(tempfile.mkdtemp()))",
         "import resnetlab.recipe; from resnetlab.report.run_page import write_run_report\n"
         "from tests.made import run; write_run_report(*run(), 'resnetlab train', pathlib.Path(tempfile.mkdtemp()))",
     ],
-    ids=["study", "run"],
+    ids=["study", "comparison", "run"],
 )
 def test_report_loads_no_torch(code):
     loaded = loaded_by(f"import pathlib, tempfile\n{code}")

@@ -9,7 +9,9 @@ import pytest
 
 from resnetlab.cli.verbs import read_command
 from resnetlab.models.init import build
-from resnetlab.recipe import fitted_config, load_recipe, recipe_data
+from resnetlab.recipe import Recipe, fitted_config, recipe_data
+from resnetlab.study import AxesStudy, plan_runs
+from resnetlab.study.axes import load_study
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import learning_rate
 from tests.conftest import ROOT, make_data
@@ -19,6 +21,16 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 FIELDS = ("command", "source", "cost", "expected")
 SMALL = 5_000_000
 PASS = {"digits": (1437, 8), "idx": (60_000, 28), "parquet": (50_000, 32), "data/imagenet": (1_281_167, 224)}
+
+
+def recipe_of(path) -> Recipe:
+    return load_study(path)[0]
+
+
+def command_of(text: str):
+    words = shlex.split(text)
+    words = words[words.index("resnetlab") + 1 :]
+    return words, read_command(words)
 
 
 def header(path) -> dict[str, str]:
@@ -32,7 +44,14 @@ def header(path) -> dict[str, str]:
 
 
 def test_there_is_a_recipe_for_every_kind_of_data():
-    assert {path.parent.name for path in FILES} == {"digits", "fashion-mnist", "cifar10", "imagenet", "finetune"}
+    assert {path.parent.name for path in FILES} == {
+        "digits",
+        "fashion-mnist",
+        "cifar10",
+        "imagenet",
+        "finetune",
+        "study",
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -42,10 +61,9 @@ def test_header_says_command_source_cost_and_what_to_expect(path, monkeypatch):
     assert len(found["title"]) > 20
     assert all(len(found[field]) > 10 for field in FIELDS)
     assert "not measured here" in found["expected"] or re.search(r"[\d.]+ %.*n = \d", found["expected"])
-    words = shlex.split(found["command"])
-    words = words[words.index("resnetlab") + 1 :]
-    assert words[:2] == ["train", str(path.relative_to(ROOT))]
-    assert read_command(words).recipe.training.epochs == load_recipe(path).training.epochs
+    words, command = command_of(found["command"])
+    assert words[:2] == ["study" if path.parent.name == "study" else "train", str(path.relative_to(ROOT))]
+    assert command.recipe.training.epochs == recipe_of(path).training.epochs
     assert max(map(len, path.read_text().splitlines())) <= 120
 
 
@@ -56,7 +74,7 @@ def test_a_header_without_a_source_is_seen(tmp_path):
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_network_of_a_recipe_can_be_built_and_a_small_one_takes_two_steps(path):
-    recipe = load_recipe(path)
+    recipe = recipe_of(path)
     side = next((side for start, (_, side) in PASS.items() if recipe.data.startswith(start)), 224)
     data = make_data(train=12, test=6, side=side)
     net = build(fitted_config(recipe, data), seed=0, device="meta")
@@ -72,7 +90,7 @@ def test_network_of_a_recipe_can_be_built_and_a_small_one_takes_two_steps(path):
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_schedule_of_a_recipe_ends_low_and_reaches_its_highest_rate(path):
     """What a wrong number of steps or epochs would miss: the last milestone, or the end of the cosine."""
-    recipe = load_recipe(path)
+    recipe = recipe_of(path)
     config = recipe.training
     pictures = next((n for start, (n, _) in PASS.items() if recipe.data.startswith(start)), 1000)
     steps = pictures // config.batch_size
@@ -86,7 +104,25 @@ def test_schedule_of_a_recipe_ends_low_and_reaches_its_highest_rate(path):
 
 
 def test_recipe_of_the_digits_says_what_the_defaults_are():
-    from resnetlab.recipe import Recipe
-
-    assert load_recipe(ROOT / "recipes" / "digits" / "resnet20.yaml") == Recipe()
+    assert recipe_of(ROOT / "recipes" / "digits" / "resnet20.yaml") == Recipe()
     assert recipe_data(Recipe()).source == "digits"
+
+
+STUDIES = [path for path in FILES if path.parent.name == "study"]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
+def test_study_asks_one_question_and_each_of_its_networks_can_be_built(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe, axes, seeds = load_study(path)
+    planned = plan_runs(AxesStudy(recipe=recipe, axes=axes, seeds=seeds))
+    assert seeds >= 3
+    assert f"{len(planned)} runs" in header(path)["cost"]
+    assert header(path)["title"].count("?") == 1
+    for run in planned[: len(planned) // seeds]:
+        build(fitted_config(run.recipe, make_data(train=12, test=6)), seed=0, device="meta")
+    if "paper" in header(path):
+        # The experiment at its own size is a recipe of its own with axes on the command line.
+        for run in plan_runs(command_of(header(path)["paper"])[1].config):
+            data = make_data(train=12, test=6, side=224 if run.recipe.data == "data/imagenet" else 32)
+            build(fitted_config(run.recipe, data), seed=0, device="meta")

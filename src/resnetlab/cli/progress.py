@@ -24,11 +24,8 @@ from rich.progress import (
 from resnetlab.cli.tables import print_run
 from resnetlab.errors import ConfigError
 from resnetlab.records import EpochRecord, RunRecord, as_plain
-from resnetlab.study import PlannedRun
 from resnetlab.train.logs import Pulse, Silent, Watcher
 
-LONG_EPOCH = 5.0
-"""Seconds from which on each epoch of a study gets a line of its own where there is no terminal."""
 SPEAK_EVERY = 30.0
 """Seconds without a line, in training without a terminal, after which there is one."""
 COUNT_EVERY = 10.0
@@ -222,47 +219,6 @@ def progress_of(
     finally:
         if bars is None:
             shown.progress.stop()
-
-
-class StudyProgress(Bars):
-    """Watches a study: a bar over all its steps' share of runs and a line a run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bar: TaskID | None = None
-        self.place = ""
-
-    def on_run_start(self, run: PlannedRun, number: int, total: int) -> Watcher:
-        """Name the run on the bar and let it move with the run's steps."""
-        if self.bar is None:
-            self.bar = self.progress.add_task("", total=total, completed=number - 1)
-        self.place = f"[{number}/{total}] {run.recipe.model} seed {run.seed}"
-        self.progress.update(self.bar, description=self.place, completed=number - 1)
-        return _Within(self, self.bar, number - 1, self.place)
-
-    def on_run_end(self, run: PlannedRun, record: RunRecord) -> None:  # noqa: ARG002, the place was noted at its start
-        """Say what the run gave."""
-        final = record.final
-        result = f"{train_error(final)}  test error {final.test.error:.2%}" if final else record.message
-        self.say(f"{self.place}  {result}  {record.seconds:.1f} s")
-
-
-class _Within(Silent):
-    """Moves the study's bar by the share of the current run that is done."""
-
-    def __init__(self, bars: Bars, bar: TaskID, before: int, place: str) -> None:
-        self.bars, self.bar, self.before, self.place = bars, bar, before, place
-
-    def on_epoch(self, record: EpochRecord, epochs: int) -> None:
-        # A bar shows that something happens; where there is none, a line does, unless runs are short.
-        if not self.bars.console.is_terminal and record.seconds > LONG_EPOCH:
-            self.bars.say(f"{self.place}  epoch {record.epoch}/{epochs}  {train_error(record)}")
-
-    def on_note(self, text: str) -> None:
-        self.bars.on_note(text)
-
-    def on_step(self, step: int, steps: int, pulse: Pulse | None) -> None:  # noqa: ARG002
-        self.bars.progress.update(self.bar, completed=self.before + step / steps)
 
 
 def epoch_line(record: EpochRecord, epochs: int) -> str:

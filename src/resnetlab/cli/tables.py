@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnetlab.comparison import Comparison
 from resnetlab.errors import ConfigError
 from resnetlab.records import Metrics, RunRecord, StudyRecord
+from resnetlab.report.comparison_tables import combination_table, contrast_tables
 from resnetlab.report.tables import Table, error_table, gradient_table, pair_table, verdict_lines
 
 
@@ -39,6 +41,16 @@ def print_study(study: StudyRecord, page: Path) -> None:
         print(f"not complete: {len(study.runs)} of {study.planned} runs have ended")
     print("\n".join(verdict_lines(study)))
     print(f"\nreport: {page}")
+
+
+def print_comparison(study: Comparison, page: Path) -> None:
+    """The tables of a study over axes, and where the page is."""
+    for table in (combination_table(study), *contrast_tables(study)):
+        print_table(table)
+        print()
+    if len(study.runs) < study.planned:
+        print(f"not complete: {len(study.runs)} of {study.planned} runs have ended")
+    print(f"{study.rule}\n\nreport: {page}")
 
 
 def print_table(table: Table) -> None:

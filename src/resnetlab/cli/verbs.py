@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -12,10 +12,10 @@ from resnetlab.cli.diagnose import Diagnose
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.plan import Plan
 from resnetlab.cli.reading import WithRecipe
+from resnetlab.cli.study import Study, StudyOfAxes, names_axes
 from resnetlab.cli.train import Evaluate, Train
 from resnetlab.cli.weights import weights
-from resnetlab.errors import DataError, DivergedError, StoppedError, unknown_name
-from resnetlab.study import StudyConfig
+from resnetlab.errors import DataError, unknown_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,35 +50,6 @@ class Info:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
-    """Compare plain and residual nets over depths and seeds; make tables, figures and a page.
-
-    A study that was interrupted goes on where it stood when the same command is given again.
-    """
-
-    config: Annotated[StudyConfig, tyro.conf.OmitArgPrefixes]
-    """What is compared."""
-    out: Path = Path("runs/study")
-    """Folder of the study; a new or empty one, or one to go on with."""
-
-    def __call__(self) -> None:
-        from resnetlab.cli.progress import StudyProgress
-        from resnetlab.cli.tables import print_study
-        from resnetlab.report.page import write_report
-        from resnetlab.study import run_study
-        from resnetlab.train.stopping import stop_on_signals
-
-        try:
-            with StudyProgress() as progress, stop_on_signals() as stop:
-                study = run_study(self.config, self.out, progress, stop)
-        except StoppedError as error:
-            raise StoppedError(f"{error}; to go on, give the same command again", error.signal) from error
-        print_study(study, write_report(study, self.out))
-        if not any(run.record.final for run in study.runs):
-            raise DivergedError(f"every run diverged; the first: {study.runs[0].record.message}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Report:
     """Draw the page of a run, study or diagnosis, and a study's tables and figures, again from its records alone."""
 
@@ -86,6 +57,7 @@ class Report:
     """Folder of a run, a study or a diagnosis."""
 
     def __call__(self) -> None:
+        from resnetlab.cli.study import report_study
         from resnetlab.readings import DIAGNOSIS
         from resnetlab.run import RECIPE
 
@@ -125,18 +97,6 @@ def report_diagnosis(folder: Path) -> None:
     print_diagnosis(diagnosis, write_diagnosis_report(diagnosis, folder))
 
 
-def report_study(folder: Path) -> None:
-    """Draw tables, figures and page of the study in ``folder`` again. Raises ``DataError`` where it holds none."""
-    from resnetlab.cli.tables import print_study
-    from resnetlab.report.page import write_report
-    from resnetlab.study import STUDY, read_study
-
-    if not (folder / STUDY).is_file():
-        raise DataError(f"{folder} holds no study, run or diagnosis; give the --out of one")
-    study = read_study(folder)
-    print_study(study, write_report(study, folder))
-
-
 VERBS: dict[str, Callable[..., Any]] = {
     "list": List,
     "info": Info,
@@ -162,6 +122,8 @@ def read_command(words: list[str]) -> Callable[[], None]:
     if words and not words[0].startswith("-") and words[0] not in VERBS:
         raise unknown_name("command", words[0], VERBS)
     kind = VERBS[words[0]] if words and words[0] in VERBS else None
+    if kind is Study and names_axes(words[1:]):
+        kind = StudyOfAxes
     if isinstance(kind, type) and issubclass(kind, WithRecipe):
         return kind.read(words[1:], f"resnetlab {words[0]}")  # type: ignore[return-value]  # each can be called
     verb: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(

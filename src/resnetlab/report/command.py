@@ -1,17 +1,20 @@
 """The command that makes a record again."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
-def command_of(verb: str, out: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
-    """``resnetlab VERB --out OUT`` with a flag for each of ``settings`` that is not the default, nested ones as well.
+def command_of(
+    verb: str, out: str, settings: Mapping[str, Any], defaults: Mapping[str, Any], words: Sequence[str] = ()
+) -> str:
+    """``resnetlab VERB --out OUT`` with ``words`` and a flag for each of ``settings`` that is not the default, nested
+    ones as well.
 
     Both are the plain form of a configuration (``records.as_plain``). A record of an older version may lack a setting
     or have one that ``defaults`` no longer knows: the first is left out, the second named.
     """
-    return shlex.join(["resnetlab", verb, "--out", out, *_flags(settings, defaults)])
+    return shlex.join(["resnetlab", verb, "--out", out, *words, *_flags(settings, defaults)])
 
 
 def _flags(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[str]:

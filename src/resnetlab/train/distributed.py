@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from resnetlab.errors import ConfigError
@@ -42,6 +43,11 @@ def started_by_torchrun() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
+def started_as() -> World:
+    """This process among those that torchrun started, whether they form a group or not; alone without torchrun."""
+    return World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if started_by_torchrun() else World()
+
+
 def restarted_by_torchrun() -> bool:
     """Whether torchrun has started this process again (``--max-restarts``) after one of its ranks was lost."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
@@ -56,9 +62,7 @@ def process_group(device: str) -> Iterator[World]:
     if not started_by_torchrun() or dist.is_initialized():
         yield world()
         return
-    cuda = device != "cpu" and torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    cuda = take_device(device)
     store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
         # torchrun keeps one store through all its restarts, with the addresses of ranks that are gone (torch issue
@@ -69,6 +73,23 @@ def process_group(device: str) -> Iterator[World]:
         yield world()
     finally:
         dist.destroy_process_group()
+
+
+def take_device(device: str) -> bool:
+    """Take the cuda device of the local rank, of fewer devices than ranks by turns; whether there is one."""
+    cuda = device != "cpu" and torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    return cuda
+
+
+def open_store() -> Store:
+    """The store in which torchrun's ranks meet, or where they were started by hand that of ``MASTER_ADDR``.
+
+    No process group is made: a rank that is lost does not stop the others.
+    """
+    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+    return cast(Store, store)
 
 
 def check_share(batch_size: int, ranks: int, micro_batches: int, *, even: bool = False) -> None:

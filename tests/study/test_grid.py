@@ -11,7 +11,7 @@ import pytest
 
 from resnetlab.data.config import AugmentConfig
 from resnetlab.errors import ConfigError, DataError
-from resnetlab.study import StudyConfig, plan_runs, read_study, run_study, study_command
+from resnetlab.study import StudyConfig, Unwatched, plan_runs, read_study, run_study, study_command
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Silent
 
@@ -20,7 +20,7 @@ TINY = StudyConfig(
 )
 
 
-class Counting:
+class Counting(Unwatched):
     """Watches a study: which runs began, and an interruption behind a step of one of them."""
 
     def __init__(self, stop_in: int = 0, stop_after: int = 0) -> None:
