@@ -1,4 +1,5 @@
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -229,12 +230,13 @@ def test_code_of_the_card_loads_the_network_of_a_run(run, tmp_path):
     assert all((value == saved[name].read()).all() for name, value in names["model"].state_dict().items())
 
 
-def test_ctrl_c_before_a_run_gives_exit_code_130(run, monkeypatch):
+@pytest.mark.parametrize(("carried", "code"), [((), 130), ((signal.SIGINT,), 130), ((signal.SIGTERM,), 143)])
+def test_a_signal_before_a_run_gives_its_exit_code(run, monkeypatch, carried, code):
     def interrupted(_words):
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(*carried)
 
     monkeypatch.setattr("resnetlab.cli.verbs.run_verb", interrupted)
-    assert run("list")[::2] == (130, "interrupted\n")
+    assert run("list")[::2] == (code, "interrupted\n")
 
 
 def test_reader_that_leaves_is_no_error():

@@ -4,11 +4,10 @@ import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from signal import SIGINT
 
 from resnetlab import __version__
 from resnetlab.errors import ResNetLabError, StoppedError, StorageError
-
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,9 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ResNetLabError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        # Another signal than Ctrl-C's names itself (``train.stopping``).
+        return 128 + (error.args[0] if error.args else SIGINT)
     except BrokenPipeError:
         # The reader of our output left (resnetlab list | head): nobody is there to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

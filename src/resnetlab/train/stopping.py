@@ -39,13 +39,14 @@ class StopRequest:
     def note(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal; raises ``KeyboardInterrupt`` where nobody asks for it.
 
-        That and no error of ours, since a library that is being loaded may catch every ``Exception``.
+        That and no error of ours, since a library that is being loaded may catch every ``Exception``. It carries the
+        number, for where it leaves before ``stop_on_signals`` can tell.
         """
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = number
         if not self._deferred:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
 
     def agreed(self, step: int, device: torch.device) -> int | None:
         """The signal on which to stop after ``step``: one's own, or where there are several ranks any rank's."""
