@@ -126,13 +126,20 @@ def test_a_killed_worker_is_one_error_where_a_batch_is_awaited_and_no_process_is
     assert signal.getsignal(signal.SIGCHLD) is before
 
 
-def test_workers_leave_signals_of_the_group_to_their_parent():
+def test_workers_leave_signals_of_the_group_to_their_parent(monkeypatch):
+    """From their first moment on: they are signalled as soon as they are there."""
+    fork, signalled = multiprocessing.get_context("fork").Process.start, []
+
+    def start(process):
+        fork(process)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(process.pid, number)
+        signalled.append(process.pid)
+
+    monkeypatch.setattr("multiprocessing.context.ForkProcess.start", start)
     batches = split(workers=2).batches(PLAN * 50)
-    next(batches)
-    for process in multiprocessing.active_children():
-        os.kill(process.pid, signal.SIGINT)
-        os.kill(process.pid, signal.SIGTERM)
-    assert len(list(batches)) == 199
+    assert len(list(batches)) == 200
+    assert len(signalled) == 2
 
 
 KILLED = """

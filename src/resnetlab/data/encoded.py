@@ -23,6 +23,8 @@ from resnetlab.data.augment import ResizedCrop
 from resnetlab.data.images import decode
 from resnetlab.errors import DataError
 
+LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
+
 
 class Store(Protocol):
     """Encoded pictures by number."""
@@ -163,7 +165,12 @@ def _start(batches: _Batches, workers: int) -> tuple[Iterator[Tensor | str], set
             # Without one of its own the loader draws from the global generator.
             generator=torch.Generator(),
         )
-        started = iter(loader)
+        # Held back until a worker ignores them; it starts with what its parent holds back.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
+        try:
+            started = iter(loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
     if in_main:
         # The loader's handler would raise wherever the program is when a worker dies, not where it waits for a batch.
         signal.signal(signal.SIGCHLD, handler)
@@ -172,5 +179,6 @@ def _start(batches: _Batches, workers: int) -> tuple[Iterator[Tensor | str], set
 
 def _ignore_signals(_worker: int) -> None:
     """Ctrl-C and SIGTERM reach the whole group; this process's parent decides what becomes of its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in LEFT_TO_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
