@@ -1,4 +1,4 @@
-"""docs/results.md and docs/faults.md say what the records beside them say; nothing in their tables is typed by hand."""
+"""docs/results.md says what the records beside it say; nothing in its tables is typed by hand."""
 
 import json
 from typing import Any
@@ -12,8 +12,8 @@ RESULTS = ROOT / "docs" / "results"
 RUNS = sorted(RESULTS.glob("run-*.json"))
 
 
-def page(name: str = "results.md") -> str:
-    return (ROOT / "docs" / name).read_text()
+def page() -> str:
+    return (ROOT / "docs" / "results.md").read_text()
 
 
 def run_row(record: RunRecord) -> str:
