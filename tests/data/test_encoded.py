@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from resnetlab.data.augment import ResizedCrop
-from resnetlab.data.encoded import EncodedSplit
+from resnetlab.data.encoded import EncodedSplit, _begin_worker
 from resnetlab.data.images import decode
 from resnetlab.errors import DataError
 from tests.conftest import ROOT
@@ -162,6 +162,14 @@ def test_workers_end_with_a_parent_that_was_killed():
     while any(alive(worker) for worker in workers) and time.monotonic() < ends:
         time.sleep(0.1)
     assert not any(alive(worker) for worker in workers)
+
+
+@pytest.mark.parametrize(("parent", "code"), [(os.getpid, 0), (lambda: 1, 1)], ids=["there", "gone"])
+def test_worker_whose_parent_is_gone_already_does_not_begin(parent, code):
+    process = multiprocessing.get_context("fork").Process(target=_begin_worker, args=(parent(), 0))
+    process.start()
+    process.join(30)
+    assert process.exitcode == code
 
 
 def alive(process: int) -> bool:

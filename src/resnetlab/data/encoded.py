@@ -2,12 +2,14 @@
 
 import hashlib
 import multiprocessing
+import os
 import signal
 import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
@@ -159,7 +161,7 @@ def _start(batches: _Batches, workers: int) -> tuple[Iterator[Tensor | str], set
             batches,
             batch_size=None,
             num_workers=workers,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=partial(_begin_worker, os.getpid()),
             # Where it can, a worker starts as a copy: at once, and with no copy of a million names sent to it.
             multiprocessing_context="fork" if sys.platform == "linux" else None,
             # Without one of its own the loader draws from the global generator.
@@ -177,8 +179,14 @@ def _start(batches: _Batches, workers: int) -> tuple[Iterator[Tensor | str], set
     return started, set(multiprocessing.active_children()) - others
 
 
-def _ignore_signals(_worker: int) -> None:
-    """Ctrl-C and SIGTERM reach the whole group; this process's parent decides what becomes of its workers."""
+def _begin_worker(parent: int, _worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which reach the whole group, to the parent, which decides what becomes of its workers.
+
+    torch's watchdog ends a worker whose parent is gone, but takes for the parent whoever it finds at its start: a
+    worker whose parent was killed before that would wait for good.
+    """
     for number in LEFT_TO_PARENT:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
+    if os.getppid() != parent:
+        os._exit(1)
