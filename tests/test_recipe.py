@@ -6,6 +6,7 @@ import pytest
 
 from resnetlab.data.arrays import Split
 from resnetlab.errors import CheckpointError, ConfigError, DataError
+from resnetlab.examination import EXAMINATION, Examination
 from resnetlab.recipe import (
     Recipe,
     differences,
@@ -15,6 +16,7 @@ from resnetlab.recipe import (
     recipe_data,
     write_recipe,
 )
+from resnetlab.records import read_record
 from resnetlab.run import evaluate_run, run_recipe
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Silent
@@ -217,3 +219,11 @@ def test_weights_of_the_hub_bring_their_standard(monkeypatch):
     monkeypatch.setattr("resnetlab.data.sources.load_data", lambda *_: colour)
     assert recipe_data(Recipe(weights="resnet18")).normalisation.mean == pytest.approx((123.675, 116.28, 103.53))
     assert recipe_data(Recipe()).normalisation.mean != pytest.approx((123.675, 116.28, 103.53))
+
+
+def test_examination_of_a_run_in_16_bits_counts_what_the_run_counted(tmp_path):
+    training = TrainConfig(epochs=1, batch_size=256, precision="bf16")
+    record = run_recipe(Recipe(model="cifar_resnet8", training=training), tmp_path)
+    found = read_record(Examination, tmp_path / EXAMINATION)
+    assert found.top1_accuracy == pytest.approx(1 - record.final.test.error, abs=1e-12)
+    assert found.loss == pytest.approx(record.final.test.loss, rel=1e-6)

@@ -86,12 +86,14 @@ def describe_run(record: RunRecord, net: "nn.Module", data: "ImageData", recipe:
     from resnetlab.report.command import command_of
     from resnetlab.report.run_page import write_run_report
     from resnetlab.train.examine import examine
+    from resnetlab.train.precision import autocast
 
     examination = None
     if record.final:
         device = next(net.parameters()).device
         loader = Loader(data.test.to(device), data.normalisation, recipe.training.batch_size)
-        examination = examine(net, loader, data.classes, lambda which: next(data.test.batches([which])))
+        with autocast(recipe.training.precision, device):
+            examination = examine(net, loader, data.classes, lambda which: next(data.test.batches([which])))
         write_record(out / EXAMINATION, examination)
     command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
     atomic_write(out / CARD, run_card(record, examination, command))
