@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-import resnetlab.data.decoding as decoding
+import resnetlab.data.held as held_rule
 from resnetlab.data.arrays import Split
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.encoded import EncodedSplit
@@ -32,7 +32,7 @@ def mixed(folder):
 def test_set_beyond_the_limit_is_decoded_when_asked_to_the_same_pictures(tmp_path, monkeypatch):
     write(tmp_path, good())
     held = read(tmp_path)
-    monkeypatch.setattr(decoding, "MOST_ARRAY_BYTES", 18 * 3 * 8 * 8 - 1)
+    monkeypatch.setattr(held_rule, "MOST_ARRAY_BYTES", 18 * 3 * 8 * 8 - 1)
     for workers in (0, 2):
         asked = read(tmp_path, DecodeConfig(workers=workers))
         assert isinstance(held.train, Split)
@@ -47,7 +47,7 @@ def test_set_beyond_the_limit_is_decoded_when_asked_to_the_same_pictures(tmp_pat
 
 
 def test_limit_itself_still_fits(tmp_path, monkeypatch):
-    monkeypatch.setattr(decoding, "MOST_ARRAY_BYTES", 18 * 3 * 8 * 8)
+    monkeypatch.setattr(held_rule, "MOST_ARRAY_BYTES", 18 * 3 * 8 * 8)
     assert isinstance(read(write(tmp_path, good())).train, Split)
 
 

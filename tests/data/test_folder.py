@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resnetlab.data import folder as module
+from resnetlab.data import held as module
 from resnetlab.data.arrays import Split
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.encoded import EncodedSplit

@@ -11,16 +11,11 @@ from resnetlab.data.arrays import Encoding, Pictures, Split
 from resnetlab.data.cells import Name, Part
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.encoded import EncodedSplit
+from resnetlab.data.held import CHANNELS, USUAL_SIDE, is_held
 from resnetlab.data.images import Picture, read_picture, reason
 from resnetlab.data.opened import read_file
 from resnetlab.errors import DataError
 
-MOST_ARRAY_BYTES = 1 << 30
-"""Decoded pictures of both splits together that are held in memory."""
-SMALL = 64
-"""Pictures cut to at most this side are held in memory whatever their own size is."""
-CHANNELS = 3
-USUAL_SIDE = 224
 LISTED = 20
 
 Progress = Callable[[int, int], None]
@@ -107,9 +102,7 @@ def _first_side(parts: Mapping[Name, Part]) -> int | None:
 
 
 def _decode(run: Pass, workers: int) -> dict[Name, Pictures]:
-    small = run.same or run.side <= SMALL
-    fits = run.count * CHANNELS * run.side**2 <= MOST_ARRAY_BYTES
-    return _into_memory(run) if small and fits else _when_asked(run, workers)
+    return _into_memory(run) if is_held(run.side, run.count, whole=run.same) else _when_asked(run, workers)
 
 
 def _into_memory(run: Pass) -> dict[Name, Pictures]:

@@ -11,16 +11,13 @@ import torch
 from resnetlab.data.arrays import Encoding, ImageData, Split
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.encoded import EncodedSplit
+from resnetlab.data.held import SMALL, USUAL_SIDE, is_held
 from resnetlab.data.opened import shown
 from resnetlab.data.scan import Index, scan_folder, scan_sizes
 from resnetlab.data.split import split_by_class
 from resnetlab.data.tree import File, Tree, list_folder, some
 from resnetlab.errors import DataError
 
-SIDE = 224
-SMALL = 64
-"""Pictures cut to at most this side are held in memory whatever their own size is."""
-MOST_ARRAY_BYTES = 1 << 30
 MOST_SHOWN = 20
 
 
@@ -103,9 +100,8 @@ def _choose(sizes: dict[File, tuple[int, int]], files: list[File], decode: Decod
     """The side of the pictures, and whether they are held in memory."""
     found = {sizes[file] for file in files}
     width, height = found.pop() if len(found) == 1 else (0, -1)
-    side = decode.image_size or (width if width == height else SIDE)
-    whole = side == width == height
-    return side, (whole or side <= SMALL) and 3 * side * side * len(files) <= MOST_ARRAY_BYTES
+    side = decode.image_size or (width if width == height else USUAL_SIDE)
+    return side, is_held(side, len(files), whole=side == width == height)
 
 
 def _parts(tree: Tree, files: list[File], split_seed: int) -> tuple[list[File], list[File]]:

@@ -1,12 +1,12 @@
 """What settings do to the error: statistics over the runs of a study over axes, from records alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
 from resnetlab.comparison import Combination, ComparedRun, Contrast, Difference
-from resnetlab.records import EpochRecord
-from resnetlab.stats import bootstrap_interval, holm, paired_interval, paired_p, sample
+from resnetlab.diagnostics.quantities import Quantity, sample_of, test_error, train_error, train_loss
+from resnetlab.stats import bootstrap_interval, holm, paired_interval, paired_p
 
 LEVEL = 0.95
 
@@ -19,20 +19,6 @@ RULE = (
     "may still be there: few seeds show large effects only."
 )
 
-Quantity = Callable[[EpochRecord], float]
-
-
-def _train_loss(epoch: EpochRecord) -> float:
-    return epoch.trained.loss
-
-
-def _train_error(epoch: EpochRecord) -> float:
-    return epoch.trained.error
-
-
-def _test_error(epoch: EpochRecord) -> float:
-    return epoch.test.error
-
 
 def make_combinations(runs: Sequence[ComparedRun]) -> list[Combination]:
     """Mean and standard deviation of every combination that has a run, in the order of the runs."""
@@ -40,10 +26,6 @@ def make_combinations(runs: Sequence[ComparedRun]) -> list[Combination]:
     for values in _combinations(runs):
         records = [run.record for run in runs if run.values == values]
         final = [record.final for record in records if record.final]
-        loss, train, test = (
-            sample([quantity(epoch) for epoch in final]) if final else None
-            for quantity in (_train_loss, _train_error, _test_error)
-        )
         found.append(
             Combination(
                 values=values,
@@ -51,9 +33,9 @@ def make_combinations(runs: Sequence[ComparedRun]) -> list[Combination]:
                 parameters=records[0].parameters,
                 multiply_adds=records[0].multiply_adds,
                 diverged=len(records) - len(final),
-                train_loss=loss,
-                train_error=train,
-                test_error=test,
+                train_loss=sample_of(train_loss, final),
+                train_error=sample_of(train_error, final),
+                test_error=sample_of(test_error, final),
             )
         )
     return found
@@ -90,8 +72,8 @@ def _contrast(runs: Sequence[ComparedRun], axis: str, first: str, value: str, ot
         first=first,
         value=value,
         others=others,
-        train_error=_difference(runs, ours, theirs, _train_error),
-        test_error=_difference(runs, ours, theirs, _test_error),
+        train_error=_difference(runs, ours, theirs, train_error),
+        test_error=_difference(runs, ours, theirs, test_error),
     )
 
 

@@ -4,12 +4,13 @@ Deeper nets should do better, since the added layers could be the identity; plai
 (He et al. 2015, §1 and §4.1). Everything here is computed from records; nothing of torch is loaded.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal
 
-from resnetlab.records import Cell, EpochRecord, Pair, Step, StudyRun, Verdict
-from resnetlab.stats import Interval, Sample, paired_interval, sample
+from resnetlab.diagnostics.quantities import Quantity, sample_of, test_error, train_error, train_loss
+from resnetlab.records import Cell, Pair, Step, StudyRun, Verdict
+from resnetlab.stats import Interval, paired_interval
 
 LEVEL = 0.95
 MARGIN = 0.01
@@ -21,20 +22,6 @@ RULE = (
     f"above {100 * MARGIN:g} point; it does not grow if every upper bound is at most {100 * MARGIN:g} point and no run "
     "diverged; else the study leaves it undecided. Bounds of few seeds are not clipped to what errors can be."
 )
-
-Quantity = Callable[[EpochRecord], float]
-
-
-def _train_loss(epoch: EpochRecord) -> float:
-    return epoch.trained.loss
-
-
-def _train_error(epoch: EpochRecord) -> float:
-    return epoch.trained.error
-
-
-def _test_error(epoch: EpochRecord) -> float:
-    return epoch.test.error
 
 
 def make_cells(runs: Sequence[StudyRun]) -> list[Cell]:
@@ -51,9 +38,9 @@ def make_cells(runs: Sequence[StudyRun]) -> list[Cell]:
                 parameters=records[0].parameters,
                 multiply_adds=records[0].multiply_adds,
                 diverged=len(records) - len(final),
-                train_loss=_sample(map(_train_loss, final)),
-                train_error=_sample(map(_train_error, final)),
-                test_error=_sample(map(_test_error, final)),
+                train_loss=sample_of(train_loss, final),
+                train_error=sample_of(train_error, final),
+                test_error=sample_of(test_error, final),
             )
         )
     return cells
@@ -67,7 +54,7 @@ def make_pairs(runs: Sequence[StudyRun]) -> list[Pair]:
 
     pairs = []
     for depth in sorted({run.depth for run in runs}):
-        loss, train, test = (difference(depth, quantity) for quantity in (_train_loss, _train_error, _test_error))
+        loss, train, test = (difference(depth, quantity) for quantity in (train_loss, train_error, test_error))
         if loss and train and test:
             pairs.append(Pair(depth=depth, train_loss=loss, train_error=train, test_error=test))
     return pairs
@@ -102,7 +89,7 @@ def _compare_depths(kind: str, runs: Sequence[StudyRun]) -> list[Step]:
     level = 1 - 2 * (1 - LEVEL) / max(1, len(pairs))
     steps = []
     for shallow, deep in pairs:
-        interval = _paired(runs, (kind, deep), (kind, shallow), _train_error, level)
+        interval = _paired(runs, (kind, deep), (kind, shallow), train_error, level)
         if interval:
             steps.append(Step(shallow=shallow, deep=deep, train_error=interval))
     return steps
@@ -143,11 +130,6 @@ def _by_seed(runs: Sequence[StudyRun], place: tuple[str, int], quantity: Quantit
 def _places(runs: Sequence[StudyRun]) -> list[tuple[str, int]]:
     kinds = list(dict.fromkeys(run.kind for run in runs))
     return sorted({(run.kind, run.depth) for run in runs}, key=lambda place: (kinds.index(place[0]), place[1]))
-
-
-def _sample(values: Iterable[float]) -> Sample | None:
-    numbers = list(values)
-    return sample(numbers) if numbers else None
 
 
 def _describe(step: Step) -> str:
