@@ -24,6 +24,7 @@ from resnetlab.soundings import (
     read_net,
     unwatched,
 )
+from resnetlab.study_readings import STUDY_DIAGNOSIS
 from resnetlab.subject import Subject, find_control, find_subject, has_shortcuts
 from resnetlab.train.config import Device
 
@@ -161,7 +162,7 @@ def claim_place(out: Path) -> None:
     """Raise ``ConfigError`` unless ``out`` is vacant or holds a diagnosis, which the next one takes the place of."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; give a folder for the diagnosis")
-    if not is_vacant(out) and not (out / DIAGNOSIS).is_file():
+    if not is_vacant(out) and not any((out / record).is_file() for record in (DIAGNOSIS, STUDY_DIAGNOSIS)):
         raise ConfigError(f"{out} is not empty and holds no diagnosis; choose another folder")
 
 

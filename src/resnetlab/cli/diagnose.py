@@ -1,6 +1,7 @@
 """``resnetlab diagnose``: what depth does to a network, measured, judged and put on a page."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from resnetlab.diagnosis import DiagnosisConfig
+from resnetlab.errors import ConfigError
+from resnetlab.study import STUDY
 
 if TYPE_CHECKING:
     from resnetlab.readings import Diagnosis
+    from resnetlab.study import PlannedRun
+    from resnetlab.study_readings import StudyDiagnosis
 
 ROWS = 12
 """Rows of a long table that the terminal shows."""
@@ -20,11 +25,14 @@ ROWS = 12
 class Diagnose:
     """Measure what depth does to a network: gradients, residuals, signal before training, lesions.
 
-    The folder gets diagnosis.json and report.html; a diagnosis that is there already is replaced.
+    The folder gets the record and report.html; a diagnosis that is there already is replaced. Of a study every run is
+    diagnosed, with mean, spread and paired differences over its seeds.
     """
 
-    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|NAME|FILE")]
-    """Folder of a run, a network's name such as cifar_resnet20, or a file of weights (with --model)."""
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|STUDY|NAME|FILE")]
+    """Folder of a run or a study, a network's name such as cifar_resnet20, or a file of weights (with --model)."""
+    where: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """AXIS=VALUE,VALUE: of a study, only the runs with these values, such as depth=20,56. Once for each axis."""
     config: Annotated[DiagnosisConfig, tyro.conf.OmitArgPrefixes]
     """What is asked."""
     out: Path = Path("runs/diagnosis")
@@ -33,17 +41,63 @@ class Diagnose:
     """Print the record as one JSON object on standard output, and nothing else."""
 
     def __call__(self) -> None:
-        from resnetlab.cli.progress import progress_of
-        from resnetlab.diagnosis import claim_place, diagnose, write_diagnosis
-        from resnetlab.records import as_plain
+        from resnetlab.diagnosis import claim_place
 
         claim_place(self.out)
+        if (Path(self.source) / STUDY).is_file():
+            self.of_study()
+        elif self.where:
+            raise ConfigError(f"--where chooses runs of a study, and {self.source} is none; leave it out")
+        else:
+            self.of_network()
+
+    def of_network(self) -> None:
+        """The diagnosis of one network."""
+        from resnetlab.cli.progress import progress_of
+        from resnetlab.diagnosis import diagnose, write_diagnosis
+
         diagnosis = diagnose(self.source, self.config, progress_of)
         page = write_diagnosis(diagnosis, self.out)
         if self.json:
-            print(json.dumps(as_plain(diagnosis), allow_nan=False))
+            print_json(diagnosis)
         else:
             print_diagnosis(diagnosis, page)
+
+    def of_study(self) -> None:
+        """The diagnosis of every run of a study; each run is a line on standard error."""
+        from resnetlab.cli.progress import progress_of
+        from resnetlab.study_diagnosis import diagnose_study, read_where, write_study_diagnosis
+
+        def tell(run: "PlannedRun", number: int, total: int) -> None:
+            print(f"[{number}/{total}] {run.label} seed {run.seed}", file=sys.stderr, flush=True)
+
+        diagnosis = diagnose_study(Path(self.source), self.config, read_where(self.where), progress_of, tell)
+        page = write_study_diagnosis(diagnosis, self.out)
+        if self.json:
+            print_json(diagnosis)
+        else:
+            print_study_diagnosis(diagnosis, page)
+
+
+def print_json(diagnosis: "Diagnosis | StudyDiagnosis") -> None:
+    """The record as one JSON object."""
+    from resnetlab.records import as_plain
+
+    print(json.dumps(as_plain(diagnosis), allow_nan=False))
+
+
+def print_study_diagnosis(diagnosis: "StudyDiagnosis", page: Path) -> None:
+    """The measures over the seeds, their differences, and where the page is."""
+    from resnetlab.cli.tables import print_table
+    from resnetlab.report.study_diagnosis_tables import difference_tables, measure_table, verdict_table
+
+    for line in diagnosis.left_out:
+        print(f"left out: {line}")
+    for table in (measure_table(diagnosis), verdict_table(diagnosis), *difference_tables(diagnosis)):
+        print_table(table)
+        print()
+    print("\n".join(diagnosis.rules))
+    print(f"\nreport: {page}")
 
 
 def print_diagnosis(diagnosis: "Diagnosis", page: Path) -> None:

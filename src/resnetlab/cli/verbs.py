@@ -60,11 +60,14 @@ class Report:
         from resnetlab.cli.study import report_study
         from resnetlab.readings import DIAGNOSIS
         from resnetlab.run import RECIPE
+        from resnetlab.study_readings import STUDY_DIAGNOSIS
 
         if (self.folder / RECIPE).is_file():
             report_run(self.folder)
         elif (self.folder / DIAGNOSIS).is_file():
             report_diagnosis(self.folder)
+        elif (self.folder / STUDY_DIAGNOSIS).is_file():
+            report_study_diagnosis(self.folder)
         else:
             report_study(self.folder)
 
@@ -95,6 +98,17 @@ def report_diagnosis(folder: Path) -> None:
 
     diagnosis = read_record(Diagnosis, folder / DIAGNOSIS)
     print_diagnosis(diagnosis, write_diagnosis_report(diagnosis, folder))
+
+
+def report_study_diagnosis(folder: Path) -> None:
+    """Draw the page of the study's diagnosis in ``folder`` again. Raises ``DataError`` where it is damaged."""
+    from resnetlab.cli.diagnose import print_study_diagnosis
+    from resnetlab.records import read_record
+    from resnetlab.report.study_diagnosis_page import write_study_diagnosis_report
+    from resnetlab.study_readings import STUDY_DIAGNOSIS, StudyDiagnosis
+
+    diagnosis = read_record(StudyDiagnosis, folder / STUDY_DIAGNOSIS)
+    print_study_diagnosis(diagnosis, write_study_diagnosis_report(diagnosis, folder))
 
 
 VERBS: dict[str, Callable[..., Any]] = {

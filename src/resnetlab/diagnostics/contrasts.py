@@ -1,8 +1,9 @@
 """What settings do to the error: statistics over the runs of a study over axes, from records alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Protocol
 
 from resnetlab.comparison import Combination, ComparedRun, Contrast, Difference
 from resnetlab.diagnostics.quantities import Quantity, sample_of, test_error, train_error, train_loss
@@ -20,10 +21,18 @@ RULE = (
 )
 
 
+class Placed(Protocol):
+    """A run with its place in a study."""
+
+    @property
+    def values(self) -> dict[str, str]:
+        """Its value on every axis."""
+
+
 def make_combinations(runs: Sequence[ComparedRun]) -> list[Combination]:
     """Mean and standard deviation of every combination that has a run, in the order of the runs."""
     found = []
-    for values in _combinations(runs):
+    for values in combinations_of(runs):
         records = [run.record for run in runs if run.values == values]
         final = [record.final for record in records if record.final]
         found.append(
@@ -43,20 +52,38 @@ def make_combinations(runs: Sequence[ComparedRun]) -> list[Combination]:
 
 def make_contrasts(runs: Sequence[ComparedRun], axes: Mapping[str, Sequence[str]]) -> list[Contrast]:
     """Every value of every axis minus the axis's first one, by ``RULE``, where both have a run."""
-    known = _combinations(runs)
-    contrasts = [
-        contrast
-        for axis, (first, *rest) in axes.items()
-        for others in _others(axes, axis)
-        for value in rest
-        if {**others, axis: value} in known and {**others, axis: first} in known
-        for contrast in [_contrast(runs, axis, first, value, others)]
-    ]
+    contrasts = [_contrast(runs, *places) for places in compared_places(axes, combinations_of(runs))]
     train, test = ([getattr(c, name) for c in contrasts] for name in ("train_error", "test_error"))
     return [
         replace(contrast, train_error=ours, test_error=theirs)
         for contrast, ours, theirs in zip(contrasts, adjust(train), adjust(test), strict=True)
     ]
+
+
+def compared_places(
+    axes: Mapping[str, Sequence[str]], known: Sequence[dict[str, str]]
+) -> Iterator[tuple[str, str, str, dict[str, str]]]:
+    """What is compared with what: axis, its first value, another one, and the values of all other axes, wherever both
+    combinations are ``known``."""
+    for axis, (first, *rest) in axes.items():
+        for others in _others(axes, axis):
+            for value in rest:
+                if {**others, axis: value} in known and {**others, axis: first} in known:
+                    yield axis, first, value, others
+
+
+def compare(left: Mapping[int, float], right: Mapping[int, float]) -> Difference | None:
+    """``left`` minus ``right``, both by seed, over the seeds that both have; None where there is none."""
+    seeds = sorted(left.keys() & right.keys())
+    if not seeds:
+        return None
+    pair = [left[seed] for seed in seeds], [right[seed] for seed in seeds]
+    return Difference(
+        student=paired_interval(*pair, LEVEL),
+        bootstrap=bootstrap_interval(*pair, LEVEL),
+        p=paired_p(*pair),
+        adjusted=None,
+    )
 
 
 def adjust(differences: Sequence[Difference | None]) -> list[Difference | None]:
@@ -80,24 +107,15 @@ def _contrast(runs: Sequence[ComparedRun], axis: str, first: str, value: str, ot
 def _difference(
     runs: Sequence[ComparedRun], ours: dict[str, str], theirs: dict[str, str], quantity: Quantity
 ) -> Difference | None:
-    left, right = _by_seed(runs, ours, quantity), _by_seed(runs, theirs, quantity)
-    seeds = sorted(left.keys() & right.keys())
-    if not seeds:
-        return None
-    pair = [left[seed] for seed in seeds], [right[seed] for seed in seeds]
-    return Difference(
-        student=paired_interval(*pair, LEVEL),
-        bootstrap=bootstrap_interval(*pair, LEVEL),
-        p=paired_p(*pair),
-        adjusted=None,
-    )
+    return compare(_by_seed(runs, ours, quantity), _by_seed(runs, theirs, quantity))
 
 
 def _by_seed(runs: Sequence[ComparedRun], values: dict[str, str], quantity: Quantity) -> dict[int, float]:
     return {run.seed: quantity(run.record.final) for run in runs if run.values == values and run.record.final}
 
 
-def _combinations(runs: Sequence[ComparedRun]) -> list[dict[str, str]]:
+def combinations_of(runs: Iterable[Placed]) -> list[dict[str, str]]:
+    """The values of the runs, each combination once, in the order of the runs."""
     found: list[dict[str, str]] = []
     for run in runs:
         if run.values not in found:

@@ -1,0 +1,37 @@
+"""The page of a study's diagnosis: tables, figures, rules, and how to make it again."""
+
+from pathlib import Path
+
+from resnetlab.files import atomic_write
+from resnetlab.report.html import flatten, inline_svg, render_template
+from resnetlab.report.run_page import PAGE, follow_page, shorten
+from resnetlab.report.study_diagnosis_figures import draw_study_diagnosis
+from resnetlab.report.study_diagnosis_tables import answer_lines, difference_tables, measure_table, verdict_table
+from resnetlab.study_readings import StudyDiagnosis
+
+TEMPLATE = "study_diagnosis.html.jinja"
+
+
+def write_study_diagnosis_report(diagnosis: StudyDiagnosis, folder: Path) -> Path:
+    """Write ``report.html`` into ``folder``; its path."""
+    atomic_write(folder / PAGE, render_study_diagnosis(diagnosis))
+    return folder / PAGE
+
+
+def render_study_diagnosis(diagnosis: StudyDiagnosis) -> str:
+    """The page as HTML. The drawings, whose texts matplotlib has escaped, go in as they are."""
+    from markupsafe import Markup
+
+    drawings = draw_study_diagnosis(diagnosis)
+    return render_template(
+        TEMPLATE,
+        diagnosis=diagnosis,
+        answers=answer_lines(diagnosis),
+        measures=measure_table(diagnosis),
+        verdicts=verdict_table(diagnosis),
+        differences=difference_tables(diagnosis),
+        figures={drawing.name: drawing for drawing in drawings},
+        svg={drawing.name: Markup(follow_page(inline_svg(drawing.name, drawing.svg))) for drawing in drawings},
+        data=flatten(shorten(diagnosis.data)),
+        environment=flatten(diagnosis.environment),
+    )
