@@ -1,7 +1,9 @@
 """Records made by hand, for what is drawn from records."""
 
+from dataclasses import replace
+
 from resnetlab.comparison import ComparedRun, Comparison
-from resnetlab.diagnostics import contrasts, degradation, flow
+from resnetlab.diagnostics import contrasts, degradation, flow, seedwise
 from resnetlab.examination import ClassScore, Examination, Mistake
 from resnetlab.readings import (
     BlockReading,
@@ -12,7 +14,8 @@ from resnetlab.readings import (
     NetReading,
     SignalReading,
 )
-from resnetlab.records import BlockGradient, EpochRecord, Metrics, RunRecord, StudyRecord, StudyRun
+from resnetlab.records import BlockGradient, EpochRecord, Flow, Metrics, RunRecord, StudyRecord, StudyRun
+from resnetlab.study_readings import RunReading, StudyDiagnosis
 
 HOSTILE = '<script>alert("x")</script>&\'"'
 
@@ -224,4 +227,41 @@ def comparison(source: str = "made") -> Comparison:
         runs=runs,
         combinations=contrasts.make_combinations(runs),
         contrasts=contrasts.make_contrasts(runs, axes),
+    )
+
+
+def run_reading(values: dict[str, str], seed: int, *costs: float, source: str = "made") -> RunReading:
+    """A run whose test error rises by ``costs`` without each of its blocks, and whose gradient grows by the seed."""
+    plain = values.get("kind") == "plain"
+    lesion = lesion_reading(*(0.1 + cost for cost in costs))
+    net = replace(net_reading(source, plain=plain), lesion=lesion)
+    return RunReading(values=values, seed=seed, flow_start=Flow(growth=float(seed), verdict="healthy"), net=net)
+
+
+def study_diagnosis(source: str = "made") -> StudyDiagnosis:
+    """A diagnosis of a study of two kinds, two depths and three seeds, with names after ``source``."""
+    axes = {"kind": ["plain", "residual"], "depth": ["20", source]}
+    worth = {"plain": 0.7, "residual": 0.02}
+    runs = [
+        run_reading({"kind": kind, "depth": depth}, seed, cost, cost + 0.01 * seed, source=source)
+        for seed in range(3)
+        for depth in axes["depth"]
+        for kind, cost in worth.items()
+    ]
+    measures = seedwise.measures_of(["gradients", "residuals", "lesion"])
+    return StudyDiagnosis(
+        command=f"resnetlab diagnose {source}",
+        study=f"resnetlab study --data {source}",
+        axes=axes,
+        measures=measures,
+        batch=32,
+        pictures=50,
+        runs=runs,
+        left_out=[f"plain-{source}-seed3: diverged"],
+        combinations=seedwise.combine(runs, measures),
+        contrasts=seedwise.contrast(runs, axes, ["kind"], measures),
+        rules=[*seedwise.RULES],
+        data={"source": source, "classes": [source, "b"]},
+        environment={"torch": "1", "processor": source},
+        seconds=2.0,
     )

@@ -89,11 +89,11 @@ def print_json(diagnosis: "Diagnosis | StudyDiagnosis") -> None:
 def print_study_diagnosis(diagnosis: "StudyDiagnosis", page: Path) -> None:
     """The measures over the seeds, their differences, and where the page is."""
     from resnetlab.cli.tables import print_table
-    from resnetlab.report.study_diagnosis_tables import difference_tables, measure_table, verdict_table
+    from resnetlab.report.study_diagnosis_tables import difference_tables, measure_tables, verdict_table
 
     for line in diagnosis.left_out:
         print(f"left out: {line}")
-    for table in (measure_table(diagnosis), verdict_table(diagnosis), *difference_tables(diagnosis)):
+    for table in (*measure_tables(diagnosis), verdict_table(diagnosis), *difference_tables(diagnosis)):
         print_table(table)
         print()
     print("\n".join(diagnosis.rules))

@@ -33,10 +33,10 @@ def _of_blocks(name: str) -> Reader:
 
 
 MEASURES: dict[Measure, Reader] = {
-    Measure(name="growth_start", part="gradients", words="gradient growth before training, orders", factor=1): (
+    Measure(name="growth_start", part="gradients", words="growth before training", factor=1): (
         lambda run: run.flow_start.growth
     ),
-    Measure(name="growth_end", part="gradients", words="gradient growth after training, orders", factor=1): (
+    Measure(name="growth_end", part="gradients", words="growth after training", factor=1): (
         lambda run: run.net.flow.growth if run.net.flow else None
     ),
     Measure(name="response", part="residuals", words="responses", factor=1): _of_blocks("response"),
@@ -45,15 +45,13 @@ MEASURES: dict[Measure, Reader] = {
     Measure(name="intact", part="lesion", words="test error, %", factor=100): (
         lambda run: run.net.lesion.intact.error if run.net.lesion else None
     ),
-    Measure(name="typical", part="lesion", words="without one block, median, points", factor=100): (
+    Measure(name="typical", part="lesion", words="one left out, median", factor=100): (
         _of_lesion(lambda reading: median(reading.costs))
     ),
-    Measure(name="worst", part="lesion", words="without one block, worst, points", factor=100): (
+    Measure(name="worst", part="lesion", words="one left out, worst", factor=100): (
         _of_lesion(lambda reading: max(reading.costs))
     ),
-    Measure(name="swapped", part="lesion", words="neighbours exchanged, median, points", factor=100): (
-        _of_lesion(_swapped)
-    ),
+    Measure(name="swapped", part="lesion", words="two exchanged, median", factor=100): (_of_lesion(_swapped)),
 }
 """What is read of every run, and how."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from resnetlab.comparison import Comparison
 from resnetlab.files import atomic_write
 from resnetlab.report.comparison_tables import combination_table, contrast_tables, size_table
-from resnetlab.report.figures import STYLE, Drawing, render
+from resnetlab.report.figures import STYLE, Drawing, plain_name, render
 from resnetlab.report.html import flatten, inline_svg, render_template
 from resnetlab.report.page import FIGURES, PAGE, distinct
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATE = "comparison.html.jinja"
-LONGEST = 60
-"""Letters of a combination's name in the figure."""
 
 
 def write_comparison(study: Comparison, folder: Path) -> Path:
@@ -79,11 +77,6 @@ def _plot_errors(study: Comparison) -> "Figure":
         axes.set_xlabel(title)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    panels[0].set_yticks(range(len(names)), [_plainly(name) for name in names])
+    panels[0].set_yticks(range(len(names)), [plain_name(name) for name in names])
     panels[0].invert_yaxis()
     return figure
-
-
-def _plainly(name: str) -> str:
-    """The name for matplotlib, which takes what stands between two dollars for a formula."""
-    return (name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…").replace("$", r"\$")

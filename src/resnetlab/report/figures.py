@@ -171,3 +171,8 @@ def to_svg(figure: "Figure") -> bytes:
     svg = BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})
     return svg.getvalue()
+
+
+def plain_name(name: str, longest: int = 60) -> str:
+    """A name from outside for matplotlib, cut, and without the dollars between which it would read a formula."""
+    return (name if len(name) <= longest else f"{name[: longest - 1]}…").replace("$", r"\$")

@@ -5,7 +5,7 @@ from math import ceil
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from resnetlab.report.figures import to_svg
+from resnetlab.report.figures import plain_name, to_svg
 from resnetlab.report.run_figures import PALETTE, RUN_STYLE, Curves
 from resnetlab.study_readings import RunReading, StudyDiagnosis
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MOST_PANELS = 8
 """Combinations of the other axes that have a panel of their own; the tables have all."""
+LONGEST = 36
+"""Letters of a combination's name in a figure."""
 LOOKS = [("accent", "-"), ("warm", "-"), ("soft", "-"), ("ink", ":"), ("accent", ":"), ("warm", ":")]
 """Colour and style of each value of the first axis."""
 
@@ -70,7 +72,7 @@ def _draw(diagnosis: StudyDiagnosis, title: str, reading: Reading, *, log: bool)
         for value, (colour, style) in looks.items():
             lines = [reading(run) for run in diagnosis.runs if run.values == {first: value, **others}]
             _draw_lines(axes, [line for line in lines if line], PALETTE[colour], style)
-        axes.set_title(_name(others), fontsize=10, loc="left", parse_math=False)
+        axes.set_title(plain_name(_name(others), LONGEST), fontsize=10, loc="left")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if log:
             axes.set_yscale("log")
@@ -81,7 +83,7 @@ def _draw(diagnosis: StudyDiagnosis, title: str, reading: Reading, *, log: bool)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     figure.supxlabel("stem, blocks, head" if log else "block", fontsize=9)
     handles = [Line2D([], [], color=PALETTE[colour], ls=style, lw=2) for colour, style in looks.values()]
-    names = [f"{first} {value}".replace("$", r"\$") for value in looks]
+    names = [plain_name(f"{first} {value}", LONGEST) for value in looks]
     figure.legend(handles, names, loc="outside lower right", ncols=3, fontsize=8)
     return figure
 

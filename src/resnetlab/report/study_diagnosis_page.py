@@ -6,7 +6,7 @@ from resnetlab.files import atomic_write
 from resnetlab.report.html import flatten, inline_svg, render_template
 from resnetlab.report.run_page import PAGE, follow_page, shorten
 from resnetlab.report.study_diagnosis_figures import draw_study_diagnosis
-from resnetlab.report.study_diagnosis_tables import answer_lines, difference_tables, measure_table, verdict_table
+from resnetlab.report.study_diagnosis_tables import answer_lines, difference_tables, measure_tables, verdict_table
 from resnetlab.study_readings import StudyDiagnosis
 
 TEMPLATE = "study_diagnosis.html.jinja"
@@ -27,7 +27,7 @@ def render_study_diagnosis(diagnosis: StudyDiagnosis) -> str:
         TEMPLATE,
         diagnosis=diagnosis,
         answers=answer_lines(diagnosis),
-        measures=measure_table(diagnosis),
+        measures=measure_tables(diagnosis),
         verdicts=verdict_table(diagnosis),
         differences=difference_tables(diagnosis),
         figures={drawing.name: drawing for drawing in drawings},

@@ -1,6 +1,7 @@
 """The diagnosis of a study as rows of text, for the terminal and for the page alike."""
 
 from resnetlab.comparison import Difference
+from resnetlab.readings import Part
 from resnetlab.report.tables import Table, interval, plain
 from resnetlab.stats import Sample
 from resnetlab.study_readings import CombinationReading, Measure, StudyDiagnosis
@@ -9,20 +10,33 @@ DIGITS = {1: 3, 100: 2}
 """Decimals of a number, and of a percentage."""
 
 
-def measure_table(diagnosis: StudyDiagnosis) -> Table:
-    """Every measure of every combination over the seeds; n stands beside one that not all of its runs have."""
-    return Table(
-        caption="The trained networks: mean ± standard deviation over the seeds",
-        heads=(*diagnosis.axes, "n", *(measure.words for measure in diagnosis.measures)),
-        rows=[
-            (
-                *cell.values.values(),
-                str(cell.n),
-                *(over_seeds(cell.measures[measure.name], measure, cell.n) for measure in diagnosis.measures),
+CAPTIONS: dict[Part, str] = {
+    "gradients": "Growth of ‖∇W‖/‖W‖ from the last block to the first, in orders of magnitude",
+    "residuals": "What the blocks of the trained networks add",
+    "lesion": "Test error of the trained networks, and its rise when blocks are left out or exchanged",
+}
+
+
+def measure_tables(diagnosis: StudyDiagnosis) -> list[Table]:
+    """For each part its measures in every combination; n stands beside a measure that not all of its runs have."""
+    tables = []
+    for part in dict.fromkeys(measure.part for measure in diagnosis.measures):
+        ours = [measure for measure in diagnosis.measures if measure.part == part]
+        tables.append(
+            Table(
+                caption=f"{CAPTIONS[part]}: mean ± standard deviation over the seeds",
+                heads=(*diagnosis.axes, "n", *(measure.words for measure in ours)),
+                rows=[
+                    (
+                        *cell.values.values(),
+                        str(cell.n),
+                        *(over_seeds(cell.measures[measure.name], measure, cell.n) for measure in ours),
+                    )
+                    for cell in diagnosis.combinations
+                ],
             )
-            for cell in diagnosis.combinations
-        ],
-    )
+        )
+    return tables
 
 
 def verdict_table(diagnosis: StudyDiagnosis) -> Table:

@@ -1,0 +1,83 @@
+"""``resnetlab diagnose`` of a whole study, from end to end on small nets on digits."""
+
+import json
+
+import pytest
+
+from resnetlab.cli import main
+from resnetlab.diagnosis import DiagnosisConfig, diagnose
+from resnetlab.records import read_record
+from resnetlab.study_readings import StudyDiagnosis
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Plain and residual nets of 14 layers with two seeds, after six steps."""
+    out = tmp_path_factory.mktemp("study") / "depths"
+    steps = ("--epochs", "1", "--max-steps", "6", "--evaluate-train", "end")
+    assert main(["study", "--depths", "14", "--seeds", "2", *steps, "--out", str(out)]) == 0
+    return out
+
+
+def test_study_becomes_record_page_and_tables(run, study, tmp_path):
+    out = tmp_path / "found"
+    code, printed, errors = run("diagnose", study, "--pictures", "60", "--batch-size", "16", "--out", out)
+    assert code == 0
+    assert errors.splitlines()[0] == "[1/4] cifar_plain14 seed 0"
+    found = read_record(StudyDiagnosis, out / "study-diagnosis.json")
+    assert [(run.values["kind"], run.seed) for run in found.runs] == [
+        ("plain", 0), ("residual", 0), ("plain", 1), ("residual", 1)
+    ]  # fmt: skip
+    assert [cell.n for cell in found.combinations] == [2, 2]
+    assert "kind: minus plain, paired by seed" in printed
+
+    page = (out / "report.html").read_bytes()
+    (out / "report.html").unlink()
+    code, again, _ = run("report", out)
+    assert (code, again) == (0, printed)
+    assert (out / "report.html").read_bytes() == page
+
+
+def test_each_run_is_read_as_it_would_be_alone(run, study, tmp_path):
+    words = ("--what", "all", "--pictures", "60", "--where", "kind=residual", "--json", "--out", tmp_path / "found")
+    code, printed, _ = run("diagnose", study, *words)
+    assert code == 0
+    found = read_record(StudyDiagnosis, tmp_path / "found/study-diagnosis.json")
+    assert json.loads(printed)["batch"] == found.batch
+    alone = diagnose(
+        str(study / "runs/residual-14-seed1"),
+        DiagnosisConfig(what=("gradients", "residuals", "lesion"), pictures=60),
+    )
+    assert found.runs[1].net == alone.net
+
+
+def test_run_that_has_not_ended_is_left_out_and_said_so(run, study, tmp_path):
+    import shutil
+
+    copied = tmp_path / "study"
+    shutil.copytree(study, copied)
+    (copied / "runs/plain-14-seed1/record.json").unlink()
+    code, printed, _ = run("diagnose", copied, "--what", "residuals", "--out", tmp_path / "found")
+    assert code == 0
+    assert "left out: plain-14-seed1: has not ended" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--where", "depth=20"), "has no depth 20"),
+        (("--what", "identity"), "--what identity is not possible for a study"),
+        (("--model", "cifar_resnet14"), "--model is not possible for a study"),
+    ],
+)
+def test_wrong_words_end_in_one_line(run, study, tmp_path, words, message):
+    code, _, errors = run("diagnose", study, *words, "--out", tmp_path / "found")
+    assert code == 2
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_where_of_a_single_network_is_refused(run, tmp_path):
+    code, _, errors = run("diagnose", "cifar_resnet8", "--where", "depth=8", "--out", tmp_path / "found")
+    assert code == 2
+    assert "--where chooses runs of a study" in errors
