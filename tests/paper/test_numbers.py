@@ -7,6 +7,8 @@ models; multiply-adds are those of convolutions and matrices.
 import pytest
 import torch
 
+from resnetlab.data.digits import read_digits
+from resnetlab.data.loader import Loader
 from resnetlab.diagnostics.flow import judge
 from resnetlab.diagnostics.gradients import block_gradients
 from resnetlab.models.init import build
@@ -148,3 +150,14 @@ def test_relative_gradient_at_initialisation_has_the_measured_order(name, least,
     growth = judge(block_gradients(create_model(name), images, torch.arange(32) % 10)).growth
     assert growth is not None
     assert least < growth < most
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("cifar_plain110", 6.0, 7.5), ("cifar_resnet110", 0.0, 2.0)])
+def test_relative_gradient_on_the_digits_has_that_order_with_every_seed(name, least, most):
+    """The same on pictures: plain-110 explodes by six to seven and a half orders, ResNet-110 stays within two."""
+    data = read_digits(0)
+    batch = next(Loader(data.train, data.normalisation, 64).shuffled(0, epoch=1))
+    for seed in range(3):
+        growth = judge(block_gradients(create_model(name, in_chans=1, seed=seed), *batch)).growth
+        assert growth is not None
+        assert least < growth < most

@@ -4,16 +4,22 @@ import pytest
 
 from resnetlab.records import read_record, write_record
 from resnetlab.report.run_figures import PALETTE
-from resnetlab.report.study_diagnosis_page import render_study_diagnosis
+from resnetlab.report.study_diagnosis_figures import draw_study_diagnosis
+from resnetlab.report.study_diagnosis_page import render_study_diagnosis, write_study_diagnosis_report
 from resnetlab.report.study_diagnosis_tables import difference_tables, measure_tables
 from resnetlab.study_readings import StudyDiagnosis
 from tests.made import HOSTILE, study_diagnosis
 from tests.report.test_page import Elements
 
 
+def page_of(source: str = "made") -> str:
+    found = study_diagnosis(source)
+    return render_study_diagnosis(found, draw_study_diagnosis(found))
+
+
 @pytest.fixture(scope="module")
 def page() -> str:
-    return render_study_diagnosis(study_diagnosis())
+    return page_of()
 
 
 def test_record_is_read_as_it_was_written(tmp_path):
@@ -45,7 +51,7 @@ def test_drawings_follow_the_page_into_the_dark(page):
 
 @pytest.mark.parametrize("name", [HOSTILE, "$\\frac{$", "a" * 300])
 def test_names_from_outside_add_no_element_of_the_template(page, name):
-    hostile = render_study_diagnosis(study_diagnosis(name))
+    hostile = page_of(name)
     # Within a drawing a name is as many glyphs as it has letters.
     tags, expected = (Elements(re.sub("<svg.*?</svg>", "", html, flags=re.DOTALL)).tags for html in (hostile, page))
     assert tags == expected
@@ -65,3 +71,11 @@ def test_values_are_shown_in_points_with_their_spread():
     row = next(row for row in differences.rows if row[0] == "one left out, median")
     assert row[:4] == ("one left out, median", "20", "residual", "3")
     assert row[4].startswith("-68.00 [")
+
+
+def test_page_and_figures_are_equal_when_drawn_again(tmp_path):
+    for name in ("one", "two"):
+        write_study_diagnosis_report(study_diagnosis(), tmp_path / name)
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    assert len(files) == 7
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)

@@ -5,8 +5,8 @@ from math import ceil
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from resnetlab.report.figures import plain_name, to_svg
-from resnetlab.report.run_figures import PALETTE, RUN_STYLE, Curves
+from resnetlab.report.figures import Drawing, plain_name, render
+from resnetlab.report.run_figures import PALETTE, RUN_STYLE
 from resnetlab.study_readings import RunReading, StudyDiagnosis
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Line = list[float | None]
 Reading = Callable[[RunReading], Line]
 
 
-def draw_study_diagnosis(diagnosis: StudyDiagnosis) -> list[Curves]:
+def draw_study_diagnosis(diagnosis: StudyDiagnosis) -> list[Drawing]:
     """Relative gradient, responses and lesions by block, as far as they were read."""
     import matplotlib as mpl
 
@@ -37,8 +37,8 @@ def draw_study_diagnosis(diagnosis: StudyDiagnosis) -> list[Curves]:
     with mpl.rc_context(RUN_STYLE):
         for name, title, reading, log in readings:
             if any(reading(run) for run in diagnosis.runs):
-                svg = to_svg(_draw(diagnosis, title, reading, log=log))
-                found.append(Curves(name=name, description=_describe(diagnosis, title, reading), svg=svg))
+                figure = _draw(diagnosis, title, reading, log=log)
+                found.append(render(name, _describe(diagnosis, title, reading), figure))
     return found
 
 

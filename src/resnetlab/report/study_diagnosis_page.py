@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from resnetlab.files import atomic_write
+from resnetlab.report.figures import Drawing
 from resnetlab.report.html import flatten, inline_svg, render_template
-from resnetlab.report.run_page import PAGE, follow_page, shorten
+from resnetlab.report.page import FIGURES, PAGE
+from resnetlab.report.run_page import follow_page, shorten
 from resnetlab.report.study_diagnosis_figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis_tables import answer_lines, difference_tables, measure_tables, verdict_table
 from resnetlab.study_readings import StudyDiagnosis
@@ -13,16 +15,19 @@ TEMPLATE = "study_diagnosis.html.jinja"
 
 
 def write_study_diagnosis_report(diagnosis: StudyDiagnosis, folder: Path) -> Path:
-    """Write ``report.html`` into ``folder``; its path."""
-    atomic_write(folder / PAGE, render_study_diagnosis(diagnosis))
+    """Write ``report.html`` and each figure as ``figures/<name>.svg`` and ``.png``; the path of the page."""
+    drawings = draw_study_diagnosis(diagnosis)
+    for drawing in drawings:
+        atomic_write(folder / FIGURES / f"{drawing.name}.svg", drawing.svg)
+        atomic_write(folder / FIGURES / f"{drawing.name}.png", drawing.png)
+    atomic_write(folder / PAGE, render_study_diagnosis(diagnosis, drawings))
     return folder / PAGE
 
 
-def render_study_diagnosis(diagnosis: StudyDiagnosis) -> str:
+def render_study_diagnosis(diagnosis: StudyDiagnosis, drawings: list[Drawing]) -> str:
     """The page as HTML. The drawings, whose texts matplotlib has escaped, go in as they are."""
     from markupsafe import Markup
 
-    drawings = draw_study_diagnosis(diagnosis)
     return render_template(
         TEMPLATE,
         diagnosis=diagnosis,
