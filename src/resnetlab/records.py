@@ -6,7 +6,7 @@ Records are plain data, written as JSON; reading them needs neither torch nor th
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
@@ -87,8 +87,25 @@ class BlockGradient:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GradientMoment:
+    """How the gradient stands over depth after so many steps of the optimizer, for one batch.
+
+    ``first`` and ``last`` are ‖∇W‖/‖W‖ of the first and the last block, ``growth`` is that of ``Flow``. None where a
+    number is not finite, and the growth also where a gradient is zero.
+    """
+
+    step: int
+    first: float | None
+    last: float | None
+    growth: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """One training run, from its settings to its result."""
+    """One training run, from its settings to its result.
+
+    ``gradient_trace`` has the gradients at the start, after 1, 2, 4, 8 … steps and, of a run that finished, at the end.
+    """
 
     model: str
     recipe: dict[str, Any]
@@ -102,6 +119,7 @@ class RunRecord:
     data: dict[str, Any]
     environment: dict[str, Any]
     seconds: float
+    gradient_trace: list[GradientMoment] = field(default_factory=list)
     format: Literal[1] = 1
 
     @property
