@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
+from resnetlab.environment import describe_environment
 from resnetlab.errors import ConfigError, DataError, DivergedError
 from resnetlab.files import atomic_write, folder_exists, folder_lock, is_vacant, read_json, write_json
 from resnetlab.recipe import (
@@ -21,7 +22,7 @@ from resnetlab.recipe import (
     recipe_network,
     write_recipe,
 )
-from resnetlab.records import EpochRecord, Metrics, RunRecord, as_plain, describe_environment, read_record, write_record
+from resnetlab.records import EpochRecord, Metrics, RunRecord, as_plain, read_record, write_record
 
 if TYPE_CHECKING:
     import torch
