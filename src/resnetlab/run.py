@@ -237,10 +237,14 @@ def restored_network(folder: Path, which: Literal["last", "best"] = "last") -> "
 
 def evaluate_run(folder: Path, which: Literal["last", "best"] = "last") -> Metrics:
     """Loss and error on the test split of a run's checkpoint, counted afresh. Raises as ``restored_network`` does."""
+    return measure_test(*restored_network(folder, which))
+
+
+def measure_test(net: "nn.Module", data: "ImageData", recipe: Recipe) -> Metrics:
+    """Loss and error of ``net`` on the test split of ``data``, in batches and precision of the recipe."""
     from resnetlab.train.evaluate import evaluate_batches
     from resnetlab.train.prepare import make_loaders, pick_device, place
 
-    net, data, recipe = restored_network(folder, which)
     _, test = make_loaders(data, recipe.training, pick_device(recipe.training.device))
     place(net, test)
     return evaluate_batches(net, test, recipe.training.precision)
