@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from shutil import copytree, rmtree
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ import torch
 from resnetlab.errors import ConfigError, DataError
 from resnetlab.models.bundle import read_bundle
 from resnetlab.models.surgery import drop_blocks
-from resnetlab.models.weights import load_weights
 from resnetlab.models.zoo import create_model
 from resnetlab.pruning import prune_run, without_blocks
 from resnetlab.recipe import Recipe, fitted_config, recipe_network
@@ -76,12 +76,18 @@ def test_recipe_makes_the_smaller_net_and_starts_from_its_weights(folder, tmp_pa
 
 
 def test_best_epoch_is_pruned_where_asked(folder, tmp_path):
-    net, _, _ = restored_network(folder, "best")
-    prune_run(folder, ["stages.2.1"], tmp_path / "out", "best")
-    smaller = drop_blocks(net, ["stages.2.1"])
-    load_weights(smaller, tmp_path / "out")
-    kept = drop_blocks(net, ["stages.2.1"]).state_dict()
-    assert all(torch.equal(value, kept[name]) for name, value in smaller.state_dict().items())
+    copytree(folder, tmp_path / "run")
+    rmtree(tmp_path / "run" / "best")
+    # The last epoch is the best one of this run: here another one's weights are.
+    other = replace(SMALL, training=replace(SMALL.training, max_steps=1))
+    run_recipe(other, tmp_path / "other", page=False)
+    copytree(tmp_path / "other" / "best", tmp_path / "run" / "best")
+    for which in ("best", "last"):
+        prune_run(tmp_path / "run", ["stages.2.1"], tmp_path / which, which)
+        expected = drop_blocks(restored_network(tmp_path / "run", which)[0], ["stages.2.1"]).state_dict()
+        found = read_bundle(tmp_path / which).state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    assert not torch.equal(found["head.weight"], read_bundle(tmp_path / "best").state_dict()["head.weight"])
 
 
 def test_fully_connected_net_is_pruned_to_a_depth_that_it_has(tmp_path):
