@@ -22,8 +22,8 @@ from resnetlab.data.augment import crop_padded, crop_resized, draw_offsets, draw
 from resnetlab.data.blank import blank, erasing_boxes
 from resnetlab.data.mix import draw_mixtures, mix_images
 from resnetlab.data.policies import PolicyDraws, apply_policy, draw_rand, draw_trivial
+from resnetlab.environment import describe_environment
 from resnetlab.files import write_json
-from resnetlab.records import describe_environment
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

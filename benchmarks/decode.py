@@ -17,8 +17,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from resnetlab.data.images import decode
+from resnetlab.environment import describe_environment
 from resnetlab.files import write_json
-from resnetlab.records import describe_environment
 
 SIZE, QUALITY, SIDE = (4000, 3000), 90, 224
 

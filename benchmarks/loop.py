@@ -27,9 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 from resnetlab.data.arrays import ImageData, Split
 from resnetlab.data.config import AugmentConfig
 from resnetlab.data.loader import Loader
+from resnetlab.environment import describe_environment
 from resnetlab.files import write_json
 from resnetlab.models.zoo import create_model
-from resnetlab.records import describe_environment
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.keeping import Keeper
 from resnetlab.train.logs import Silent

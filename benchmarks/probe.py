@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from resnetlab.diagnostics.gradients import block_gradients
 from resnetlab.diagnostics.probes import Probe
+from resnetlab.environment import describe_environment
 from resnetlab.files import write_json
 from resnetlab.models.zoo import create_model
-from resnetlab.records import describe_environment
 
 
 def main() -> None:

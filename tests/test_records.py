@@ -11,7 +11,6 @@ from resnetlab.records import (
     Metrics,
     as_plain,
     best_epoch,
-    describe_environment,
     from_plain,
     read_record,
     write_record,
@@ -78,10 +77,3 @@ def test_relative_gradient_is_their_ratio_or_nothing():
     assert BlockGradient(block="a", gradient_norm=3.0, weight_norm=2.0).relative == 1.5
     assert BlockGradient(block="a", gradient_norm=None, weight_norm=2.0).relative is None
     assert BlockGradient(block="a", gradient_norm=1.0, weight_norm=0.0).relative is None
-
-
-def test_environment_says_what_a_figure_depends_on():
-    found = describe_environment("cpu", 2)
-    assert found["torch"][0].isdigit()
-    assert (found["device"], found["threads"]) == ("cpu", 2)
-    assert found["processor"]

@@ -10,11 +10,12 @@ from time import perf_counter
 from typing import Literal
 
 from resnetlab.data.config import DecodeConfig
+from resnetlab.environment import describe_environment
 from resnetlab.errors import ConfigError, require, require_choice
 from resnetlab.files import is_vacant
 from resnetlab.readings import DIAGNOSIS, Diagnosis, Finding, IdentityReading, NetReading, Part, SignalReading
 from resnetlab.recipe import Recipe, ShortcutChoice, fitted_config
-from resnetlab.records import as_plain, describe_environment, write_record
+from resnetlab.records import as_plain, write_record
 from resnetlab.report.command import command_of
 from resnetlab.soundings import (
     Progress,

@@ -3,12 +3,9 @@
 Records are plain data, written as JSON; reading them needs neither torch nor the network that they tell of.
 """
 
-import os
-import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_origin
@@ -87,8 +84,25 @@ class BlockGradient:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GradientMoment:
+    """How the gradient stands over depth after so many steps of the optimizer, for one batch.
+
+    ``first`` and ``last`` are ‖∇W‖/‖W‖ of the first and the last block, ``growth`` is that of ``Flow``. None where a
+    number is not finite, and the growth also where a gradient is zero.
+    """
+
+    step: int
+    first: float | None
+    last: float | None
+    growth: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """One training run, from its settings to its result."""
+    """One training run, from its settings to its result.
+
+    ``gradient_trace`` has the gradients at the start, after 1, 2, 4, 8 … steps and, of a run that finished, at the end.
+    """
 
     model: str
     recipe: dict[str, Any]
@@ -102,6 +116,7 @@ class RunRecord:
     data: dict[str, Any]
     environment: dict[str, Any]
     seconds: float
+    gradient_trace: list[GradientMoment] = field(default_factory=list)
     format: Literal[1] = 1
 
     @property
@@ -252,34 +267,3 @@ def write_record(path: Path, record: object) -> None:
 def read_record(kind: type[Record], path: Path) -> Record:
     """Raises ``DataError`` where the file is missing, damaged or no record of that kind."""
     return from_plain(kind, read_json(path), str(path))
-
-
-def describe_environment(device: str, threads: int) -> dict[str, Any]:
-    """What a figure depends on beside its settings: versions, processor, device and thread count."""
-    return {
-        "resnetlab": _version("resnetlab"),
-        "torch": _version("torch"),
-        "numpy": _version("numpy"),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor_name(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "device": device,
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())

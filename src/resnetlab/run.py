@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
+from resnetlab.environment import describe_environment
 from resnetlab.errors import ConfigError, DataError, DivergedError
 from resnetlab.files import atomic_write, folder_exists, folder_lock, is_vacant, read_json, write_json
 from resnetlab.recipe import (
@@ -21,13 +22,14 @@ from resnetlab.recipe import (
     recipe_network,
     write_recipe,
 )
-from resnetlab.records import Metrics, RunRecord, as_plain, describe_environment, read_record, write_record
+from resnetlab.records import EpochRecord, Metrics, RunRecord, as_plain, read_record, write_record
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from resnetlab.data.arrays import ImageData
+    from resnetlab.trace import GradientTrace
     from resnetlab.train.logs import Watcher
     from resnetlab.train.stopping import StopRequest
 
@@ -134,52 +136,73 @@ def _train(
     watcher: "Watcher | None",
     stop: "StopRequest | None",
 ) -> "tuple[RunRecord, nn.Module]":
-    """The run itself: network, gradients before, training, gradients after; its record and the trained network."""
+    """The run itself: network, training with its gradients measured; its record and the trained network."""
     import torch
 
-    from resnetlab.diagnostics.gradients import block_gradients
-    from resnetlab.models.resnet import ResNetConfig, picture_notes
     from resnetlab.models.summary import summarise
-    from resnetlab.train.checkpoint import read_checkpoint
+    from resnetlab.trace import GradientTrace
     from resnetlab.train.distributed import world
-    from resnetlab.train.keeping import LAST
     from resnetlab.train.logs import Silent
-    from resnetlab.train.loop import fit
-    from resnetlab.train.prepare import batch_note, save_memory
 
     started = perf_counter()
-    config = fitted_config(recipe, data)
     watcher = watcher or Silent()
-    net, notes = recipe_network(recipe, data, str(device))
-    notes += [*data.notes, *batch_note(recipe.training)]
-    for note in notes + (picture_notes(config) if isinstance(config, ResNetConfig) else []):
-        watcher.on_note(note)
-    save_memory(net, recipe.training)
-    batch = first_batch(recipe, data, device)
-    before = block_gradients(net, *batch, recipe.seed)
-    status: Literal["finished", "diverged"] = "finished"
-    message = ""
-    try:
-        history = fit(net, data, recipe.training, seed=recipe.seed, out=out, watcher=watcher, stop=stop)
-    except DivergedError as error:
-        history = read_checkpoint(out / LAST).history if folder_exists(out / LAST) else []
-        status, message = "diverged", str(error)
-    summary = summarise(config)
+    net = _network(recipe, data, device, watcher)
+    trace = GradientTrace(net, first_batch(recipe, data, device), recipe.seed)
+    history, fault = _fit(net, recipe, data, out, watcher, stop, trace)
+    end = trace.measure(net)
+    summary = summarise(fitted_config(recipe, data))
     record = RunRecord(
         model=recipe.model,
         recipe=as_plain(recipe),
         parameters=summary.parameters,
         multiply_adds=summary.multiply_adds,
-        status=status,
-        message=message,
+        status="finished" if fault is None else "diverged",
+        message=fault or "",
         history=history,
-        gradients_start=before,
-        gradients_end=block_gradients(net.requires_grad_(True), *batch, recipe.seed),
+        gradients_start=trace.start,
+        gradients_end=end,
+        # A run that diverged went back to its last checkpoint, so its end is none of the trace.
+        gradient_trace=trace.moments(end if fault is None else None),
         data=data.fingerprint,
         environment=describe_environment(str(device), torch.get_num_threads()) | {"ranks": world().size},
         seconds=perf_counter() - started,
     )
     return record, net
+
+
+def _network(recipe: Recipe, data: "ImageData", device: "torch.device", watcher: "Watcher") -> "nn.Module":
+    """The network that the run begins with; ``watcher`` hears what there is to say of it, the data and the batch."""
+    from resnetlab.models.resnet import ResNetConfig, picture_notes
+    from resnetlab.train.prepare import batch_note, save_memory
+
+    config = fitted_config(recipe, data)
+    net, notes = recipe_network(recipe, data, str(device))
+    notes += [*data.notes, *batch_note(recipe.training)]
+    for note in notes + (picture_notes(config) if isinstance(config, ResNetConfig) else []):
+        watcher.on_note(note)
+    save_memory(net, recipe.training)
+    return net
+
+
+def _fit(
+    net: "nn.Module",
+    recipe: Recipe,
+    data: "ImageData",
+    out: Path,
+    watcher: "Watcher",
+    stop: "StopRequest | None",
+    trace: "GradientTrace",
+) -> tuple[list[EpochRecord], str | None]:
+    """Train ``net`` in place; the epochs that are kept, and of a run that diverged where it did."""
+    from resnetlab.train.checkpoint import read_checkpoint
+    from resnetlab.train.keeping import LAST
+    from resnetlab.train.loop import fit
+
+    seed, between = recipe.seed, trace.between
+    try:
+        return fit(net, data, recipe.training, seed=seed, out=out, watcher=watcher, stop=stop, trace=between), None
+    except DivergedError as error:
+        return read_checkpoint(out / LAST).history if folder_exists(out / LAST) else [], str(error)
 
 
 def first_batch(recipe: Recipe, data: "ImageData", device: "torch.device") -> "tuple[Tensor, Tensor]":
@@ -214,10 +237,14 @@ def restored_network(folder: Path, which: Literal["last", "best"] = "last") -> "
 
 def evaluate_run(folder: Path, which: Literal["last", "best"] = "last") -> Metrics:
     """Loss and error on the test split of a run's checkpoint, counted afresh. Raises as ``restored_network`` does."""
+    return measure_test(*restored_network(folder, which))
+
+
+def measure_test(net: "nn.Module", data: "ImageData", recipe: Recipe) -> Metrics:
+    """Loss and error of ``net`` on the test split of ``data``, in batches and precision of the recipe."""
     from resnetlab.train.evaluate import evaluate_batches
     from resnetlab.train.prepare import make_loaders, pick_device, place
 
-    net, data, recipe = restored_network(folder, which)
     _, test = make_loaders(data, recipe.training, pick_device(recipe.training.device))
     place(net, test)
     return evaluate_batches(net, test, recipe.training.precision)

@@ -1,3 +1,5 @@
+import shlex
+
 import torch
 from safetensors.torch import load_file
 
@@ -88,3 +90,30 @@ def test_setting_that_is_no_yaml_is_one_message(run, tmp_path):
     )
     assert code == 2
     assert "no YAML value" in errors
+
+
+def test_prune_keeps_the_smaller_net_of_a_run_and_says_what_it_costs(run, tmp_path):
+    trained, out = tmp_path / "run", tmp_path / "smaller"
+    words = ("--model", "cifar_resnet20", "--options", "widths", "[4,8,16]", "stem_width", "4")
+    assert run("train", *words, "--max-steps", "4", "--batch-size", "256", "--quiet", "--out", trained)[0] == 0
+    prune = ("weights", "prune", trained, "--out", out, "--checkpoint", "best", "--without")
+    code, _, errors = run(*prune, "stages.2.0")
+    assert (code, "changes the shape" in errors, "stages.2.1, stages.2.2" in errors) == (2, True, True)
+    code, printed, errors = run(*prune, "stages.2.1", "stages.2.2")
+    assert (code, errors) == (0, "")
+    first, figures, size, command = printed.splitlines()
+    assert first == "without stages.2.1, stages.2.2:"
+    assert "→" in figures
+    assert figures.endswith("n 360")
+    sizes = [
+        sum(p.numel() for p in create_model("cifar_resnet20", widths=[4, 8, 16], stem_width=4, **more).parameters())
+        for more in ({"in_chans": 1}, {"in_chans": 1, "depths": [3, 3, 1]})
+    ]
+    assert size.startswith(f"parameters {sizes[0]:,} → {sizes[1]:,}; ")
+    assert run(*prune, "stages.2.1")[0] == 2, "the folder is taken"
+    again = shlex.split(command.partition(": resnetlab ")[2].replace("NEW", str(tmp_path / "again")))
+    assert run(*again, "--max-steps", "2", "--quiet")[0] == 0
+    options = again[again.index("--options") : again.index("--weights")]
+    words = ("--model", "cifar_resnet20", *options)
+    code, printed, _ = run("diagnose", out, *words, "--what", "lesion", "--pictures", "50", "--out", tmp_path / "seen")
+    assert (code, "lesion" in printed) == (0, True)

@@ -5,8 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from resnetlab.environment import describe_environment
 from resnetlab.files import write_json
-from resnetlab.records import describe_environment
 from tests.faults.processes import Pool
 from tests.faults.table import FAULTS, RECORD, read_results, table
 

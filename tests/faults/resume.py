@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from resnetlab.data.arrays import ImageData
 from resnetlab.data.config import AugmentConfig
 from resnetlab.errors import StoppedError
 from resnetlab.records import EpochRecord, rank_epochs
+from resnetlab.trace import GradientTrace
 from resnetlab.train import keeping, loop, state
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.logs import Silent
+from resnetlab.train.prepare import make_loader
 from resnetlab.train.stopping import StopRequest
 from tests.conftest import make_data
 from tests.faults import processes
@@ -106,7 +108,9 @@ def fit_setting(out: Path, name: str, kill_at: int | None, stop_at: int | None, 
     try:
         data = make_data() if setting.workers is None else encoded_data(setting.workers)
         net = make(setting.network | {"in_chans": data.in_chans})
-        loop.fit(net, data, config, seed=0, out=out, watcher=watcher, stop=stop)
+        batch = next(make_loader(data, replace(config, accumulate=1), torch.device("cpu")).shuffled(0, epoch=1))
+        trace = GradientTrace(net, batch, seed=0)
+        loop.fit(net, data, config, seed=0, out=out, watcher=watcher, stop=stop, trace=trace.between)
     except StoppedError:
         assert stop_at is not None
 

@@ -66,7 +66,8 @@ class Notes(Silent):
 
 
 def kept(out: Path) -> dict[str, Any]:
-    """All that a run's end is made of: sums of the tensors of every checkpoint, and its epochs without their times.
+    """All that a run's end is made of: sums of the tensors of every checkpoint, its gradients' trace, and its
+    epochs without their times.
 
     Raises ``CheckpointError`` where one cannot be read.
     """
@@ -78,7 +79,7 @@ def kept(out: Path) -> dict[str, Any]:
             if name.endswith(".safetensors"):
                 found[f"{folder.name}/{name}"] = digest(data)
         state = json.loads(files["state.json"])
-        found[f"{folder.name}/state.json"] = [state["step"], state["warm_since"], state["scaler"]]
+        found[f"{folder.name}/state.json"] = [state["step"], state["warm_since"], state["scaler"], state["moments"]]
         found[f"{folder.name}/history"] = [_without_times(epoch) for epoch in state["history"]]
     lines = (out / "metrics.jsonl").read_text().splitlines()
     found["metrics.jsonl"] = [_without_times(json.loads(line)) for line in lines]

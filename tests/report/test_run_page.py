@@ -4,8 +4,9 @@ from dataclasses import replace
 import pytest
 
 from resnetlab.errors import DataError
+from resnetlab.records import GradientMoment
 from resnetlab.report.run_figures import LOSS as LOSS_LINES
-from resnetlab.report.run_figures import PALETTE, draw_curves, draw_run_figures, present
+from resnetlab.report.run_figures import PALETTE, draw_curves, draw_growth, draw_run_figures, present
 from resnetlab.report.run_page import heat_rows, png_side, render_run_page, shorten, shown_mistakes, write_run_report
 from resnetlab.report.run_tables import (
     best_of,
@@ -225,3 +226,33 @@ def test_long_lists_of_the_data_are_cut():
 @pytest.mark.parametrize(("seconds", "text"), [(12.34, "12.3 s"), (245, "4 min 5 s"), (27060, "7 h 31 min")])
 def test_duration_has_two_units(seconds, text):
     assert duration(seconds) == text
+
+
+def moments(*growth: float | None) -> list[GradientMoment]:
+    """After 0, 1, 2, 4 … steps."""
+    steps = [0, *(2**power for power in range(len(growth) - 1))]
+    return [GradientMoment(step=step, first=1.0, last=1.0, growth=g) for step, g in zip(steps, growth, strict=True)]
+
+
+def test_growth_of_gradients_is_drawn_over_the_steps_and_said_in_words():
+    record, examination = run()
+    traced = replace(record, gradient_trace=moments(3.5, 2.25, None, -0.5))
+    axes = draw_growth([one for one in traced.gradient_trace if one.growth is not None]).axes[0]
+    assert axes.lines[-1].get_xydata().tolist() == [[0, 3.5], [1, 2.25], [4, -0.5]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+    page = page_of(traced, examination)
+    assert "by step: +3.50 at step 0, +2.25 at step 1, -0.50 at step 4." in page
+    assert "after 0, 1, 2, 4, 8 … steps" in page
+    assert not [name for name, colour in PALETTE.items() if colour in "".join(re.findall("<svg.*?</svg>", page, re.S))]
+
+
+def test_run_without_a_trace_has_no_growth_and_one_without_an_epoch_may(page):
+    assert "Growth is measured" not in page
+    diverged = study_run("plain", 8, 0, None).record
+    assert [drawing.name for drawing in draw_run_figures(diverged)] == []
+    assert [drawing.name for drawing in draw_run_figures(replace(diverged, gradient_trace=moments(9.0)))] == []
+    traced = replace(diverged, gradient_trace=moments(9.0, 8.0))
+    assert [drawing.name for drawing in draw_run_figures(traced)] == ["growth"]
+    text = Elements(page_of(traced, None)).text
+    assert "Growth is measured" in text
+    assert "The epochs as numbers" not in text

@@ -58,6 +58,7 @@ CASES = {
     "bn of each rank": (Double, BASE),
 }
 RESUMED = replace(BASE, ema=0.9, save_every=4)
+RUN = Recipe(model="cifar_resnet8", training=replace(BASE, max_steps=3, sync_bn=True))
 
 
 class StopAfter(Silent):
@@ -147,10 +148,10 @@ def norms(out: Path) -> None:
 
 
 def run(out: Path) -> None:
-    recipe = Recipe(model="cifar_resnet8", training=replace(BASE, max_steps=3, sync_bn=True))
-    record = run_recipe(recipe, out / "run")
-    again = run_recipe(recipe, out / "run", resume=True)
+    record = run_recipe(RUN, out / "run")
+    again = run_recipe(RUN, out / "run", resume=True)
     note(out, "run", [timeless(record.history), timeless(again.history)])
+    note(out, "trace", as_plain(record.gradient_trace))
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ from torch import nn
 from torch.testing import assert_close
 
 from resnetlab.data.loader import Loader
-from resnetlab.records import EpochRecord, as_plain, from_plain
+from resnetlab.records import EpochRecord, GradientMoment, as_plain, from_plain
+from resnetlab.run import run_recipe
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.evaluate import evaluate_batches
 from resnetlab.train.loop import fit
 from resnetlab.train.sync_bn import SyncBatchNorm
 from tests.conftest import ROOT, make_data
-from tests.train.ranks import CASES, Double, normalise, single, timeless
+from tests.train.ranks import CASES, RUN, Double, normalise, single, timeless
 
 SAME = [name for name in CASES if name != "bn of each rank"]
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.int64: 0}
@@ -131,3 +132,15 @@ def test_run_of_two_ranks_has_one_record_and_is_found_again(two):
     record = json.loads((two / "run" / "record.json").read_text())
     assert record["environment"]["ranks"] == 2
     assert len(record["history"]) == 1
+
+
+def test_gradients_of_two_ranks_are_traced_as_those_of_one(two, tmp_path):
+    """Between the steps of a run with sync_bn, where the ranks sum statistics in the measuring pass too."""
+    assert noted(two, "trace", 0) == noted(two, "trace", 1)
+    found = from_plain(list[GradientMoment], noted(two, "trace", 0), "")
+    expected = run_recipe(RUN, tmp_path / "run", page=False).gradient_trace
+    assert [one.step for one in found] == [one.step for one in expected] == [0, 1, 2, 3]
+    for ours, theirs in zip(expected, found, strict=True):
+        assert (theirs.first, theirs.last, theirs.growth) == pytest.approx(
+            (ours.first, ours.last, ours.growth), rel=1e-3
+        )

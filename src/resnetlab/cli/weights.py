@@ -1,4 +1,4 @@
-"""The verb ``weights``: look into files of weights, and rename them from one project's names to another's."""
+"""The verb ``weights``: look into files of weights, rename them to another project's names, leave blocks out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,14 +64,47 @@ class Convert:
         print(f"{self.out}: {len(tensors)} tensors under the names of {dialect}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prune:
+    """Leave blocks out of a run's trained network, keep the smaller one, and count what that costs.
+
+    Nothing is retrained, and the run stays as it is. Only blocks that keep the shape of their input can go.
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Folder of a run."""
+    without: tuple[str, ...]
+    """The blocks, such as stages.2.1; resnetlab diagnose RUN --what lesion tells what each is worth."""
+    out: Path
+    """Folder for the smaller network: config.json, model.safetensors and a model card."""
+    checkpoint: Literal["last", "best"] = "last"
+    """The last epoch of the run, or its best one."""
+
+    def __call__(self) -> None:
+        from resnetlab.pruning import prune_run
+        from resnetlab.recipe import Recipe
+        from resnetlab.records import as_plain
+        from resnetlab.report.command import command_of
+
+        found = prune_run(self.run, self.without, self.out, self.checkpoint)
+        before, after = found.before, found.after
+        print(f"without {', '.join(found.blocks)}:")
+        error, loss = f"{before.error:.2%} → {after.error:.2%}", f"{before.loss:.4f} → {after.loss:.4f}"
+        print(f"test error {error}  loss {loss}  n {after.n}")
+        print(f"parameters {found.parameters_before:,} → {found.parameters_after:,}; network in {self.out}")
+        print(f"to train it on: {command_of('train', 'NEW', as_plain(found.recipe), as_plain(Recipe()))}")
+
+
 Weights = Annotated[
-    Annotated[Inspect, tyro.conf.subcommand(name="inspect")] | Annotated[Convert, tyro.conf.subcommand(name="convert")],
+    Annotated[Inspect, tyro.conf.subcommand(name="inspect")]
+    | Annotated[Convert, tyro.conf.subcommand(name="convert")]
+    | Annotated[Prune, tyro.conf.subcommand(name="prune")],
     tyro.conf.OmitArgPrefixes,
 ]
 
 
 def weights(action: Annotated[Weights, tyro.conf.arg(name="")]) -> Callable[[], None]:
-    """Look into files of weights; rename them between resnetlab, torchvision, timm, akamaster and labml."""
+    """Look into weights; rename them between resnetlab, torchvision, timm, akamaster and labml; leave blocks out."""
     return action
 
 

@@ -97,8 +97,8 @@ def explain_lesion(net: NetReading, control: NetReading | None) -> Finding:
     free = [change.blocks[0] for change in net.lesion.dropped if change.error <= net.lesion.intact.error]
     if free and verdict != "untrained":
         advice.append(
-            f"Without {_some(free)}, each alone, the error is not higher: models.surgery.drop_blocks makes the smaller "
-            "net, models.bundle.write_bundle keeps it. These test pictures chose the block; check it on others."
+            f"Without {_some(free)}, each alone, the error is not higher: resnetlab weights prune RUN --out NEW "
+            f"--without {free[0]} keeps the smaller net. These test pictures chose the block; check it on others."
         )
     if verdict == "fragile" and net.plain:
         advice.append(_SHORTCUT_ADVICE)

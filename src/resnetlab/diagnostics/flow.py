@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import log10
 
-from resnetlab.records import BlockGradient, Flow
+from resnetlab.records import BlockGradient, Flow, GradientMoment
 
 ORDERS = 2.0
 """Orders of magnitude between the two ends of the net from which on gradients count as exploding or vanishing."""
@@ -22,8 +22,7 @@ def judge(gradients: Sequence[BlockGradient]) -> Flow:
     growth = -slope · (blocks - 1), where slope is the least-squares change of log10(‖∇W‖/‖W‖) per block. The stem and
     the head, which have no block's shape, are left out where there are blocks.
     """
-    blocks = [g for g in gradients if g.block.startswith("stages.")] or list(gradients)
-    relative = [block.relative for block in blocks]
+    relative = [block.relative for block in _blocks(gradients)]
     if None in relative:
         return Flow(growth=None, verdict="broken")
     if any(value is not None and value <= 0 for value in relative):
@@ -33,6 +32,16 @@ def judge(gradients: Sequence[BlockGradient]) -> Flow:
     if growth > ORDERS:
         return Flow(growth=growth, verdict="exploding")
     return Flow(growth=growth, verdict="vanishing" if growth < -ORDERS else "healthy")
+
+
+def moment(step: int, gradients: Sequence[BlockGradient]) -> GradientMoment:
+    """What a trace keeps of the gradients after ``step`` steps: both ends of the blocks, and ``judge``'s growth."""
+    blocks = _blocks(gradients)
+    return GradientMoment(step=step, first=blocks[0].relative, last=blocks[-1].relative, growth=judge(gradients).growth)
+
+
+def _blocks(gradients: Sequence[BlockGradient]) -> list[BlockGradient]:
+    return [gradient for gradient in gradients if gradient.block.startswith("stages.")] or list(gradients)
 
 
 def _slope(values: Sequence[float]) -> float:

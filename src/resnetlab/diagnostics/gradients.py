@@ -15,13 +15,15 @@ def block_gradients(net: nn.Module, images: Tensor, labels: Tensor, seed: int = 
 
     Norms are L2 over the convolutions and matrices of the block's branch; a layer outside of blocks counts as one of
     its own. The pass is in training mode, so BN takes the statistics of the batch ``(N, C, H, W)``, and what a network
-    drops at random is a function of ``seed``. The network is left as it was: gradients, BN statistics and mode.
+    drops at random is a function of ``seed``; of frozen weights the gradient is taken too. The network is left as it
+    was: gradients, BN statistics, modes and what is frozen.
     """
     weights = _weights_by_block(net)
     flat = [weight for group in weights.values() for weight in group]
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
-    training = net.training
-    net.train()
+    modes = {module: module.training for module in net.modules()}
+    frozen = [parameter for parameter in net.parameters() if not parameter.requires_grad]
+    net.train().requires_grad_(True)
     try:
         with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
             torch.manual_seed(derive_seed(seed, "gradients"))
@@ -29,7 +31,11 @@ def block_gradients(net: nn.Module, images: Tensor, labels: Tensor, seed: int = 
             # Still in training mode: a checkpointed net computes parts of itself again on the way back.
             gradients = dict(zip(flat, torch.autograd.grad(loss, flat), strict=True))
     finally:
-        net.train(training)
+        # Mode by mode: of a net that is half frozen not every part is in training.
+        for module, training in modes.items():
+            module.training = training
+        for parameter in frozen:
+            parameter.requires_grad_(False)
     return [
         BlockGradient(
             block=name, gradient_norm=_norm([gradients[weight] for weight in group]), weight_norm=_norm(group)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resnetlab.records import EpochRecord, RunRecord
+from resnetlab.records import EpochRecord, GradientMoment, RunRecord
 from resnetlab.report.figures import STYLE, to_svg
 from resnetlab.report.run_tables import best_of
 
@@ -46,6 +46,7 @@ ERROR: list[Line] = [
     ("training, running", "soft", ":", lambda e: None if e.running_error is None else 100 * e.running_error),
 ]
 RATE: list[Line] = [("learning rate", "accent", "-", lambda epoch: epoch.learning_rate)]
+GROWTH = "Growth of ‖∇W‖/‖W‖, orders of magnitude"
 SPEED: list[Line] = [("images a second", "accent", "-", lambda epoch: epoch.images_per_second)]
 
 
@@ -59,14 +60,13 @@ class Curves:
 
 
 def draw_run_figures(record: RunRecord) -> list[Curves]:
-    """Loss, error, learning rate and speed by epoch; none of a run without an epoch, and no speed where none is known.
+    """Loss, error, learning rate and speed by epoch, and the gradients' growth by step; of these what is known.
 
     A run that was measured by several figures has a line for each of them that is known.
     """
     import matplotlib as mpl
 
-    if not record.history:
-        return []
+    grown = [one for one in record.gradient_trace if one.growth is not None]
     with mpl.rc_context(RUN_STYLE):
         figures = [
             ("loss", "Loss, mean cross-entropy in nats", LOSS),
@@ -75,7 +75,7 @@ def draw_run_figures(record: RunRecord) -> list[Curves]:
             ("speed", "Training pictures a second, evaluation not counted", SPEED),
         ]
         known = [(name, label, present(lines, record.history)) for name, label, lines in figures]
-        return [
+        curves = [
             Curves(
                 name=name,
                 description=describe(label, lines, record.history),
@@ -84,6 +84,10 @@ def draw_run_figures(record: RunRecord) -> list[Curves]:
             for name, label, lines in known
             if lines
         ]
+        if len(grown) < 2:
+            return curves
+        growth = Curves(name="growth", description=describe_growth(grown), svg=to_svg(draw_growth(grown)))
+        return [*curves, growth]
 
 
 def present(lines: Sequence[Line], history: Sequence[EpochRecord]) -> list[Line]:
@@ -132,6 +136,35 @@ def describe(label: str, lines: Sequence[Line], history: Sequence[EpochRecord]) 
             f"{name} from {start:.4g} in epoch {first} to {end:.4g} in epoch {last}, between {low:.4g} and {high:.4g}"
         )
     return f"{label}, by epoch: {'; '.join(parts)}."
+
+
+def draw_growth(trace: Sequence[GradientMoment]) -> "Figure":
+    """The growth of ‖∇W‖/‖W‖ from the last block to the first over the steps of the run, on a log scale from step 1 on.
+
+    Every moment of ``trace`` has a growth.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
+
+    figure = Figure(figsize=(4.6, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    steps, growth = [one.step for one in trace], [one.growth or 0.0 for one in trace]
+    axes.axhline(0, color=PALETTE["soft"], lw=0.9, ls="--", zorder=1)
+    axes.plot(steps, growth, "-o", color=PALETTE["accent"], lw=1.8, ms=3.2)
+    # So step 0 has a place too, a power of ten before step 1.
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xticks([0, *(10**power for power in range(len(str(steps[-1]))))])
+    axes.set_xticklabels([str(tick) for tick in axes.get_xticks().astype(int)])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_title(GROWTH, fontsize=10, loc="left")
+    axes.set_xlabel("step of the optimizer, log scale")
+    return figure
+
+
+def describe_growth(trace: Sequence[GradientMoment]) -> str:
+    """The growth over the steps in words."""
+    moments = (f"{one.growth:+.2f} at step {one.step:,}" for one in trace)
+    return f"{GROWTH}, by step: {', '.join(moments)}."
 
 
 def _points(value: Callable[[EpochRecord], float | None], history: Sequence[EpochRecord]) -> list[tuple[int, float]]:

@@ -1,9 +1,9 @@
 """Checkpoints: network, optimizer and history, such that a resumed run goes on bit for bit.
 
 A checkpoint is a folder: ``model.safetensors`` (parameters and buffers of the network that is kept),
-``training.safetensors`` (what else training needs, named by what it is of), ``state.json`` (the epochs so far, and the
-step of the one under way) and a manifest with their sums. No random state is kept, because no draw depends on the one
-before it (``resnetlab.randomness``). Nothing is pickled.
+``training.safetensors`` (what else training needs, named by what it is of), ``state.json`` (the epochs so far, the step
+of the one under way, and the gradients' trace) and a manifest with their sums. No random state is kept, because no draw
+depends on the one before it (``resnetlab.randomness``). Nothing is pickled.
 """
 
 import json
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from resnetlab.errors import CheckpointError
 from resnetlab.files import read_folder
-from resnetlab.records import EpochRecord, as_plain, from_plain
+from resnetlab.records import EpochRecord, GradientMoment, as_plain, from_plain
 
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 FILES = (MODEL, TRAINING, STATE)
@@ -30,12 +30,13 @@ class Checkpoint:
 
     ``model`` is the network that is kept. ``training`` has ``optimizer/<parameter>/<slot>``, with a moving average the
     trained network as ``raw/<name>``, and in mid-epoch ``epoch/losses`` and ``epoch/wrong``, one number a step.
-    ``environment`` says where it was made.
+    ``moments`` are those of the trace, ``environment`` says where it was made.
     """
 
     model: dict[str, Tensor]
     training: dict[str, Tensor]
     history: list[EpochRecord]
+    moments: list[GradientMoment] = field(default_factory=list)
     step: int = 0
     warm_since: int | None = None
     seconds: float = 0.0
@@ -48,6 +49,7 @@ def pack(checkpoint: Checkpoint) -> dict[str, bytes]:
     """The checkpoint as the files of a folder."""
     state = {
         "history": as_plain(checkpoint.history),
+        "moments": as_plain(checkpoint.moments),
         "step": checkpoint.step,
         "warm_since": checkpoint.warm_since,
         "seconds": checkpoint.seconds,
@@ -69,6 +71,8 @@ def unpack(files: dict[str, bytes], origin: Path) -> Checkpoint:
             model=load(files[MODEL]),
             training=load(files[TRAINING]),
             history=from_plain(list[EpochRecord], state["history"], str(origin / STATE)),
+            # Checkpoints that were written before have none.
+            moments=from_plain(list[GradientMoment], state.get("moments", []), str(origin / STATE)),
             step=_whole(state["step"]),
             warm_since=None if state["warm_since"] is None else _whole(state["warm_since"]),
             seconds=float(state["seconds"]),

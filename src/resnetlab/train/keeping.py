@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from resnetlab.environment import describe_environment
 from resnetlab.files import folder_exists, read_folder, replace_folder
-from resnetlab.records import EpochRecord, best_epoch, describe_environment, rank_epochs
+from resnetlab.records import EpochRecord, best_epoch, rank_epochs
 from resnetlab.train.checkpoint import FILES, pack, unpack
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import share_bytes, world

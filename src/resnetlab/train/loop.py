@@ -31,6 +31,7 @@ from resnetlab.train.precision import autocast, make_scaler
 from resnetlab.train.prepare import make_loaders, pick_device, place, prepare, spread, training_mode
 from resnetlab.train.state import TrainingState
 from resnetlab.train.stopping import StopRequest
+from resnetlab.train.trace import Trace
 
 WARM_WINDOW = 50
 """Steps over which ``warmup_until_error`` looks at the training error, and between two looks."""
@@ -45,13 +46,14 @@ def fit(
     out: Path | None = None,
     watcher: Watcher | None = None,
     stop: StopRequest | None = None,
+    trace: Trace | None = None,
 ) -> list[EpochRecord]:
     """Train ``net`` in place and return its epochs; with a moving average ``net`` has its weights in the end.
 
     With ``out``, each epoch ends with a checkpoint there (``last/``, and ``best/`` where the epoch is the best yet),
     and a run that finds one goes on from it, bit for bit, from the middle of an epoch too. The order of the samples is
     a function of (seed, epoch), how one is varied of (seed, epoch, sample), and whatever the network draws itself
-    (dropout) of (seed, step, rank).
+    (dropout) of (seed, step, rank). ``trace`` measures the network now and then, and changes no bit of all this.
 
     Raises ``DivergedError`` for a loss that is not finite, with the step and where it began; the checkpoint before it
     stays, and ``net`` goes back to it; without one its norms forget statistics that are not finite. Raises
@@ -64,7 +66,7 @@ def fit(
         watcher.on_note(f"batch_size={config.batch_size} is more than all {len(train)} training pictures: one batch")
     place(net, train)
     prepare(net, config)
-    state = begin(net, config, train)
+    state = begin(net, config, train, trace)
     keeper = Keeper(out, config, state, device)
     keeper.resume(watcher)
     called = spread(net)
@@ -77,8 +79,12 @@ def fit(
                 state.begin_epoch()
                 keeper.end_epoch()
                 watcher.on_epoch(record, config.epochs)
+            state.trace.steps = min(len(state.history) * train.steps, total_steps(config, train.steps))
     except DivergedError:
+        seen = state.trace.moments
         keeper.resume(Silent())
+        # The weights go back; what was seen on the way stays seen.
+        state.trace.moments = seen
         forget_broken_statistics(state.shipped)
         raise
     finally:
@@ -87,7 +93,7 @@ def fit(
     return state.history
 
 
-def begin(net: nn.Module, config: TrainConfig, loader: Loader) -> TrainingState:
+def begin(net: nn.Module, config: TrainConfig, loader: Loader, trace: Trace | None = None) -> TrainingState:
     """The state of a run before its first step."""
     return TrainingState(
         net=net,
@@ -96,6 +102,7 @@ def begin(net: nn.Module, config: TrainConfig, loader: Loader) -> TrainingState:
         ema=Ema(net, config.ema) if config.ema else None,
         losses=torch.zeros(loader.steps, device=loader.device, dtype=torch.float64),
         wrong=torch.zeros(loader.steps, device=loader.device, dtype=torch.int64),
+        trace=trace or Trace(),
     )
 
 
@@ -115,7 +122,7 @@ def train_epoch(
     stop: StopRequest,
     keeper: Keeper,
 ) -> None:
-    """One pass from the step on that the state stands at. Nothing in it waits for a cuda device."""
+    """One pass from the step on that the state stands at. Only the trace's few looks wait for a cuda device."""
     training_mode(state.net, config.freeze)
     epoch = len(state.history) + 1
     first = (epoch - 1) * loader.steps
@@ -129,6 +136,7 @@ def train_epoch(
         set_rate(state.optimizer, learning_rate(config, step, loader.steps, is_warm(state, config)))
         take_step(state, called, batches, loader, number, step, config)
         state.step, state.seconds = number + 1, perf_counter() - started
+        started += state.trace.look(state.shipped, step + 1)
         look_at_warmup(state, config, step, loader)
         watcher.on_step(step + 1, total, meter.pulse(state.losses, state.wrong, number + 1))
         if config.save_every and (step + 1) % config.save_every == 0:

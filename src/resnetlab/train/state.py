@@ -10,6 +10,7 @@ from resnetlab.records import EpochRecord
 from resnetlab.train.checkpoint import Checkpoint
 from resnetlab.train.distributed import sum_over_ranks, world
 from resnetlab.train.ema import Ema
+from resnetlab.train.trace import Trace
 
 
 @dataclass(kw_only=True)
@@ -20,6 +21,7 @@ class TrainingState:
     - ``history`` are the epochs that have ended; of the one under way ``step`` steps are done, whose losses and numbers
       of wrong answers stand in ``losses`` and ``wrong``: those of this rank's share, or after a resume all ranks' with
       the leading one.
+    - ``trace`` is what was measured of it on the way.
     - ``warm_since`` is the step, over the whole run, at which ``warmup_until_error`` was reached.
     """
 
@@ -29,6 +31,7 @@ class TrainingState:
     ema: Ema | None
     losses: Tensor
     wrong: Tensor
+    trace: Trace = field(default_factory=Trace)
     history: list[EpochRecord] = field(default_factory=list)
     step: int = 0
     warm_since: int | None = None
@@ -70,6 +73,7 @@ class TrainingState:
             model=self.shipped.state_dict(),
             training=training,
             history=list(self.history),
+            moments=list(self.trace.moments),
             step=self.step,
             warm_since=self.warm_since,
             seconds=self.seconds,
@@ -88,7 +92,7 @@ class TrainingState:
         restore_optimizer(self.net, self.optimizer, groups["optimizer"], checkpoint)
         self.scaler.load_state_dict(checkpoint.scaler)
         self.history, self.step, self.warm_since = list(checkpoint.history), checkpoint.step, checkpoint.warm_since
-        self.seconds = checkpoint.seconds
+        self.trace.moments, self.seconds = list(checkpoint.moments), checkpoint.seconds
         self._restore_epoch(groups["epoch"], checkpoint)
 
     def _named_groups(self, checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
