@@ -10,9 +10,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from resnetlab.diagnosis import DiagnosisConfig
+from resnetlab.environment import describe_environment
 from resnetlab.errors import ConfigError, unknown_name
 from resnetlab.readings import Part
-from resnetlab.records import as_plain, describe_environment, write_record
+from resnetlab.records import as_plain, write_record
 from resnetlab.report.command import command_of
 from resnetlab.soundings import Progress, first_pictures, read_net, unwatched
 from resnetlab.study import Study, StudyConfig, plan_runs, read_config, study_command
