@@ -5,10 +5,17 @@ from typing import TYPE_CHECKING
 
 from resnetlab.comparison import Comparison
 from resnetlab.files import atomic_write
-from resnetlab.report.comparison_tables import combination_table, contrast_tables, size_table
+from resnetlab.report.comparison_tables import (
+    answer_lines,
+    combination_table,
+    comparison_heading,
+    contrast_tables,
+    size_table,
+)
 from resnetlab.report.figures import STYLE, Drawing, render
 from resnetlab.report.html import flatten, inline_svg, render_template
 from resnetlab.report.page import FIGURES, PAGE, distinct
+from resnetlab.report.run_page import follow_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,11 +41,13 @@ def render_comparison(study: Comparison, drawing: Drawing) -> str:
     return render_template(
         TEMPLATE,
         study=study,
+        heading=comparison_heading(study),
+        answers=answer_lines(study),
         combinations=combination_table(study),
         contrasts=contrast_tables(study),
         sizes=size_table(study),
         figures={drawing.name: drawing},
-        svg={drawing.name: Markup(inline_svg(drawing.name, drawing.svg))},
+        svg={drawing.name: Markup(follow_page(inline_svg(drawing.name, drawing.svg)))},
         settings=flatten(study.settings),
         data=flatten(study.runs[0].record.data),
         environments=distinct(flatten(run.record.environment) for run in study.runs),
