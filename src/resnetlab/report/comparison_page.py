@@ -12,7 +12,7 @@ from resnetlab.report.comparison_tables import (
     contrast_tables,
     size_table,
 )
-from resnetlab.report.figures import STYLE, Drawing, render
+from resnetlab.report.figures import STYLE, Drawing, plainly, render
 from resnetlab.report.html import flatten, inline_svg, render_template
 from resnetlab.report.page import FIGURES, PAGE, distinct
 from resnetlab.report.run_page import follow_page
@@ -88,11 +88,6 @@ def _plot_errors(study: Comparison) -> "Figure":
         axes.set_xlabel(title)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    panels[0].set_yticks(range(len(names)), [_plainly(name) for name in names])
+    panels[0].set_yticks(range(len(names)), [plainly(name, LONGEST) for name in names], parse_math=False)
     panels[0].invert_yaxis()
     return figure
-
-
-def _plainly(name: str) -> str:
-    """The name for matplotlib, which takes what stands between two dollars for a formula."""
-    return (name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…").replace("$", r"\$")

@@ -27,16 +27,19 @@ def render_template(name: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.globals["cell_kinds"] = cell_kinds
-    return environment.get_template(name).render(**content)
+    page = environment.get_template(name).render(**content)
+    # A file's name of bytes that are no UTF-8 holds letters that none can be written for.
+    return page.encode(errors="replace").decode()
 
 
 def cell_kinds(table: Table) -> list[str]:
-    """What each column of the table holds: a ``number`` in every cell, a ``long`` text in some, else ``text``. The first
-    names the rows, whatever it holds."""
+    """What each column of the table holds: a ``number`` in every cell, a ``long`` text somewhere, else ``text``. The
+    first names the rows, so that it is no number."""
     columns = [[row[place] for row in table.rows] for place in range(len(table.heads))]
+    longest = [max(map(len, (head, *column))) for head, column in zip(table.heads, columns, strict=True)]
     return [
         "long"
-        if any(len(cell) > LONG for cell in column)
+        if longest[place] > LONG
         else "number"
         if place and column and all(map(NUMBER.fullmatch, column))
         else "text"
