@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from tests.hostile import NAMES, PAGES
 
 SHOTS = Path(os.environ.get("RESNETLAB_SHOTS", ROOT / "runs" / "browser"))
+KEPT = pytest.StashKey[bool]()
 SEPARATOR, LONGEST = " | ", 120
 """All names stand in one page, of the longest this many letters: it is to be looked at."""
 
@@ -56,6 +57,18 @@ def tab(chromium) -> Iterator[Callable[..., Tab]]:
         each.close()
 
 
-def pytest_terminal_summary(terminalreporter) -> None:
-    if any(SHOTS.glob("*.png")):
+@pytest.fixture
+def keep(request) -> Callable[[str, bytes], None]:
+    """Keeps a picture of a page for those who want to look at it."""
+
+    def write(name: str, content: bytes) -> None:
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        (SHOTS / name).write_bytes(content)
+        request.config.stash[KEPT] = True
+
+    return write
+
+
+def pytest_terminal_summary(terminalreporter, config) -> None:
+    if config.stash.get(KEPT, False):
         terminalreporter.write_line(f"pictures of the pages: {SHOTS}")

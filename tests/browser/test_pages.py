@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from tests.browser.conftest import SHOTS
 from tests.hostile import NAMES, PAGES, pages_of
 
 pytestmark = pytest.mark.browser
@@ -40,10 +39,9 @@ def control(tmp_path, tab):
 @HELD
 @WIDTHS
 @LIGHT
-def test_page_fits_is_read_and_asks_for_nothing(pages, tab, kind, content, width, dark):
+def test_page_fits_is_read_and_asks_for_nothing(pages, tab, keep, kind, content, width, dark):
     page = tab(pages(kind, content), width, dark=dark)
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    (SHOTS / f"{kind}-{content}-{width}-{'dark' if dark else 'light'}.png").write_bytes(page.picture())
+    keep(f"{kind}-{content}-{width}-{'dark' if dark else 'light'}.png", page.picture())
     for check in ("overflow()", "unreachable()", "wordless()", "headings()", f"contrast({LEAST_CONTRAST})"):
         assert page.ask(f"checks.{check}") == [], check
     page.ask("checks.open()")
@@ -56,7 +54,7 @@ def test_page_fits_is_read_and_asks_for_nothing(pages, tab, kind, content, width
 
 @KINDS
 @HELD
-def test_printed_page_is_dark_on_white_whole_and_opened(pages, tab, kind, content):
+def test_printed_page_is_dark_on_white_whole_and_opened(pages, tab, keep, kind, content):
     page = tab(pages(kind, content), DESKTOP, dark=True)
     page.show(width=PAPER, dark=True, paper=True)
     assert page.ask("checks.paper()") == [255, 255, 255, 1]
@@ -65,8 +63,7 @@ def test_printed_page_is_dark_on_white_whole_and_opened(pages, tab, kind, conten
     printed = page.printed()
     assert printed.startswith(b"%PDF-")
     assert printed.count(b"/Type /Page\n") >= 2
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    (SHOTS / f"{kind}-{content}.pdf").write_bytes(printed)
+    keep(f"{kind}-{content}.pdf", printed)
 
 
 @KINDS
