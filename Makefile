@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-faults test-reference lint format clean
+.PHONY: help demo test test-slow test-browser test-faults test-reference lint format clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -32,6 +32,11 @@ test: .venv/installed-dev  ## set up, then run the tests
 
 test-slow: .venv/installed-dev  ## run what is left out of the usual tests: large networks for real
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# A browser is the system's; nothing but its program is needed, no driver and no Python package.
+test-browser: .venv/installed-dev  ## open every kind of page in Chromium, which must be there: pictures in runs/browser
+	@$(BIN)/python -m tests.browser.chromium
+	$(BIN)/python -m pytest -m browser tests/browser
 
 test-faults: .venv/installed-dev  ## inject every fault in full and count what holds: about 20 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --out docs/faults.json

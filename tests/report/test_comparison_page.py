@@ -3,7 +3,13 @@ from dataclasses import replace
 
 from resnetlab.cli.tables import print_comparison
 from resnetlab.report.comparison_page import draw_errors, render_comparison, write_comparison
-from resnetlab.report.comparison_tables import combination_table, contrast_tables, size_table
+from resnetlab.report.comparison_tables import (
+    answer_lines,
+    combination_table,
+    comparison_heading,
+    contrast_tables,
+    size_table,
+)
 from tests.made import HOSTILE, compared_run, comparison
 from tests.report.test_page import Elements
 
@@ -45,6 +51,20 @@ def test_page_shows_every_cell_and_the_command_and_fetches_nothing():
     assert "15 of 18 runs have ended" in elements.text
     assert elements.fetched == []
     assert len(re.findall(r'role="img" aria-label="[^"]{30,}"', page)) == 1
+
+
+def test_heading_and_answer_state_what_was_found():
+    study = comparison()
+    assert comparison_heading(study) == "Significant differences in test error: 1 of 2"
+    assert answer_lines(study) == [
+        "Lowest mean test error: 5.83 ± 0.76 %, n = 3, with axis made far",
+        "axis made, significant differences from made: 1 of 2",
+    ]
+    few = replace(study, contrasts=study.contrasts[:1])
+    assert comparison_heading(few) == "Significant differences in test error: none of 1"
+    none = replace(study, contrasts=[], combinations=[])
+    assert comparison_heading(none) == "No difference in test error could be tested"
+    assert answer_lines(none) == []
 
 
 def test_hostile_values_add_no_element():

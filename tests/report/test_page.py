@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -7,7 +8,7 @@ from resnetlab.records import Flow
 from resnetlab.report.figures import draw_figures
 from resnetlab.report.html import flatten, inline_svg
 from resnetlab.report.page import render_page, write_report
-from resnetlab.report.tables import error_table, gradient_table, growth, pair_table, verdict_lines
+from resnetlab.report.tables import error_table, gradient_table, growth, pair_table, study_heading, verdict_lines
 from tests.made import HOSTILE, study, study_run
 
 
@@ -77,6 +78,16 @@ def test_hostile_names_add_no_element():
     assert HOSTILE in Elements(hostile).text
 
 
+def test_heading_states_the_answer(page):
+    record = study()
+    heading = "Training error grows with depth in plain nets, does not grow with depth in residual nets"
+    assert study_heading(record) == heading
+    assert f"<h1>{heading}</h1>" in page
+    both = replace(record, verdicts=[replace(verdict, answer="undecided") for verdict in record.verdicts])
+    assert study_heading(both) == "Training error may grow with depth in plain and residual nets: undecided"
+    assert study_heading(replace(record, verdicts=[])) == "Not answered yet"
+
+
 def test_page_says_when_the_study_is_not_complete(page):
     assert "Not complete" not in page
     assert "12 of 18 runs have ended" in render_page(study(planned=18), draw_figures(study()))
@@ -106,8 +117,6 @@ def test_one_seed_one_depth_one_kind_and_diverged_runs_can_be_drawn():
 
 
 def made_of(runs):
-    from dataclasses import replace
-
     from resnetlab.diagnostics import degradation
 
     return replace(

@@ -43,7 +43,7 @@ def test_page_runs_no_script_and_fetches_nothing_but_its_own_pictures(page):
 
 def test_page_fits_a_phone_the_dark_and_paper(page):
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
-    for rule in ("prefers-color-scheme: dark", "@media print", ".scroll { overflow-x: auto; }", "max-width: 34rem"):
+    for rule in ("prefers-color-scheme: dark", "@media print", ".scroll { overflow-x: auto;", "max-width: 34rem"):
         assert rule in page
     # Every table may be wider than a phone, and scrolls in a box of its own.
     tables = len(re.findall("<table", page))

@@ -5,15 +5,24 @@ from typing import TYPE_CHECKING
 
 from resnetlab.comparison import Comparison
 from resnetlab.files import atomic_write
-from resnetlab.report.comparison_tables import combination_table, contrast_tables, size_table
-from resnetlab.report.figures import STYLE, Drawing, plain_name, render
+from resnetlab.report.comparison_tables import (
+    answer_lines,
+    combination_table,
+    comparison_heading,
+    contrast_tables,
+    size_table,
+)
+from resnetlab.report.figures import STYLE, Drawing, plainly, render
 from resnetlab.report.html import flatten, inline_svg, render_template
 from resnetlab.report.page import FIGURES, PAGE, distinct
+from resnetlab.report.run_page import follow_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATE = "comparison.html.jinja"
+LONGEST = 60
+"""Letters of a combination's name in the figure."""
 
 
 def write_comparison(study: Comparison, folder: Path) -> Path:
@@ -32,11 +41,13 @@ def render_comparison(study: Comparison, drawing: Drawing) -> str:
     return render_template(
         TEMPLATE,
         study=study,
+        heading=comparison_heading(study),
+        answers=answer_lines(study),
         combinations=combination_table(study),
         contrasts=contrast_tables(study),
         sizes=size_table(study),
         figures={drawing.name: drawing},
-        svg={drawing.name: Markup(inline_svg(drawing.name, drawing.svg))},
+        svg={drawing.name: Markup(follow_page(inline_svg(drawing.name, drawing.svg)))},
         settings=flatten(study.settings),
         data=flatten(study.runs[0].record.data),
         environments=distinct(flatten(run.record.environment) for run in study.runs),
@@ -77,6 +88,6 @@ def _plot_errors(study: Comparison) -> "Figure":
         axes.set_xlabel(title)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    panels[0].set_yticks(range(len(names)), [plain_name(name) for name in names])
+    panels[0].set_yticks(range(len(names)), [plainly(name, LONGEST) for name in names], parse_math=False)
     panels[0].invert_yaxis()
     return figure

@@ -1,6 +1,9 @@
 """The tables of a study over axes as rows of text, for the terminal and for the page alike."""
 
-from resnetlab.comparison import Comparison, Contrast, Difference
+from collections.abc import Sequence
+from math import inf
+
+from resnetlab.comparison import Combination, Comparison, Contrast, Difference
 from resnetlab.report.tables import Table, interval, number, percent
 
 
@@ -47,6 +50,38 @@ def size_table(study: Comparison) -> Table:
             for cell in study.combinations
         ],
     )
+
+
+def comparison_heading(study: Comparison) -> str:
+    """How many of the differences in test error are significant, of those that could be tested."""
+    tested = _tested(study.contrasts)
+    if not tested:
+        return "No difference in test error could be tested"
+    significant = sum(found.significant for found in tested)
+    return f"Significant differences in test error: {significant or 'none'} of {len(tested)}"
+
+
+def answer_lines(study: Comparison) -> list[str]:
+    """The combination of the lowest mean test error, and of every axis how many differences are significant."""
+    lines = []
+    best = min((cell for cell in study.combinations if cell.test_error), key=_mean_error, default=None)
+    if best and best.test_error:
+        names = ", ".join(f"{axis} {value}" for axis, value in best.values.items())
+        lines.append(f"Lowest mean test error: {percent(best.test_error)} %, n = {best.test_error.n}, with {names}")
+    for axis, values in study.axes.items():
+        tested = _tested([contrast for contrast in study.contrasts if contrast.axis == axis])
+        if tested:
+            significant = sum(found.significant for found in tested)
+            lines.append(f"{axis}, significant differences from {values[0]}: {significant or 'none'} of {len(tested)}")
+    return lines
+
+
+def _tested(contrasts: Sequence[Contrast]) -> list[Difference]:
+    return [found for contrast in contrasts if (found := contrast.test_error) and found.adjusted is not None]
+
+
+def _mean_error(cell: Combination) -> float:
+    return cell.test_error.mean if cell.test_error else inf
 
 
 def _row(contrast: Contrast) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from resnetlab.readings import BlockReading, Diagnosis, IdentityReading, LesionReading, NetReading, SignalReading
-from resnetlab.report.figures import to_svg
+from resnetlab.report.figures import plainly, to_svg
 from resnetlab.report.run_figures import MARKED, PALETTE, RUN_STYLE, Curves
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ Value = float | None
 MARKS = {"steady": "o", "exploding": "^", "vanishing": "v", "silent": "x", "broken": "X"}
 EDGE = 12.0
 """Orders of magnitude at which the axis of the grid ends; what lies beyond stands there."""
+LONGEST = 60
+"""Letters of a row's name in the grid."""
 
 
 def draw_diagnosis_figures(diagnosis: Diagnosis) -> list[Curves]:
@@ -99,7 +101,7 @@ def draw_signal(readings: Sequence[SignalReading]) -> "Figure":
             axes.text(0, row, reading.verdict, ha="center", va="center", fontsize=8)
     axes.plot([], [], "o", color=PALETTE["accent"], label="signal, first block to last")
     axes.plot([], [], "o", color=PALETTE["warm"], label="gradient, last block to first")
-    names = [row_name(reading) for reading in readings]
+    names = [plainly(row_name(reading), LONGEST) for reading in readings]
     axes.set_yticks(range(len(readings)), names, fontsize=8, parse_math=False)
     axes.set_ylim(len(readings) - 0.5, -0.5)
     axes.set_xlim(-EDGE, EDGE)

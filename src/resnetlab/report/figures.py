@@ -1,6 +1,8 @@
 """The figures of a study, drawn from its record with matplotlib and returned as SVG and PNG."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -162,17 +164,28 @@ def _kinds(study: StudyRecord) -> list[str]:
 def render(name: str, description: str, figure: "Figure") -> Drawing:
     """The figure as SVG and PNG, equal whenever it is drawn again in the same style."""
     png = BytesIO()
-    figure.savefig(png, format="png", dpi=150)
+    with _any_letters():
+        figure.savefig(png, format="png", dpi=150)
     return Drawing(name=name, description=description, svg=to_svg(figure), png=png.getvalue())
 
 
 def to_svg(figure: "Figure") -> bytes:
     """The figure as SVG, without the date that would make two drawings of one record differ."""
     svg = BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
+    with _any_letters():
+        figure.savefig(svg, format="svg", metadata={"Date": None})
     return svg.getvalue()
 
 
-def plain_name(name: str, longest: int = 60) -> str:
-    """A name from outside for matplotlib, cut, and without the dollars between which it would read a formula."""
-    return (name if len(name) <= longest else f"{name[: longest - 1]}…").replace("$", r"\$")
+def plainly(text: str, longest: int) -> str:
+    """The text for a figure: no longer than that, and without letters that cannot be shown, which no SVG may hold."""
+    shown = "".join(letter if letter.isprintable() else "�" for letter in text)
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
+@contextmanager
+def _any_letters() -> Iterator[None]:
+    """Draw a name of letters that the font lacks without a warning: boxes in a PNG, the viewer's letters in an SVG."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield

@@ -3,6 +3,17 @@
 import re
 from typing import Any
 
+from resnetlab.report.tables import Table
+
+NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]\d+)?( ?%| [kMG])?( ± \S+)?|–|diverged")
+"""What stands at the right of its column, where every cell of it is such."""
+LONG = 28
+"""Letters beyond which a cell is broken into lines."""
+SMALLEST, LARGEST = 0.75, 1.2
+"""How much smaller than drawn a figure becomes before it scrolls, and how much larger on a wide page."""
+PHONE = 340
+"""Pixels that a figure has on a phone."""
+
 
 def render_template(name: str, **content: Any) -> str:
     """The page as HTML. Every text is escaped, but for ``Markup``."""
@@ -15,16 +26,35 @@ def render_template(name: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(name).render(**content)
+    environment.globals["cell_kinds"] = cell_kinds
+    page = environment.get_template(name).render(**content)
+    # A file's name of bytes that are no UTF-8 holds letters that none can be written for.
+    return page.encode(errors="replace").decode()
+
+
+def cell_kinds(table: Table) -> list[str]:
+    """What each column of the table holds: a ``number`` in every cell, a ``long`` text somewhere, else ``text``. The
+    first names the rows, so that it is no number."""
+    columns = [[row[place] for row in table.rows] for place in range(len(table.heads))]
+    longest = [max(map(len, (head, *column))) for head, column in zip(table.heads, columns, strict=True)]
+    return [
+        "long"
+        if longest[place] > LONG
+        else "number"
+        if place and column and all(map(NUMBER.fullmatch, column))
+        else "text"
+        for place, column in enumerate(columns)
+    ]
 
 
 def inline_svg(name: str, drawn: bytes) -> str:
-    """The drawing as an element of the page: without XML prologue, and with ids that no drawing of other name has."""
+    """The drawing as an element of the page: without XML prologue, with ids that no drawing of other name has, and with
+    a range of widths within which its letters can be read."""
     svg = drawn.decode()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
-    return svg.replace("<svg", '<svg aria-hidden="true"', 1)
+    return svg.replace("<svg", f'<svg aria-hidden="true"{_widths(svg)}', 1)
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -37,3 +67,14 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             lines[f"{prefix}{key}"] = "–" if value is None or value in ([], {}) else text
     return lines
+
+
+def _widths(svg: str) -> str:
+    """The style of a drawing; ``wide`` marks those that a phone cannot show whole."""
+    found = re.search(r'width="([\d.]+)pt"', svg)
+    if found is None:
+        return ""
+    pixels = float(found[1]) * 4 / 3
+    least = round(SMALLEST * pixels)
+    most = f"max-width: {round(LARGEST * pixels)}px"
+    return f' class="wide" style="min-width: {least}px; {most}"' if least > PHONE else f' style="{most}"'

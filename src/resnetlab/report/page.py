@@ -7,7 +7,15 @@ from resnetlab.files import atomic_write
 from resnetlab.records import StudyRecord
 from resnetlab.report.figures import Drawing, draw_figures
 from resnetlab.report.html import flatten, inline_svg, render_template
-from resnetlab.report.tables import error_table, gradient_table, pair_table, size_table, verdict_lines
+from resnetlab.report.run_page import follow_page
+from resnetlab.report.tables import (
+    error_table,
+    gradient_table,
+    pair_table,
+    size_table,
+    study_heading,
+    verdict_lines,
+)
 
 PAGE, FIGURES, TEMPLATE = "report.html", "figures", "page.html.jinja"
 
@@ -29,13 +37,14 @@ def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:
     return render_template(
         TEMPLATE,
         study=study,
+        heading=study_heading(study),
         verdicts=verdict_lines(study),
         errors=error_table(study),
         pairs=pair_table(study),
         gradients=gradient_table(study),
         sizes=size_table(study),
         figures={drawing.name: drawing for drawing in drawings},
-        svg={drawing.name: Markup(inline_svg(drawing.name, drawing.svg)) for drawing in drawings},
+        svg={drawing.name: Markup(follow_page(inline_svg(drawing.name, drawing.svg))) for drawing in drawings},
         settings=flatten(study.settings),
         data=flatten(study.runs[0].record.data),
         environments=distinct(flatten(run.record.environment) for run in study.runs),

@@ -29,6 +29,9 @@ ITEMS = 12
 SMALL = 64
 """Side in pixels below which a picture is enlarged without smoothing."""
 
+GREYS = (("soft", "#000000"), ("line", "#e4e4e4"), ("soft", "#808080"), ("soft", "#606060"))
+"""Which of the page's colours stands for a colour of the drawings that are made for paper."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
@@ -100,8 +103,9 @@ def render_run_page(record: RunRecord, examination: Examination | None, command:
 
 
 def follow_page(svg: str) -> str:
-    """The drawing with the page's variables in place of its colours, which are the page's by light."""
-    for name, colour in PALETTE.items():
+    """The drawing with the page's variables in place of its colours, which are the page's by light or, in the drawings
+    that are files too, black and greys."""
+    for name, colour in (*PALETTE.items(), *GREYS):
         svg = svg.replace(colour, f"var(--{name})")
     return svg
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resnetlab.report.figures import plainly
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -119,7 +121,4 @@ def fit(picture: Array, peak: int, cell: int) -> Array:
 
 def write(axes: "Axes", x: float, y: float, text: str, longest: int, **style: Any) -> None:
     """Write a text as it is: a name may hold $, which would start a formula, or letters that cannot be shown."""
-    shown = "".join(letter if letter.isprintable() else "�" for letter in text)
-    if len(shown) > longest:
-        shown = shown[: longest - 1] + "…"
-    axes.text(x, y, shown, va="center", parse_math=False, **style)
+    axes.text(x, y, plainly(text, longest), va="center", parse_math=False, **style)

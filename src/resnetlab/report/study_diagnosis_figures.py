@@ -5,7 +5,7 @@ from math import ceil
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from resnetlab.report.figures import Drawing, plain_name, render
+from resnetlab.report.figures import Drawing, plainly, render
 from resnetlab.report.run_figures import PALETTE, RUN_STYLE
 from resnetlab.study_readings import RunReading, StudyDiagnosis
 
@@ -72,7 +72,7 @@ def _draw(diagnosis: StudyDiagnosis, title: str, reading: Reading, *, log: bool)
         for value, (colour, style) in looks.items():
             lines = [reading(run) for run in diagnosis.runs if run.values == {first: value, **others}]
             _draw_lines(axes, [line for line in lines if line], PALETTE[colour], style)
-        axes.set_title(plain_name(_name(others), LONGEST), fontsize=10, loc="left")
+        axes.set_title(plainly(_name(others), LONGEST), fontsize=10, loc="left", parse_math=False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if log:
             axes.set_yscale("log")
@@ -83,8 +83,9 @@ def _draw(diagnosis: StudyDiagnosis, title: str, reading: Reading, *, log: bool)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     figure.supxlabel("stem, blocks, head" if log else "block", fontsize=9)
     handles = [Line2D([], [], color=PALETTE[colour], ls=style, lw=2) for colour, style in looks.values()]
-    names = [plain_name(f"{first} {value}", LONGEST) for value in looks]
-    figure.legend(handles, names, loc="outside lower right", ncols=3, fontsize=8)
+    names = [plainly(f"{first} {value}", LONGEST) for value in looks]
+    for text in figure.legend(handles, names, loc="outside lower right", ncols=3, fontsize=8).get_texts():
+        text.set_parse_math(False)
     return figure
 
 

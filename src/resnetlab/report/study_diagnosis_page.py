@@ -12,6 +12,15 @@ from resnetlab.report.study_diagnosis_tables import answer_lines, difference_tab
 from resnetlab.study_readings import StudyDiagnosis
 
 TEMPLATE = "study_diagnosis.html.jinja"
+PLACES = {
+    "measures": "Measures",
+    "differences": "Differences",
+    "gradients": "Gradients by depth",
+    "responses": "What the blocks add",
+    "lesion": "Without one block",
+    "again": "How to make it again",
+}
+"""The parts of the page, of which the page has those for which there is something to show."""
 
 
 def write_study_diagnosis_report(diagnosis: StudyDiagnosis, folder: Path) -> Path:
@@ -28,13 +37,16 @@ def render_study_diagnosis(diagnosis: StudyDiagnosis, drawings: list[Drawing]) -
     """The page as HTML. The drawings, whose texts matplotlib has escaped, go in as they are."""
     from markupsafe import Markup
 
+    differences = difference_tables(diagnosis)
+    shown = {"measures", "again", *(["differences"] if differences else []), *(drawing.name for drawing in drawings)}
     return render_template(
         TEMPLATE,
         diagnosis=diagnosis,
         answers=answer_lines(diagnosis),
         measures=measure_tables(diagnosis),
         verdicts=verdict_table(diagnosis),
-        differences=difference_tables(diagnosis),
+        differences=differences,
+        places=[(name, words) for name, words in PLACES.items() if name in shown],
         figures={drawing.name: drawing for drawing in drawings},
         svg={drawing.name: Markup(follow_page(inline_svg(drawing.name, drawing.svg))) for drawing in drawings},
         data=flatten(shorten(diagnosis.data)),

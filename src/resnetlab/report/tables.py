@@ -90,6 +90,21 @@ def verdict_lines(study: StudyRecord) -> list[str]:
     return [f"{v.kind} nets: training error {answers[v.answer]}: {v.reason}" for v in study.verdicts]
 
 
+def study_heading(study: StudyRecord) -> str:
+    """The verdicts in one sentence, without their reasons."""
+    words = {
+        "grows": "grows with depth in {} nets",
+        "does not grow": "does not grow with depth in {} nets",
+        "undecided": "may grow with depth in {} nets: undecided",
+    }
+    kinds: dict[str, list[str]] = {}
+    for verdict in study.verdicts:
+        kinds.setdefault(verdict.answer, []).append(verdict.kind)
+    if not kinds:
+        return "Not answered yet"
+    return "Training error " + ", ".join(words[answer].format(" and ".join(names)) for answer, names in kinds.items())
+
+
 def percent(values: Sample | None) -> str:
     """A fraction as percent with its standard deviation."""
     if values is None:

@@ -1,0 +1,152 @@
+"""Pages as large as those of real runs: a long run on twenty classes, the demo's study, two axes, 54 blocks."""
+
+from base64 import b64encode
+from dataclasses import replace
+from io import BytesIO
+from itertools import product
+
+import numpy as np
+from PIL import Image
+
+from resnetlab.comparison import Comparison
+from resnetlab.diagnostics import contrasts, flow
+from resnetlab.examination import ClassScore, Examination, Mistake
+from resnetlab.randomness import generator
+from resnetlab.readings import Diagnosis, Lesion, NetReading
+from resnetlab.records import BlockGradient, EpochRecord, Metrics, RunRecord, StudyRecord, read_record
+from resnetlab.report.comparison_page import draw_errors, render_comparison
+from resnetlab.report.diagnosis_figures import draw_diagnosis_figures
+from resnetlab.report.diagnosis_page import render_diagnosis_page
+from resnetlab.report.figures import draw_figures
+from resnetlab.report.page import render_page
+from resnetlab.report.run_figures import draw_run_figures
+from resnetlab.report.run_page import render_run_page
+from tests.conftest import ROOT
+from tests.made import block_reading, compared_run, diagnosis, lesion_reading, run
+
+CLASSES = [
+    *("aquarium fish", "baby", "beaver", "bottle", "castle", "chimpanzee", "dinosaur", "forest", "golden retriever"),
+    *("lawn mower", "maple tree", "motorcycle", "orchid", "pickup truck", "pine tree", "skyscraper", "streetcar"),
+    *("sweet pepper", "television", "willow tree"),
+]
+BLOCKS = 54
+
+
+def long_run() -> tuple[RunRecord, Examination]:
+    """A run of 164 epochs on twenty classes, with 24 pictures of mistakes."""
+    record, _ = run()
+    draw = generator(0, "page of a long run")
+    history = [
+        EpochRecord(
+            epoch=epoch,
+            learning_rate=0.1 * 0.1 ** sum(epoch > milestone for milestone in (81, 122)),
+            running_loss=loss * 1.1,
+            running_error=loss / 3.2,
+            train=Metrics(loss=loss, error=loss / 3.5, n=50_000),
+            test=Metrics(loss=loss + 0.3, error=loss / 4 + 0.08, n=10_000),
+            seconds=31.2,
+            images_per_second=float(draw.normal(1800, 40)),
+        )
+        for epoch in range(1, 165)
+        for loss in (2.9 * np.exp(-epoch / 30) + float(draw.uniform(0, 0.05)),)
+    ]
+    confusion = [
+        (true, predicted, 430 if true == predicted else int(draw.integers(0, 9)))
+        for true, predicted in product(range(20), range(20))
+    ]
+    examination = Examination(
+        classes=CLASSES,
+        n=10_000,
+        loss=history[-1].test.loss,
+        top1_accuracy=0.9,
+        top5_accuracy=0.991,
+        calibration_error=0.043,
+        unanswered=0,
+        confusion=confusion,
+        scores=[ClassScore(n=500, precision=0.9, recall=0.8 + k / 100) for k in range(20)],
+        wrongest=[
+            Mistake(sample=37 * n, true=n % 20, predicted=(n + 1) % 20, probability=0.99 - n / 100, picture=_picture(n))
+            for n in range(24)
+        ],
+    )
+    data = record.data | {"source": "folder:~/pictures/twenty classes, resized", "classes": CLASSES}
+    return replace(record, model="cifar_resnet110", history=history, data=data, parameters=1_730_714), examination
+
+
+def two_axes() -> Comparison:
+    """A study of three shortcuts and four depths with five seeds."""
+    draw = generator(0, "page of two axes")
+    axes = {"model.shortcut": ["A", "B", "none"], "depth": ["20", "32", "56", "110"]}
+    runs = [
+        compared_run({"model.shortcut": shortcut, "depth": depth}, seed, error + float(draw.normal(0, 0.004)))
+        for (row, shortcut), (column, depth) in product(*(enumerate(values) for values in axes.values()))
+        for error in (0.09 - 0.008 * column + (0.05 * column * (row == 2)),)
+        for seed in range(5)
+    ]
+    return Comparison(
+        settings={"recipe": {"data": "digits", "training": {"epochs": 20}}},
+        command="resnetlab study --axis model.shortcut=A,B,none --axis depth=20,32,56,110 --seeds 5 --out STUDY",
+        axes=axes,
+        rule=contrasts.RULE,
+        planned=60,
+        runs=runs,
+        combinations=contrasts.make_combinations(runs),
+        contrasts=contrasts.make_contrasts(runs, axes),
+    )
+
+
+def deep_diagnosis() -> Diagnosis:
+    """A net of 54 blocks with a plain twin whose gradients explode."""
+    found = diagnosis()
+    assert found.control is not None
+    return replace(
+        found,
+        net=_deep(found.net, 0.0),
+        control=_deep(found.control, 0.3),
+        initial=_deep(found.initial or found.net, 0.1),
+    )
+
+
+def _deep(net: NetReading, growth: float) -> NetReading:
+    names = [f"stages.{n // 18}.{n % 18}" for n in range(BLOCKS)]
+    gradients = [
+        BlockGradient(block=name, gradient_norm=float(np.exp(growth * (BLOCKS - n))), weight_norm=3.0)
+        for n, name in enumerate(names)
+    ]
+    blocks = [block_reading(n, net.plain, block=name, ratio=1 / (n + 1)) for n, name in enumerate(names)]
+    errors = [0.1 + (0.7 if net.plain else 0.3 / (n + 1)) for n in range(BLOCKS)]
+    lesions = lesion_reading(*errors)
+    dropped = [Lesion(blocks=[name], error=error, loss=1.0) for name, error in zip(names, errors, strict=True)]
+    return replace(
+        net, gradients=gradients, flow=flow.judge(gradients), blocks=blocks, lesion=replace(lesions, dropped=dropped)
+    )
+
+
+def _picture(number: int) -> str:
+    pixels = generator(0, "picture", number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, format="png")
+    return b64encode(stream.getvalue()).decode()
+
+
+def _run_page() -> str:
+    record, examination = long_run()
+    return render_run_page(
+        record, examination, "resnetlab train recipes/cifar10/resnet110.yaml", draw_run_figures(record)
+    )
+
+
+def _grid_page() -> str:
+    record = read_record(StudyRecord, ROOT / "docs" / "demo" / "results.json")
+    return render_page(record, draw_figures(record))
+
+
+def _axes_page() -> str:
+    return render_comparison(two_axes(), draw_errors(two_axes()))
+
+
+def _diagnosis_page() -> str:
+    return render_diagnosis_page(deep_diagnosis(), draw_diagnosis_figures(deep_diagnosis()))
+
+
+REALISTIC = {"run": _run_page, "grid": _grid_page, "axes": _axes_page, "diagnosis": _diagnosis_page}
