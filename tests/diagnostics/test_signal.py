@@ -1,3 +1,6 @@
+from math import log10, sqrt
+from statistics import fmean
+
 import pytest
 import torch
 
@@ -35,9 +38,39 @@ def test_verdicts_of_known_nets():
     assert read("cifar_resnet20").verdict == "steady"
     assert read("cifar_plain56").verdict == "exploding"
     assert read("mlp_plain128").verdict == "steady"  # what He's initialisation is made for
+    assert read("mlp_plain128", init="xavier").verdict == "vanishing"
     assert read("mlp_resnet128").verdict == "exploding"
     assert read("mlp_resnet128", scale_residual=True).verdict == "steady"
     assert f"+{ORDERS:g}" in RULE
+
+
+def test_xavier_halves_signal_and_gradient_in_each_relu_layer_and_he_keeps_them():
+    """E[a²] becomes n σ²/2 of what it was: 1/2 with σ² = 2/(n + n), 1 with σ² = 2/n; and ∂L/∂a alike, going back.
+
+    20 layers of width 512: log10 √(1/2) each, in expectation. Of one layer ‖a‖² has the relative variance 5/n, so that
+    log10 of the root mean square varies by √(5/n) / (2 ln 10) = 0.021 a layer, and by 0.1 over 20 of them.
+    """
+    found = {}
+    for init in ("he", "xavier"):
+        readings = [
+            read_signal(
+                create_model("mlp_plain22", widths=(512,), image_size=8, init=init, seed=seed).double(),
+                torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(seed)).double(),
+                torch.arange(16) % 10,
+                {},
+            )
+            for seed in range(4)
+        ]
+        found[init] = [(reading.forward, reading.backward) for reading in readings]
+    halved = 20 * log10(sqrt(1 / 2))
+    assert halved == pytest.approx(-3.0103, abs=1e-4)
+    for number in (0, 1):
+        he, xavier = ([reading[number] for reading in found[init]] for init in ("he", "xavier"))
+        assert fmean(he) == pytest.approx(0, abs=0.2)
+        assert fmean(xavier) == pytest.approx(halved, abs=0.2)
+        # The draws are the same, and a net of ReLUs is homogeneous: the rest is the rounding of weights in float32.
+        if number == 0:
+            assert [b - a for a, b in zip(he, xavier, strict=True)] == [pytest.approx(halved, abs=1e-6)] * 4
 
 
 def test_overflow_is_broken_and_a_zeroed_plain_net_is_silent():
