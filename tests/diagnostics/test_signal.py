@@ -4,8 +4,9 @@ from statistics import fmean
 import pytest
 import torch
 
-from resnetlab.diagnostics.signal import ORDERS, RULE, read_signal
+from resnetlab.diagnostics.signal import ORDERS, RULE, judge, read_signal
 from resnetlab.models.zoo import create_model
+from tests.made import block_reading
 
 
 def read(name: str, **settings):
@@ -27,6 +28,30 @@ def test_fully_connected_net_of_scaled_identities_gives_the_orders_solved_by_han
     assert found.forward == pytest.approx(blocks * 0.30102999566398, abs=1e-10)
     assert found.backward == pytest.approx(blocks * 0.30102999566398, abs=1e-10)
     assert found.verdict == "exploding"
+
+
+@pytest.mark.parametrize(
+    ("ends", "forward", "backward", "verdict"),
+    [
+        ((1.0, 50.0, 4.0, 4.0), log10(50), 0.0, "steady"),
+        ((2.0, 2000.0, 1.0, 1.0), 3.0, 0.0, "exploding"),
+        ((1.0, 1.0, 1e-4, 1.0), 0.0, 4.0, "exploding"),
+        ((5.0, 0.005, 1.0, 1.0), -3.0, 0.0, "vanishing"),
+        ((1.0, 1.0, 1.0, 1e-5), 0.0, -5.0, "vanishing"),
+        ((1.0, 100.0, 1.0, 0.01), 2.0, -2.0, "steady"),
+        ((1.0, None, 1.0, 1.0), None, 0.0, "broken"),
+        ((1.0, 1.0, 0.0, 1.0), 0.0, None, "silent"),
+    ],
+)
+def test_judge_reads_the_four_ends_of_a_net(ends, forward, backward, verdict):
+    """First input and last output going forward, last output and first input going back; what lies between is not."""
+    start, end, gradient_start, gradient_end = ends
+    first = block_reading(0, input_rms=start, output_rms=1e9, gradient_in_rms=gradient_end, gradient_out_rms=1e9)
+    last = block_reading(2, input_rms=1e9, output_rms=end, gradient_in_rms=1e9, gradient_out_rms=gradient_start)
+    found = judge([first, block_reading(1), last], {})
+    assert (found.verdict, found.blocks) == (verdict, 3)
+    for value, expected in ((found.forward, forward), (found.backward, backward)):
+        assert value == (None if expected is None else pytest.approx(expected, abs=1e-10))
 
 
 class Double(torch.nn.Module):
