@@ -46,6 +46,20 @@ def test_norms_are_those_of_the_blocks_own_weights(name):
     assert found[-1].block == "head"
 
 
+def test_weights_of_shortcuts_belong_to_no_block():
+    found = [
+        [
+            gradient.block
+            for gradient in block_gradients(
+                create_model("cifar_resnet14", in_chans=1, shortcut=shortcut), torch.randn(6, 1, 8, 8), torch.arange(6)
+            )
+        ]
+        for shortcut in ("A", "B")
+    ]
+    blocks = [f"stages.{stage}.{number}" for stage in range(3) for number in range(2)]
+    assert found == [["stem.conv", *blocks, "head"]] * 2
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_probing_changes_nothing(training):
     net = create_model("cifar_resnet8", in_chans=1).train(training)

@@ -208,6 +208,7 @@ def test_flat_share_counts_the_places_within_a_tenth_of_the_way():
     bowl = A**2 + B**2  # 0 in the centre; a tenth of the way to 40 is 4
     assert flat_share(bowl, 40.0) == pytest.approx((bowl <= 4).sum() / 121)
     assert (bowl <= 4).sum() == 13
+    assert flat_share(bowl + 20, 60.0) == pytest.approx(13 / 121), "the way begins at the centre, not at zero"
     assert flat_share(bowl + 41, 40.0) is None
     assert flat_share(np.full((3, 3), np.nan), 40.0) is None
 

@@ -11,6 +11,7 @@ from resnetlab.diagnostics.gradients import block_gradients
 from resnetlab.diagnostics.probes import Probe, _Watch
 from resnetlab.models.blocks import FcBranch, ResidualBlock
 from resnetlab.models.checkpointing import checkpoint_blocks
+from resnetlab.models.layers import Multiplier
 from resnetlab.models.shortcuts import IdentityShortcut, MatrixShortcut
 from resnetlab.models.zoo import create_model
 
@@ -186,6 +187,21 @@ def test_responses_behind_norms_are_the_hand_solved_ones():
     # F has the signs of x, so that half of the values of x + F are cut.
     assert (found.dead, found.zeros) == (0, pytest.approx(0.5, abs=1e-10))
     assert y[0, 0] == y[1, 1] == 0
+
+
+def test_branch_is_measured_as_it_is_added_where_training_drops_it():
+    """With p = 3/4 the branch of a picture is 0 or four times itself: F = x here, so that y is x or 5x."""
+    block = ResidualBlock(Multiplier(1.0), IdentityShortcut(), activation=nn.Identity(), drop=0.75).double().train()
+    x = torch.randn(40, 3, dtype=torch.float64)
+    with Probe(nn.Sequential(block)) as probe:
+        y = block(x)
+    kept = (y[:, 0] / x[:, 0] - 1).round()
+    assert set(kept.tolist()) == {0, 4}
+    (found,) = probe.readings()
+    assert found.branch_norm == pytest.approx(4 * x[kept == 4].norm().item(), abs=1e-10)
+    with Probe(nn.Sequential(block.eval())) as probe:
+        block(x)
+    assert probe.readings()[0].branch_norm == pytest.approx(x.norm().item(), abs=1e-10)
 
 
 def test_dead_channels_of_a_hand_made_block_are_counted_exactly():
