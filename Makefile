@@ -41,14 +41,15 @@ test-browser: .venv/installed-dev  ## open every kind of page in Chromium, which
 test-faults: .venv/installed-dev  ## inject every fault in full and count what holds: about 20 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --out docs/faults.json
 
-# torchvision and timm would ask for another torch than ours, so they come without what they ask for.
+# torchvision and timm would ask for another torch than ours, so these come without what they ask for; what captum
+# imports beside torch is there already.
 .venv-reference/installed: pyproject.toml constraints.txt constraints-reference.txt
 	test -x $(REFERENCE)/python || $(PYTHON) -m venv .venv-reference
 	$(REFERENCE)/python -m pip install --quiet --editable '.[dev,hub,track]'
-	$(REFERENCE)/python -m pip install --quiet --no-deps --constraint constraints-reference.txt torchvision timm
+	$(REFERENCE)/python -m pip install --quiet --no-deps --constraint constraints-reference.txt torchvision timm captum
 	touch $@
 
-test-reference: .venv-reference/installed  ## set up torchvision and timm beside, then compare with their networks
+test-reference: .venv-reference/installed  ## set up torchvision, timm and captum beside, then compare with them
 	$(REFERENCE)/python -m pytest -n 2 tests/reference
 
 lint: .venv/installed-dev  ## check style, types and the direction of imports

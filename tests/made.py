@@ -168,7 +168,7 @@ def diagnosis(source: str = "made") -> Diagnosis:
 
     net, twin = net_reading(source), net_reading(source, plain=True)
     initial = net_reading(source, state="at initialisation")
-    own = {"blocks": "3", "kind": "residual", "norm": source, "start": "usual"}
+    own = {"blocks": "3", "kind": "residual", "norm": source, "start": "He"}
     signal = [
         SignalReading(setting=own, blocks=3, forward=3.0, backward=0.1, verdict="exploding"),
         SignalReading(setting=own | {"start": "zero"}, blocks=3, forward=0.0, backward=0.0, verdict="steady"),

@@ -1,3 +1,5 @@
+from math import sqrt
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -33,6 +35,22 @@ def test_zeros_are_counted_by_channel_and_value(shape):
     dead, zeros = amounts.zeros(x)
     assert dead.item() == pytest.approx(sum(not (x[:, c] != 0).any() for c in range(6)) / 6)
     assert zeros.item() == pytest.approx((x == 0).double().mean().item(), abs=1e-12)
+
+
+def test_amounts_of_a_few_numbers_are_those_counted_by_hand():
+    x = torch.tensor([[3.0, 4.0], [0.0, 2.0]], dtype=torch.float64)
+    y = torch.tensor([[4.0, 3.0], [-7.0, 0.0]], dtype=torch.float64)
+    assert amounts.norm(x).item() == pytest.approx(sqrt(29), abs=1e-10)
+    assert amounts.cosine(x, y).item() == pytest.approx((24 / 25 + 0) / 2, abs=1e-10)
+    assert amounts.cosine(x, 3 * x).item() == pytest.approx(1, abs=1e-10)
+    assert amounts.cosine(x, -x).item() == pytest.approx(-1, abs=1e-10)
+    # The mean is 9/4, and the squares have the mean 29/4.
+    assert amounts.spread(x).item() == pytest.approx(sqrt(29 / 4 - 81 / 16), abs=1e-10)
+    maps = torch.zeros(2, 3, 2, 2, dtype=torch.float64)  # 24 values; channel 1 is dead, channel 0 in one picture alone
+    maps[0, 0, 1, 1] = maps[0, 2, 0, 0] = maps[1, 2, 0, 1] = 1
+    dead, zeros = amounts.zeros(maps)
+    assert dead.item() == pytest.approx(1 / 3, abs=1e-10)
+    assert zeros.item() == pytest.approx(21 / 24, abs=1e-10)
 
 
 def test_norm_in_float64_is_exact():

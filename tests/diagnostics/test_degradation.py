@@ -1,3 +1,5 @@
+from math import sqrt
+
 import pytest
 
 from resnetlab.diagnostics.degradation import MARGIN, RULE, make_cells, make_pairs, make_verdicts
@@ -35,6 +37,28 @@ def test_pairs_are_plain_minus_residual_by_seed():
     assert deep.train_error.mean == pytest.approx(0.649)
     assert deep.train_error.excludes_zero
     assert not make_pairs(runs(GRID))[0].train_error.excludes_zero
+
+
+def test_bounds_of_a_pair_are_those_of_students_t_by_hand():
+    """Differences 0.1, 0.2, 0.6: mean 0.3, s² = (0.04 + 0.01 + 0.09)/2, and t_2 = p √(2/(1 - p²)) for the level p."""
+    made = {("plain", 8): [0.3, 0.5, 1.0], ("residual", 8): [0.2, 0.3, 0.4]}
+    (pair,) = make_pairs(runs(made))
+    reach = 0.95 * sqrt(2 / (1 - 0.95**2)) * sqrt(0.07 / 3)
+    found = pair.train_error
+    assert (found.mean, found.low, found.high) == pytest.approx((0.3, 0.3 - reach, 0.3 + reach), abs=1e-10)
+    (cell, _) = make_cells(runs(made))
+    assert (cell.train_error.mean, cell.train_error.sd) == pytest.approx((0.6, sqrt(0.13)), abs=1e-10)
+
+
+def test_bounds_of_a_verdict_are_widened_for_three_comparisons_by_hand():
+    """One-sided 95 % bounds over three pairs of depths: the two-sided level 1 - 2 · 0.05 / 3, in the closed form."""
+    made = {("plain", 8): [0.2, 0.3, 0.4], ("plain", 20): [0.3, 0.5, 1.0], ("plain", 56): [0.3, 0.5, 1.0]}
+    (verdict,) = make_verdicts(runs(made))
+    level = 1 - 0.1 / 3
+    reach = level * sqrt(2 / (1 - level**2)) * sqrt(0.07 / 3)
+    step = next(step for step in verdict.steps if (step.shallow, step.deep) == (8, 20))
+    found = step.train_error
+    assert (found.mean, found.low, found.high) == pytest.approx((0.3, 0.3 - reach, 0.3 + reach), abs=1e-10)
 
 
 def test_pairs_need_both_kinds_and_both_runs():

@@ -20,6 +20,14 @@ def test_healthy_gradients_give_numbers_and_no_advice():
     assert "through the shortcut" not in found.sentences[2], "the plain twin has none"
 
 
+def test_growth_is_told_in_all_and_for_each_step_between_blocks():
+    """Three blocks have two steps: ten times less in each is one order a step, two in all."""
+    gradients = [BlockGradient(block=f"stages.0.{n}", gradient_norm=0.1**n, weight_norm=1.0) for n in range(3)]
+    net = replace(net_reading(), gradients=gradients, flow=judge(gradients))
+    sentence = explain.explain_gradients(net).sentences[0]
+    assert "changes by +2.00 orders of magnitude, +1.000 a block" in sentence
+
+
 @pytest.mark.parametrize(("factor", "verdict"), [(0.01, "exploding"), (100.0, "vanishing")])
 def test_advice_follows_the_verdict(factor, verdict):
     gradients = [BlockGradient(block=f"stages.0.{n}", gradient_norm=factor**n, weight_norm=1.0) for n in range(3)]

@@ -1,5 +1,5 @@
 import copy
-from math import sqrt
+from math import log10, sqrt
 
 import pytest
 import torch
@@ -46,6 +46,20 @@ def test_norms_are_those_of_the_blocks_own_weights(name):
     assert found[-1].block == "head"
 
 
+def test_weights_of_shortcuts_belong_to_no_block():
+    found = [
+        [
+            gradient.block
+            for gradient in block_gradients(
+                create_model("cifar_resnet14", in_chans=1, shortcut=shortcut), torch.randn(6, 1, 8, 8), torch.arange(6)
+            )
+        ]
+        for shortcut in ("A", "B")
+    ]
+    blocks = [f"stages.{stage}.{number}" for stage in range(3) for number in range(2)]
+    assert found == [["stem.conv", *blocks, "head"]] * 2
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_probing_changes_nothing(training):
     net = create_model("cifar_resnet8", in_chans=1).train(training)
@@ -77,7 +91,12 @@ def blocks(*relative: float | None) -> list[BlockGradient]:
 def test_geometric_gradients_have_their_exact_growth(factor, verdict):
     found = judge(blocks(*[3.0 * factor**i for i in range(11)]))
     assert found.verdict == verdict
-    assert found.growth == pytest.approx({0.1: 10, 10.0: -10, 1.0: 0, 0.9: 0.45757}[factor], abs=1e-4)
+    assert found.growth == pytest.approx({0.1: 10, 10.0: -10, 1.0: 0, 0.9: -10 * log10(0.9)}[factor], abs=1e-10)
+
+
+def test_growth_is_that_of_the_fitted_line_and_not_of_its_ends():
+    """log10 is 0, 1, 0, 0: Σ (i - 1.5) v_i / Σ (i - 1.5)² = -0.5 / 5 a block, over 3 steps back to the first."""
+    assert judge(blocks(1.0, 10.0, 1.0, 1.0)).growth == pytest.approx(0.3, abs=1e-10)
 
 
 def test_stem_and_head_are_left_out_of_the_growth():

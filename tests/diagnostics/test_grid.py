@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from resnetlab.diagnostics.grid import own_setting, signal_grid
@@ -17,14 +19,26 @@ def test_every_setting_builds_and_is_another(name):
         build(config, seed=0, device="meta")
     own = own_setting(model_config(name))
     assert own["kind"] == ("plain" if "plain" in name else "residual")
-    assert own["start"] == "usual"
+    assert own["start"] == "He"
+    assert own_setting(replace(model_config(name), init="xavier")) == own | {"start": "Xavier"}
 
 
-def test_starts_without_a_norm_are_five():
+def test_starts_without_a_norm_are_six_and_of_a_plain_net_two():
     settings = [words for words, _ in signal_grid(model_config("cifar_resnet20")) if words["blocks"] == "27"]
     starts = [words["start"] for words in settings if (words["kind"], words["norm"]) == ("residual", "none")]
-    assert starts == ["usual", "zero branch", "1/√L branch", "SkipInit", "Fixup"]
-    assert len(settings) == 3 + 3 + 3 + 5
+    assert starts == ["He", "Xavier", "zero branch", "1/√L branch", "SkipInit", "Fixup"]
+    assert [words["start"] for words in settings if words["kind"] == "plain"] == ["He", "Xavier"] * 3
+    assert len(settings) == 3 * 2 + 4 + 4 + 6
+
+
+def test_each_start_is_drawn_as_its_name_says():
+    """A network's own start does not leak into the others of its grid."""
+    for own in ({}, {"init": "xavier"}, {"zero_init_residual": True}):
+        for words, config in signal_grid(model_config("cifar_resnet20", **own)):
+            assert config.init == ("xavier" if words["start"] == "Xavier" else "he")
+            assert config.zero_init_residual is (words["start"] == "zero branch")
+            assert config.scale_residual is (words["start"] == "1/√L branch")
+            assert config.scaling == (words["start"].lower() if words["start"] in ("SkipInit", "Fixup") else "none")
 
 
 def test_very_deep_nets_are_compared_with_a_third():

@@ -1,5 +1,5 @@
 import copy
-from math import log
+from math import exp, expm1, log, log1p, prod
 
 import numpy as np
 import pytest
@@ -36,6 +36,34 @@ def test_surface_of_a_linear_net_equals_the_hand_solved_one():
             assert found.losses[row][column] == pytest.approx(expected, abs=1e-10)
     assert found.axis == [-0.5, -0.25, 0, 0.25, 0.5]
     assert (found.n, found.side, found.guess) == (5, 5, log(3))
+    assert found.convex == 1, "cross-entropy is convex in the weights of a linear net"
+
+
+def test_surface_of_two_weights_and_its_flat_share_are_those_solved_by_hand():
+    """Logits (s v x, 0) with s, v > 0: L = log(1 + e^(-s v x)) for class 0, a function of m = s v alone.
+
+    Its directions are ± v and ± s themselves, as a filter of one weight has no other: m = 3 (1 ± a ± b)(1 ± a ± b).
+    """
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 2, bias=False)).double()
+    with torch.no_grad():
+        net[0].weight.fill_(2.0)
+        net[1].weight.copy_(torch.tensor([[1.5], [0.0]]))
+    found = landscape(net, [(torch.ones(3, 1, dtype=torch.float64), torch.zeros(3).long())], side=5, reach=0.5)
+    own = dict(net.named_parameters())
+    signs = [[directions(own, 0, axis)[name][0, 0].sign().item() for name in ("0.weight", "1.weight")] for axis in "ab"]
+    margins = np.array(
+        [
+            [3 * prod(1 + a * one + b * two for one, two in zip(*signs, strict=True)) for a in found.axis]
+            for b in found.axis
+        ]
+    )
+    np.testing.assert_allclose(np.array(found.losses), np.log1p(np.exp(-margins)), rtol=0, atol=1e-10)
+    centre = log1p(exp(-3))
+    assert found.centre == pytest.approx(centre, abs=1e-10)
+    # log(1 + e^-m) ≤ centre + (ln 2 - centre) / 10 where m is at least this.
+    least = -log(expm1(centre + (log(2) - centre) / 10))
+    assert found.flat == pytest.approx((margins >= least).mean(), abs=1e-10)
+    assert 0.1 < found.flat < 0.9
 
 
 def test_each_filter_of_a_direction_is_as_long_as_the_networks_own():
@@ -151,8 +179,12 @@ A, B = np.meshgrid(np.arange(-5.0, 6), np.arange(-5.0, 6))
         (A * B + 100, 0.0),
         (-(A**2) - B**2 + 100, 0.0),
         (A**3 + B**2 + 200, 5 / 9),
+        # The Hessian ((2, c), (c, 2)) has the curvatures 2 - c and 2 + c; -0.03 is below 1 % of 4.03, -0.05 is not.
+        (A**2 + B**2 + 1.9 * A * B, 1.0),
+        (A**2 + B**2 + 2.03 * A * B + 200, 1.0),
+        (A**2 + B**2 - 2.05 * A * B + 200, 0.0),
     ],
-    ids=["bowl", "slope", "level", "saddle", "turned saddle", "hill", "half"],
+    ids=["bowl", "slope", "level", "saddle", "turned saddle", "hill", "half", "narrow", "nearly", "not quite"],
 )
 def test_convex_share_of_a_known_surface_is_exact(surface, share):
     assert convex_share(surface) == pytest.approx(share, abs=1e-12)
@@ -176,6 +208,7 @@ def test_flat_share_counts_the_places_within_a_tenth_of_the_way():
     bowl = A**2 + B**2  # 0 in the centre; a tenth of the way to 40 is 4
     assert flat_share(bowl, 40.0) == pytest.approx((bowl <= 4).sum() / 121)
     assert (bowl <= 4).sum() == 13
+    assert flat_share(bowl + 20, 60.0) == pytest.approx(13 / 121), "the way begins at the centre, not at zero"
     assert flat_share(bowl + 41, 40.0) is None
     assert flat_share(np.full((3, 3), np.nan), 40.0) is None
 

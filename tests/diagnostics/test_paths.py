@@ -1,6 +1,6 @@
 import copy
 from itertools import combinations
-from math import comb, exp, log10
+from math import comb, exp, log10, prod
 
 import pytest
 import torch
@@ -49,6 +49,24 @@ def test_lengths_of_a_linear_net_equal_the_hand_solved_ones(blocks):
     assert sum(shares[found.low : found.high + 1]) >= 0.95
     assert sum(shares[: found.low]) < 0.025
     assert sum(shares[found.high + 1 :]) <= 0.025
+
+
+def test_lengths_of_unequal_blocks_are_elementary_symmetric_polynomials():
+    """Through the blocks of a set comes the product of its a; the mean of length k is e_k(a) / C(n, k)."""
+    factors = (0.5, 1 / 64, 2.0, 0.25)
+    net = nn.Sequential(*(linear_net(1, a)[0] for a in factors)).double()
+    x, labels = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
+    found = path_lengths(net, x, labels, draws=6)
+    start = (torch.softmax(net(x), dim=1) - F.one_hot(labels, 3)).norm().item() / 5
+    sums = [1, 2.765625, 1.66796875, 0.275390625, 0.00390625]
+    assert sums == [pytest.approx(sum(map(prod, combinations(factors, k))), abs=1e-12) for k in range(5)]
+    whole = 1.5 * (65 / 64) * 3 * 1.25
+    assert sum(sums) == pytest.approx(whole, abs=1e-12)
+    for k, item in enumerate(found.lengths):
+        assert item.paths == comb(4, k)
+        assert item.log_magnitude == pytest.approx(log10(start * sums[k] / comb(4, k)), abs=1e-10)
+        assert item.share == pytest.approx(sums[k] / whole, abs=1e-10)
+    assert found.mean == pytest.approx(sum(a / (1 + a) for a in factors), abs=1e-10)
 
 
 def test_gradients_too_small_for_float32_still_count():

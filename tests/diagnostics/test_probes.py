@@ -1,5 +1,6 @@
 import copy
 import gc
+from math import sqrt
 
 import pytest
 import torch
@@ -7,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.diagnostics.gradients import block_gradients
-from resnetlab.diagnostics.probes import Probe
-from resnetlab.models.blocks import ResidualBlock
+from resnetlab.diagnostics.probes import Probe, _Watch
+from resnetlab.models.blocks import FcBranch, ResidualBlock
 from resnetlab.models.checkpointing import checkpoint_blocks
+from resnetlab.models.layers import Multiplier
 from resnetlab.models.shortcuts import IdentityShortcut, MatrixShortcut
 from resnetlab.models.zoo import create_model
 
@@ -61,24 +63,161 @@ def test_linear_block_in_float64_equals_the_hand_solved_one(kind):
         assert found.gradient_shortcut is None
 
 
-@pytest.mark.parametrize(
-    "name", ["cifar_resnet14", "cifar_plain14", "cifar_preact_resnet11", "mlp_resnet9", "resnet18"]
-)
-def test_looking_changes_nothing_to_the_bit(name):
-    plain, watched = (create_model(name, in_chans=1, num_classes=3, image_size=16).train() for _ in range(2))
-    x, labels = torch.randn(6, 1, 16, 16), torch.arange(6) % 3
-    outputs = []
+NETS = {
+    "post A": ("cifar_resnet14", {}),
+    "post C": ("cifar_resnet14", {"shortcut": "C"}),
+    "plain": ("cifar_plain14", {}),
+    "pre": ("cifar_preact_resnet20", {}),
+    "pre bottleneck": ("cifar_preact_resnet11", {}),
+    "bottleneck, se": ("seresnet50", {"depths": (2, 2), "widths": (8, 8), "stem_width": 8, "stem": "cifar"}),
+    "imagenet": ("resnet18", {}),
+    "no norm": ("cifar_resnet14", {"norm": "none", "scaling": "fixup"}),
+    "drops": ("cifar_resnet14", {"dropout": 0.3, "stochastic_depth": 0.5}),
+    "mlp": ("mlp_resnet9", {}),
+    "mlp with norms": ("mlp_resnet9", {"norm": "batch", "widths": (32, 16)}),
+}
+KINDS = [(kind, 0) for kind in NETS] + [(kind, 2) for kind in ("post A", "pre", "bottleneck, se", "mlp with norms")]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("kind", "every"), KINDS, ids=[f"{kind}, checkpoints {every}" for kind, every in KINDS])
+def test_looking_changes_no_bit_of_outputs_gradients_and_statistics(kind, every, training):
+    name, choices = NETS[kind]
+    made = [create_model(name, in_chans=1, num_classes=3, image_size=16, **choices) for _ in range(2)]
+    plain, watched = ((checkpoint_blocks(net, every) if every else net).train(training) for net in made)
+    for net in made:
+        warm_up(net)
+    start, labels = torch.randn(6, 1, 16, 16), torch.arange(6) % 3
+    outputs, pictures = [], []
     for net in (plain, watched):
+        torch.manual_seed(3)  # of what drops at random
+        x = start.clone().requires_grad_()
         with Probe(net) if net is watched else torch.enable_grad():
             out = net(x)
             F.cross_entropy(out, labels).backward()
         outputs.append(out)
+        pictures.append(x.grad)
     assert torch.equal(*outputs)
+    assert torch.equal(*pictures)
     for (key, ours), theirs in zip(plain.named_parameters(), watched.parameters(), strict=True):
         assert torch.equal(ours.grad, theirs.grad), key
-    assert all(torch.equal(value, watched.state_dict()[key]) for key, value in plain.state_dict().items())
+    ours, theirs = plain.state_dict(), watched.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    counts = {value.item() for key, value in ours.items() if key.endswith("num_batches_tracked")}
+    assert counts in ({2 if training else 1}, set())
     again = copy.deepcopy(watched)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in again.modules())
+
+
+def warm_up(net):
+    """One pass in training mode: statistics of its own, that a pass in eval mode reads."""
+    training = net.training
+    torch.manual_seed(2)
+    with torch.no_grad():
+        net.train()(torch.randn(6, 1, 16, 16))
+    net.train(training)
+
+
+def test_control_a_probe_that_hands_on_another_tensor_shows(monkeypatch):
+    """The smallest change there is to a block's input, one last place of one number, is seen by the test above."""
+
+    def enter(self, _block, inputs):
+        return (torch.nextafter(inputs[0], torch.tensor(9.0)),)
+
+    nets = [create_model("cifar_resnet14", in_chans=1).eval() for _ in range(2)]
+    x = torch.randn(6, 1, 16, 16)
+    expected = nets[0](x)
+    monkeypatch.setattr(_Watch, "_enter", enter)
+    monkeypatch.setattr(_Watch, "_leave", lambda *_: None)
+    with Probe(nets[1]):
+        assert not torch.equal(nets[1](x), expected)
+
+
+class InPlace(ResidualBlock):
+    """Adds as other libraries do: what the branch gave is overwritten by the sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.drop(self.branch(x))
+        out += self.shortcut(x)
+        return out.relu_()
+
+
+def test_branches_are_read_before_a_sum_in_place_overwrites_them():
+    usual, other = (create_model("cifar_resnet14", in_chans=1).double().eval() for _ in range(2))
+    kept = []
+    for module in other.modules():
+        if isinstance(module, ResidualBlock):
+            module.__class__ = InPlace
+            module.branch.register_forward_hook(lambda _module, _inputs, out: kept.append(out))
+    x = torch.randn(4, 1, 8, 8, dtype=torch.float64)
+    readings = []
+    for net in (usual, other):
+        with torch.no_grad(), Probe(net) as probe:
+            net(x)
+        readings.append(probe.readings())
+    assert [found.branch_norm for found in readings[0]] == [found.branch_norm for found in readings[1]]
+    assert readings[0] == readings[1]
+    # The control: who keeps the tensor, and reads it when the pass has ended, reads the sum.
+    assert kept[0].norm().item() != pytest.approx(readings[0][0].branch_norm, rel=1e-2)
+
+
+def test_responses_behind_norms_are_the_hand_solved_ones():
+    """Behind a norm with scale γ, shift 0 and variance v of the batch stands √(mean_c γ_c² v_c / (v_c + ε)).
+
+    z1 = x has the variances 5 and 20 in its two channels, and γ = 3 and 1; z2 is twice and five times what came behind.
+    """
+    branch = FcBranch(2, 2, "batch", activation=nn.Identity()).double()
+    with torch.no_grad():
+        branch.linear1.weight.copy_(torch.eye(2))
+        branch.linear2.weight.copy_(torch.diag(torch.tensor([2.0, 5.0])))
+        branch.linear1.bias.fill_(7.0)  # which a norm takes away again
+        branch.norm1.weight.copy_(torch.tensor([3.0, 1.0]))
+        branch.norm2.weight.copy_(torch.tensor([1.0, 4.0]))
+    x = torch.tensor([[-3.0, 2.0], [-1.0, -6.0], [1.0, 6.0], [3.0, -2.0]], dtype=torch.float64)
+    block = ResidualBlock(branch, IdentityShortcut())
+    with Probe(nn.Sequential(block.train())) as probe:
+        y = block(x)
+    (found,) = probe.readings()
+    eps = 1e-5
+    first, second = 9 * 5 / (5 + eps), 20 / (20 + eps)
+    third, fourth = 4 * first / (4 * first + eps), 16 * 25 * second / (25 * second + eps)
+    assert found.responses == [
+        pytest.approx(sqrt((first + second) / 2), abs=1e-10), pytest.approx(sqrt((third + fourth) / 2), abs=1e-10)
+    ]  # fmt: skip
+    # F has the signs of x, so that half of the values of x + F are cut.
+    assert (found.dead, found.zeros) == (0, pytest.approx(0.5, abs=1e-10))
+    assert y[0, 0] == y[1, 1] == 0
+
+
+def test_branch_is_measured_as_it_is_added_where_training_drops_it():
+    """With p = 3/4 the branch of a picture is 0 or four times itself: F = x here, so that y is x or 5x."""
+    block = ResidualBlock(Multiplier(1.0), IdentityShortcut(), activation=nn.Identity(), drop=0.75).double().train()
+    x = torch.randn(40, 3, dtype=torch.float64)
+    with Probe(nn.Sequential(block)) as probe:
+        y = block(x)
+    kept = (y[:, 0] / x[:, 0] - 1).round()
+    assert set(kept.tolist()) == {0, 4}
+    (found,) = probe.readings()
+    assert found.branch_norm == pytest.approx(4 * x[kept == 4].norm().item(), abs=1e-10)
+    with Probe(nn.Sequential(block.eval())) as probe:
+        block(x)
+    assert probe.readings()[0].branch_norm == pytest.approx(x.norm().item(), abs=1e-10)
+
+
+def test_dead_channels_of_a_hand_made_block_are_counted_exactly():
+    """y = relu(x + a x) with a diagonal of a = -2, 0, 1: channel 0 is turned to below zero and dead, 2 lives."""
+    net = Linear(IdentityShortcut()).double()
+    net.block.activation = nn.ReLU()
+    with torch.no_grad():
+        net.block.branch.weight.copy_(torch.diag(torch.tensor([-2.0, 0.0, 1.0, 1.0])))
+    x = torch.tensor([[1.0, 2.0, 3.0, -1.0], [4.0, 1.0, -5.0, -2.0], [2.0, 3.0, 1.0, -3.0]], dtype=torch.float64)
+    with Probe(net) as probe:
+        net(x)
+    (found,) = probe.readings()
+    assert found.dead == pytest.approx(2 / 4, abs=1e-10)  # of channels 0 and 3 nothing is left
+    assert found.zeros == pytest.approx(7 / 12, abs=1e-10)
+    # F is (-2 x_0, 0, x_2, x_3).
+    assert found.branch_norm == pytest.approx(sqrt(4 * 21 + 35 + 14), abs=1e-10)
 
 
 def test_readings_of_a_net_are_those_of_its_hooks():

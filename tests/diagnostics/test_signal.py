@@ -1,8 +1,12 @@
+from math import log10, sqrt
+from statistics import fmean
+
 import pytest
 import torch
 
-from resnetlab.diagnostics.signal import ORDERS, RULE, read_signal
+from resnetlab.diagnostics.signal import ORDERS, RULE, judge, read_signal
 from resnetlab.models.zoo import create_model
+from tests.made import block_reading
 
 
 def read(name: str, **settings):
@@ -26,6 +30,30 @@ def test_fully_connected_net_of_scaled_identities_gives_the_orders_solved_by_han
     assert found.verdict == "exploding"
 
 
+@pytest.mark.parametrize(
+    ("ends", "forward", "backward", "verdict"),
+    [
+        ((1.0, 50.0, 4.0, 4.0), log10(50), 0.0, "steady"),
+        ((2.0, 2000.0, 1.0, 1.0), 3.0, 0.0, "exploding"),
+        ((1.0, 1.0, 1e-4, 1.0), 0.0, 4.0, "exploding"),
+        ((5.0, 0.005, 1.0, 1.0), -3.0, 0.0, "vanishing"),
+        ((1.0, 1.0, 1.0, 1e-5), 0.0, -5.0, "vanishing"),
+        ((1.0, 100.0, 1.0, 0.01), 2.0, -2.0, "steady"),
+        ((1.0, None, 1.0, 1.0), None, 0.0, "broken"),
+        ((1.0, 1.0, 0.0, 1.0), 0.0, None, "silent"),
+    ],
+)
+def test_judge_reads_the_four_ends_of_a_net(ends, forward, backward, verdict):
+    """First input and last output going forward, last output and first input going back; what lies between is not."""
+    start, end, gradient_start, gradient_end = ends
+    first = block_reading(0, input_rms=start, output_rms=1e9, gradient_in_rms=gradient_end, gradient_out_rms=1e9)
+    last = block_reading(2, input_rms=1e9, output_rms=end, gradient_in_rms=1e9, gradient_out_rms=gradient_start)
+    found = judge([first, block_reading(1), last], {})
+    assert (found.verdict, found.blocks) == (verdict, 3)
+    for value, expected in ((found.forward, forward), (found.backward, backward)):
+        assert value == (None if expected is None else pytest.approx(expected, abs=1e-10))
+
+
 class Double(torch.nn.Module):
     def forward(self, x):
         return 2 * x
@@ -35,9 +63,39 @@ def test_verdicts_of_known_nets():
     assert read("cifar_resnet20").verdict == "steady"
     assert read("cifar_plain56").verdict == "exploding"
     assert read("mlp_plain128").verdict == "steady"  # what He's initialisation is made for
+    assert read("mlp_plain128", init="xavier").verdict == "vanishing"
     assert read("mlp_resnet128").verdict == "exploding"
     assert read("mlp_resnet128", scale_residual=True).verdict == "steady"
     assert f"+{ORDERS:g}" in RULE
+
+
+def test_xavier_halves_signal_and_gradient_in_each_relu_layer_and_he_keeps_them():
+    """E[a²] becomes n σ²/2 of what it was: 1/2 with σ² = 2/(n + n), 1 with σ² = 2/n; and ∂L/∂a alike, going back.
+
+    20 layers of width 512: log10 √(1/2) each, in expectation. Of one layer ‖a‖² has the relative variance 5/n, so that
+    log10 of the root mean square varies by √(5/n) / (2 ln 10) = 0.021 a layer, and by 0.1 over 20 of them.
+    """
+    found = {}
+    for init in ("he", "xavier"):
+        readings = [
+            read_signal(
+                create_model("mlp_plain22", widths=(512,), image_size=8, init=init, seed=seed).double(),
+                torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(seed)).double(),
+                torch.arange(16) % 10,
+                {},
+            )
+            for seed in range(4)
+        ]
+        found[init] = [(reading.forward, reading.backward) for reading in readings]
+    halved = 20 * log10(sqrt(1 / 2))
+    assert halved == pytest.approx(-3.0103, abs=1e-4)
+    for number in (0, 1):
+        he, xavier = ([reading[number] for reading in found[init]] for init in ("he", "xavier"))
+        assert fmean(he) == pytest.approx(0, abs=0.2)
+        assert fmean(xavier) == pytest.approx(halved, abs=0.2)
+        # The draws are the same, and a net of ReLUs is homogeneous: the rest is the rounding of weights in float32.
+        if number == 0:
+            assert [b - a for a, b in zip(he, xavier, strict=True)] == [pytest.approx(halved, abs=1e-6)] * 4
 
 
 def test_overflow_is_broken_and_a_zeroed_plain_net_is_silent():

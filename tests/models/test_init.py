@@ -5,12 +5,16 @@ from math import sqrt
 import pytest
 import torch
 
+from resnetlab.errors import ConfigError
 from resnetlab.models.blocks import ResidualBlock, last_scale
-from resnetlab.models.zoo import create_model
+from resnetlab.models.kinds import config_from_plain, config_to_plain
+from resnetlab.models.zoo import create_model, model_config
+from resnetlab.randomness import generator
 
 PAIRS = [
     ("cifar_plain20", "cifar_resnet20", {}),
     ("cifar_plain20", "cifar_resnet20", {"shortcut": "C"}),
+    ("cifar_plain20", "cifar_resnet20", {"init": "xavier"}),
     ("plain18", "resnet18", {}),
     ("mlp_plain9", "mlp_resnet9", {"widths": (16, 24)}),
 ]
@@ -70,6 +74,65 @@ def test_weights_have_the_variance_of_he_and_the_head_half_of_it():
     assert conv.std().item() == pytest.approx(sqrt(2 / (512 * 9)), rel=0.01)
     assert net.head.weight.std().item() == pytest.approx(sqrt(1 / 512), rel=0.01)
     assert not net.head.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "layer", "fans"),
+    [
+        ("resnet18", {}, "stem.conv", 3 * 49 + 64 * 49),
+        ("resnet18", {}, "stages.3.0.branch.conv1", 256 * 9 + 512 * 9),
+        ("resnet18", {}, "stages.3.1.branch.conv2", 512 * 9 + 512 * 9),
+        ("resnet18", {}, "stages.3.0.shortcut.conv", 256 + 512),
+        ("resnext50_32x4d", {}, "stages.3.1.branch.conv2", 32 * 9 + 32 * 9),  # 1024 channels in 32 groups
+        ("resnet18", {"num_classes": 2000}, "head", 512 + 2000),
+        ("mlp_resnet20", {"widths": (400, 300)}, "stages.1.0.branch.linear1", 400 + 300),
+    ],
+)
+def test_xavier_weights_have_variance_two_over_both_fans(name, settings, layer, fans):
+    """Glorot & Bengio 2010, eq. 12. The variance of n normal draws has the standard error √(2/n) of its value."""
+    weight = create_model(name, init="xavier", **settings).get_submodule(layer).weight.double()
+    assert weight.square().mean().item() * fans / 2 == pytest.approx(1, abs=4 * sqrt(2 / weight.numel()))
+    assert weight.mean().item() == pytest.approx(0, abs=4 * sqrt(2 / fans / weight.numel()))
+    he = create_model(name, **settings).get_submodule(layer).weight.double()
+    assert abs(he.square().mean().item() * fans / 2 - 1) > 4 * sqrt(2 / weight.numel()), "the control"
+
+
+def test_xavier_draws_are_those_of_he_at_another_scale():
+    """So a net of either start differs in nothing but the scale; equal seeds give equal draws, others do not."""
+    he, xavier, again = (create_model("cifar_resnet8", seed=4, init=init) for init in ("he", "xavier", "xavier"))
+    other = create_model("cifar_resnet8", seed=5, init="xavier")
+    for (name, ours), theirs, same, another in zip(
+        he.named_parameters(), xavier.parameters(), again.parameters(), other.parameters(), strict=True
+    ):
+        assert torch.equal(theirs, same)
+        if ours.dim() > 1:
+            ratio = theirs.double().norm() / ours.double().norm()
+            torch.testing.assert_close(theirs.double(), ours.double() * ratio, rtol=1e-6, atol=1e-8)
+            assert ratio < 1 or name == "head.weight"
+            assert not torch.equal(theirs, another)
+
+
+def test_default_is_hes_to_the_bit():
+    net = create_model("cifar_resnet8", seed=3)
+    for name, parameter in net.named_parameters():
+        if parameter.dim() > 1:
+            draws = generator(3, "parameter", name).standard_normal(parameter.shape, dtype="float32")
+            fan_in = parameter[0].numel()
+            draws *= sqrt((1 if name == "head.weight" else 2) / fan_in)
+            assert torch.equal(parameter.detach(), torch.from_numpy(draws)), name
+
+
+def test_new_head_starts_as_the_net_did():
+    net = create_model("resnet18", init="xavier").reset_classifier(2000)
+    assert net.head.weight.std().item() == pytest.approx(sqrt(2 / (512 + 2000)), rel=0.01)
+
+
+def test_unknown_init_is_refused_and_a_configuration_without_one_is_hes():
+    with pytest.raises(ConfigError, match="xavier"):
+        create_model("cifar_resnet8", init="glorot")
+    plain = config_to_plain(model_config("cifar_resnet8"))
+    assert plain.pop("init") == "he"
+    assert config_from_plain(plain) == model_config("cifar_resnet8")
 
 
 def test_he_initialisation_keeps_the_variance_of_a_plain_fc_net():

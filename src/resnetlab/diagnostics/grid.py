@@ -16,9 +16,10 @@ DEEP = 100
 
 Setting = tuple[dict[str, str], NetConfig]
 
-_BARE: dict[str, Any] = {"zero_init_residual": False, "scale_residual": False}
-_STARTS: dict[str, dict[str, Any]] = {
-    "usual": {},
+_BARE: dict[str, Any] = {"init": "he", "zero_init_residual": False, "scale_residual": False}
+_PLAIN: dict[str, dict[str, Any]] = {"He": {}, "Xavier": {"init": "xavier"}}
+_RESIDUAL: dict[str, dict[str, Any]] = {
+    **_PLAIN,
     "zero branch": {"zero_init_residual": True},
     "1/√L branch": {"scale_residual": True},
 }
@@ -26,8 +27,9 @@ _STARTS: dict[str, dict[str, Any]] = {
 
 def signal_grid(config: NetConfig) -> list[Setting]:
     """Settings in words with their configurations: the network's own depth and another one, plain and residual, every
-    norm of its family, and each start that a setting allows. Residual branches start as usual (He), at zero (Goyal et
-    al. 2017), at 1/√L of that, and without norms also as SkipInit and Fixup have it.
+    norm of its family, and each start that a setting allows. All weights are drawn as He et al. or as Glorot & Bengio
+    (Xavier) have it; residual branches, drawn as He has it, also start at zero (Goyal et al. 2017), at 1/√L of that,
+    and without norms as SkipInit and Fixup have it.
 
     Raises ``ConfigError`` for a network without blocks.
     """
@@ -72,10 +74,10 @@ def _norms(config: ResidualConfig) -> tuple[str, ...]:
 
 def _starts(config: ResidualConfig, norm: str, shortcut: str | None) -> dict[str, dict[str, Any]]:
     if shortcut is None:
-        return {"usual": {}}
+        return _PLAIN
     if norm != "none" or isinstance(config, MLPConfig):
-        return _STARTS
-    return _STARTS | {"SkipInit": {"scaling": "skipinit"}, "Fixup": {"scaling": "fixup"}}
+        return _RESIDUAL
+    return _RESIDUAL | {"SkipInit": {"scaling": "skipinit"}, "Fixup": {"scaling": "fixup"}}
 
 
 def _blocks(config: ResidualConfig) -> int:

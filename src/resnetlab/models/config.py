@@ -3,11 +3,14 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import sqrt
+from typing import Literal
 
 from torch import nn
 
 from resnetlab.errors import ConfigError, require, require_choice
 from resnetlab.models.shortcuts import OPTIONS, PadSide, ShortcutOption
+
+Init = Literal["he", "xavier"]
 
 MOST = 65_536
 """The largest width, picture side or depth; beyond it lies a slip of the finger, and a process that hangs."""
@@ -15,10 +18,10 @@ MOST = 65_536
 
 @dataclass(frozen=True, kw_only=True)
 class NetConfig(ABC):
-    """Input and output of a network. ``image_size`` is the side of the pictures in pixels.
+    """Input, output and initial weights of a network. ``image_size`` is the side of the pictures in pixels.
 
     Convolutional nets take pictures of any size; for them it is the size that their cost is stated for.
-    ``num_classes=0`` leaves the head out.
+    ``num_classes=0`` leaves the head out. ``init`` is how weights are drawn: ``"he"`` or ``"xavier"``.
 
     Raises ``ConfigError`` for values that make no network.
     """
@@ -26,11 +29,13 @@ class NetConfig(ABC):
     num_classes: int
     in_chans: int
     image_size: int
+    init: Init = "he"
 
     def __post_init__(self) -> None:
         require(self.num_classes >= 0, "num_classes", self.num_classes, "at least 1, or 0 for features")
         require(self.in_chans >= 1, "in_chans", self.in_chans, "at least 1")
         require(1 <= self.image_size <= MOST, "image_size", self.image_size, f"from 1 to {MOST} pixels")
+        require_choice("init", self.init, ("he", "xavier"))
 
     @abstractmethod
     def make(self) -> nn.Module:

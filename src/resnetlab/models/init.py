@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.models.blocks import ResidualBlock, last_scale
-from resnetlab.models.config import NetConfig
+from resnetlab.models.config import Init, NetConfig
 from resnetlab.models.layers import Multiplier
 from resnetlab.randomness import generator
 
@@ -29,24 +29,22 @@ def build(config: NetConfig, *, seed: int, device: str = "cpu") -> nn.Module:
         return net
     net.to_empty(device=device)
     blocks = sum(isinstance(module, ResidualBlock) for module in net.modules())
-    initialise(net, seed=seed, residual_scale=config.residual_scale(blocks))
+    initialise(net, seed=seed, init=config.init, residual_scale=config.residual_scale(blocks))
     return net
 
 
 @torch.no_grad()
-def initialise(net: nn.Module, *, seed: int, residual_scale: float = 1.0) -> None:
-    """He initialisation in place: W ~ N(0, 2 / fan_in), b = 0, scale 1 and shift 0 in norms.
+def initialise(net: nn.Module, *, seed: int, init: Init = "he", residual_scale: float = 1.0) -> None:
+    """Initial weights in place: W ~ N(0, σ²) with σ of ``deviation``, b = 0, scale 1 and shift 0 in norms.
 
-    He et al. 2015, arXiv:1502.01852, eq. 10, which takes a ReLU behind the weights; behind the layer named ``head``
-    there is none, and it gets 1 / fan_in. ``residual_scale`` multiplies the last scale of every branch: 0 starts each
-    block as the identity, 1/√L keeps the signal of L blocks bounded.
+    ``residual_scale`` multiplies the last scale of every branch: 0 starts each block as the identity, 1/√L keeps the
+    signal of L blocks bounded.
 
     Weights are drawn as float32, so a float64 net starts from the very same numbers.
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            gain = 1.0 if name == HEAD else 2.0
-            _draw_normal(module.weight, sqrt(gain / module.weight[0].numel()), seed, f"{name}.weight")
+            _draw_normal(module.weight, deviation(module, init, head=name == HEAD), seed, f"{name}.weight")
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm):
@@ -60,6 +58,23 @@ def initialise(net: nn.Module, *, seed: int, residual_scale: float = 1.0) -> Non
             start_fixup(block.branch, len(blocks))
         if residual_scale != 1.0:
             last_scale(block.branch).mul_(residual_scale)
+
+
+def deviation(layer: nn.Conv2d | nn.Linear, init: Init, *, head: bool = False) -> float:
+    """σ of the weights of a layer.
+
+    ``"he"``: σ² = 2 / fan_in, He et al. 2015, arXiv:1502.01852, eq. 10, which takes a ReLU behind the weights; behind
+    the head there is none, and it gets 1 / fan_in.
+
+    ``"xavier"``: σ² = 2 / (fan_in + fan_out), Glorot & Bengio 2010 (AISTATS 9:249), eq. 12, for activations that are
+    linear around 0; a ReLU halves the signal behind it. Their eq. 16 draws evenly, with the same σ.
+    """
+    fan_in = layer.weight[0].numel()
+    if init == "he":
+        return sqrt((1.0 if head else 2.0) / fan_in)
+    # Of a grouped convolution, an input reaches the outputs of its own group alone.
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    return sqrt(2 / (fan_in + layer.weight[:, 0].numel() / groups))
 
 
 def start_fixup(branch: nn.Module, blocks: int) -> None:

@@ -69,7 +69,7 @@ class Classifier(nn.Module):
         self.head = make_head(self.num_features, num_classes)
         if before.device.type != "meta":
             holder = nn.ModuleDict({"head": self.head})
-            initialise(holder, seed=seed)
+            initialise(holder, seed=seed, init=self.config.init)
         self.head.to(device=before.device, dtype=before.dtype)
         return self
 
