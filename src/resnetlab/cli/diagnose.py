@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from resnetlab.diagnosis import DiagnosisConfig
+from resnetlab.diagnosis_config import DiagnosisConfig
 
 if TYPE_CHECKING:
     from resnetlab.readings import Diagnosis
@@ -18,7 +18,8 @@ ROWS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnose:
-    """Measure what depth does to a network: gradients, residuals, signal before training, lesions.
+    """Measure what depth does to a network: gradients, residuals, signal before training, lesions, paths, loss surface,
+    and what its answers rest on.
 
     The folder gets diagnosis.json and report.html; a diagnosis that is there already is replaced.
     """

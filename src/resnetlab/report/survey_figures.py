@@ -1,0 +1,94 @@
+"""The figures of paths, loss surfaces and heat maps on the page of a diagnosis, each drawn from its record."""
+
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+
+from resnetlab.errors import DataError
+from resnetlab.readings import Diagnosis, NetReading
+from resnetlab.report.cam_figure import Cam, draw_cams
+from resnetlab.report.figures import to_svg
+from resnetlab.report.landscape_figure import describe_landscapes, landscape_figure
+from resnetlab.report.path_figure import describe_paths, path_figure
+from resnetlab.report.run_figures import Curves
+from resnetlab.report.run_page import png_side
+from resnetlab.surveys import CamReading
+
+DETAIL = "Left the picture, right what speaks for the answer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """Pictures of the page as one PNG in base64, with what they show in words."""
+
+    description: str
+    png: str
+
+
+def draw_survey_figures(diagnosis: Diagnosis) -> list[Curves]:
+    """The paths and the loss surfaces that the record has, in the style that is set."""
+    net, initial = diagnosis.net, diagnosis.initial
+    found = []
+    if net.paths:
+        before = initial.paths if initial else None
+        found.append(("paths", describe_paths(net.paths, before), path_figure(net.paths, before)))
+    surfaces = {name: one.landscape for name, one in twins(diagnosis).items() if one.landscape}
+    if surfaces:
+        found.append(("landscape", describe_landscapes(surfaces), landscape_figure(surfaces)))
+    return [Curves(name=name, description=words, svg=to_svg(figure)) for name, words, figure in found]
+
+
+def draw_cam_sheets(diagnosis: Diagnosis) -> list[Sheet]:
+    """The pictures with their heat: a sheet for the net, and one for its plain twin.
+
+    Raises ``DataError`` where a picture of the record is none.
+    """
+    return [
+        Sheet(
+            description=f"{name.capitalize()}: {describe_cams(one.cams)}",
+            png=b64encode(draw_cams(name.capitalize(), DETAIL, [cam_of(reading) for reading in one.cams])).decode(),
+        )
+        for name, one in twins(diagnosis).items()
+        if one.cams
+    ]
+
+
+def twins(diagnosis: Diagnosis) -> dict[str, NetReading]:
+    """The net and its plain twin, called so that no name from outside is drawn."""
+    pair = {"this net": diagnosis.net, "plain twin": diagnosis.control}
+    return {name: net for name, net in pair.items() if net}
+
+
+def cam_of(reading: CamReading) -> Cam:
+    """A reading as it is drawn. Raises ``DataError`` where its picture is none."""
+    from PIL import Image
+
+    png_side(reading.picture)
+    try:
+        picture = np.asarray(Image.open(BytesIO(b64decode(reading.picture)), formats=["PNG"]).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"picture {reading.sample} of the diagnosis is no whole PNG: {error}") from error
+    heat = np.array([[np.nan if value is None else value for value in row] for row in reading.heat])
+    answer = "no answer" if reading.predicted is None else reading.predicted
+    return Cam(
+        caption=f"{reading.sample}: {answer}",
+        picture=picture,
+        heat=heat,
+        detail=f"{percent(reading.probability)}, {'right' if reading.right else f'true: {reading.true}'}",
+    )
+
+
+def describe_cams(readings: list[CamReading]) -> str:
+    """The sheet in words, for those who do not see it."""
+    return "; ".join(
+        f"picture {reading.sample}, {reading.true}, taken for {reading.predicted or 'nothing'} "
+        f"({percent(reading.probability)}), " + ("no heat" if reading.warm is None else f"warm on {reading.warm:.0%}")
+        for reading in readings
+    )
+
+
+def percent(probability: float | None) -> str:
+    """A probability as it is written below a picture."""
+    return "–" if probability is None else f"{probability:.1%}"
