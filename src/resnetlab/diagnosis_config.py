@@ -13,8 +13,8 @@ from resnetlab.train.config import Device
 
 PARTS: tuple[Part, ...] = ("gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam")
 """What ``all`` stands for: every part that trains nothing."""
-MOST_NAMED = 12
-"""Pictures that can be named: with more, the page would no longer be small."""
+MOST_NAMED = 8
+"""Pictures that can be named for cam: with more, a page of large ones with a twin could exceed 3 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class DiagnosisConfig:
     landscape_pictures: int = 256
     """landscape: training pictures, at most, that the loss is measured on."""
     cam_pictures: tuple[int, ...] = ()
-    """cam: numbers of test pictures, from 0; by default the first of each class, of at most 8 classes."""
+    """cam: numbers of up to 8 test pictures, from 0; by default the first of each of 8 classes."""
     cam_layer: str | None = None
     """cam: the layer whose maps are shown, such as stages.0; by default the last stage."""
     stage: int = 0

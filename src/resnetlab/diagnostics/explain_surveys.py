@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from resnetlab.diagnostics import cam, landscape, paths
-from resnetlab.diagnostics.explain import FLOW_ADVICE, NAMED, SHORTCUT_ADVICE
+from resnetlab.diagnostics.explain import FLOW_ADVICE, SHORTCUT_ADVICE
 from resnetlab.readings import Finding, NetReading
 from resnetlab.surveys import CamReading, LandscapeReading, PathReading
 
@@ -86,13 +86,17 @@ def _landscape_sentence(label: str, found: LandscapeReading) -> str:
     centre = "no finite loss" if found.centre is None else f"loss {found.centre:.3g}"
     line = f"{label}: {centre} in the centre (n = {found.n:,} training pictures, by guessing {found.guess:.3g})"
     if known:
-        line += f", up to {max(known):.3g} on the square"
+        line += f", up to {_loss(max(known))} on the square"
     shares = [
         f"{word} on {share:.0%} of {where}"
         for word, share, where in (("flat", found.flat, "it"), ("convex", found.convex, "its inner places"))
         if share is not None
     ]
     return "; ".join([line, *shares]) + "."
+
+
+def _loss(value: float) -> str:
+    return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}"
 
 
 def _cam_sentences(label: str, readings: Sequence[CamReading]) -> list[str]:
@@ -112,5 +116,5 @@ def _cam_sentences(label: str, readings: Sequence[CamReading]) -> list[str]:
 
 
 def _numbers(samples: Sequence[int]) -> str:
-    shown = ", ".join(map(str, samples[: 3 * NAMED]))
+    shown = ", ".join(map(str, samples))
     return f"picture {shown}" if len(samples) == 1 else f"pictures {shown}"

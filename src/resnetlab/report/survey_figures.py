@@ -16,7 +16,7 @@ from resnetlab.report.run_figures import Curves
 from resnetlab.report.run_page import png_side
 from resnetlab.surveys import CamReading
 
-DETAIL = "Left the picture, right what speaks for the answer"
+DETAIL = "Left the picture, right what speaks for the answer: bright most"
 
 
 @dataclass(frozen=True, kw_only=True)
