@@ -21,8 +21,8 @@ def test_sheet_shows_the_pictures_and_maps_of_the_record():
     reading = net_reading().cams[0]
     cam = cam_of(reading)
     assert cam.picture.shape == (2, 2, 3)
-    assert (cam.caption, cam.detail) == ("0: made", "75.0%, right")
-    assert cam_of(net_reading().cams[1]).detail == "75.0%, true: b"
+    assert (cam.caption, cam.detail) == ("made 75.0%", "picture 0, right")
+    assert cam_of(net_reading().cams[1]).detail == "picture 7, true: b"
     grown = cam.picture.repeat(48, 0).repeat(48, 1)
     sheet = pixels(b64decode(net.png))
     assert contains(sheet, grown)

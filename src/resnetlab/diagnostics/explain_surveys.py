@@ -88,7 +88,7 @@ def _landscape_sentence(label: str, found: LandscapeReading) -> str:
     if known:
         line += f", up to {_loss(max(known))} on the square"
     shares = [
-        f"{word} on {share:.0%} of {where}"
+        f"{word} on {share:.1%} of {where}"
         for word, share, where in (("flat", found.flat, "it"), ("convex", found.convex, "its inner places"))
         if share is not None
     ]

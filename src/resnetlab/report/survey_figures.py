@@ -73,10 +73,10 @@ def cam_of(reading: CamReading) -> Cam:
     heat = np.array([[np.nan if value is None else value for value in row] for row in reading.heat])
     answer = "no answer" if reading.predicted is None else reading.predicted
     return Cam(
-        caption=f"{reading.sample}: {answer}",
+        caption=f"{answer} {percent(reading.probability)}",
         picture=picture,
         heat=heat,
-        detail=f"{percent(reading.probability)}, {'right' if reading.right else f'true: {reading.true}'}",
+        detail=f"picture {reading.sample}, {'right' if reading.right else f'true: {reading.true}'}",
     )
 
 
