@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from resnetlab.errors import require
 from resnetlab.soundings import DEEP, Progress
 from resnetlab.subject import Subject, has_shortcuts
-from resnetlab.surveys import CamReading, LandscapeReading, PathReading
+from resnetlab.surveys import LARGEST_PICTURE, CamReading, LandscapeReading, PathReading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +92,7 @@ def read_cams(subject: Subject, samples: Sequence[int], layer: str | None) -> li
             predicted=data.classes[answer] if isfinite(probability) else None,
             probability=probability if isfinite(probability) else None,
             heat=[[value if isfinite(value) else None for value in row] for row in heat],
-            picture=encode_png(picture),
+            picture=encode_png(picture, LARGEST_PICTURE),
         )
         for sample, heat, answer, probability, picture in zip(
             samples, heats.tolist(), answers.tolist(), probabilities.tolist(), brighten(pictures), strict=True

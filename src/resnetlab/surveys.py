@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 HALF = 0.5
 """Heat from which a place of a map counts as warm; the warmest has 1."""
+LARGEST_PICTURE = 128
+"""Pixels of the longer side up to which a picture is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ class CamReading:
     ``sample`` is its number in the split; ``true`` and ``predicted`` are names of classes, and ``probability`` is that
     of the latter; both are None where it is no finite number. ``heat`` is the map of the predicted class as the layer
     has it, over its largest value: all 0 where nothing speaks for the class, None where it is no finite number.
-    ``picture`` is a PNG of at most 128 pixels a side in base64.
+    ``picture`` is a PNG of at most ``LARGEST_PICTURE`` pixels a side in base64.
     """
 
     sample: int

@@ -1,15 +1,18 @@
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from resnetlab.errors import DataError
 from resnetlab.report.cam_figure import draw_cams, lay_over
 from resnetlab.report.diagnosis_figures import draw_diagnosis_figures
 from resnetlab.report.diagnosis_page import render_diagnosis_page
 from resnetlab.report.survey_figures import DETAIL, cam_of, draw_cam_sheets
+from resnetlab.surveys import LARGEST_PICTURE
 from tests.made import HOSTILE, cam_reading, diagnosis, net_reading
 from tests.report.test_page import Elements
 from tests.report.test_sheet import contains, pixels
@@ -41,8 +44,20 @@ def test_no_answer_is_drawn_without_heat_and_said():
 
 @pytest.mark.parametrize("picture", ["", "not base64!", "aGVsbG8=", cam_reading().picture[:60]])
 def test_picture_that_is_none_is_refused(picture):
-    with pytest.raises(DataError, match="PNG"):
+    with pytest.raises(DataError, match="picture 3 of the diagnosis is no whole PNG"):
         cam_of(replace(cam_reading(), picture=picture))
+
+
+def test_picture_that_is_larger_than_those_kept_is_refused():
+    for side in (LARGEST_PICTURE, LARGEST_PICTURE + 1):
+        stream = BytesIO()
+        Image.new("L", (side, 1)).save(stream, format="PNG")
+        picture = b64encode(stream.getvalue()).decode()
+        if side == LARGEST_PICTURE:
+            assert cam_of(replace(cam_reading(), picture=picture)).picture.shape == (1, side, 3)
+        else:
+            with pytest.raises(DataError, match="more than 128 pixels"):
+                cam_of(replace(cam_reading(), picture=picture))
 
 
 def test_class_named_by_others_stays_text():

@@ -13,8 +13,8 @@ from resnetlab.report.figures import to_svg
 from resnetlab.report.landscape_figure import describe_landscapes, landscape_figure
 from resnetlab.report.path_figure import describe_paths, path_figure
 from resnetlab.report.run_figures import Curves
-from resnetlab.report.run_page import png_side
-from resnetlab.surveys import CamReading
+from resnetlab.report.sheet import Array
+from resnetlab.surveys import LARGEST_PICTURE, CamReading
 
 DETAIL = "Left the picture, right what speaks for the answer: bright most"
 
@@ -63,13 +63,7 @@ def twins(diagnosis: Diagnosis) -> dict[str, NetReading]:
 
 def cam_of(reading: CamReading) -> Cam:
     """A reading as it is drawn. Raises ``DataError`` where its picture is none."""
-    from PIL import Image
-
-    png_side(reading.picture)
-    try:
-        picture = np.asarray(Image.open(BytesIO(b64decode(reading.picture)), formats=["PNG"]).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"picture {reading.sample} of the diagnosis is no whole PNG: {error}") from error
+    picture = decode_png(reading.picture, f"picture {reading.sample} of the diagnosis")
     heat = np.array([[np.nan if value is None else value for value in row] for row in reading.heat])
     answer = "no answer" if reading.predicted is None else reading.predicted
     return Cam(
@@ -78,6 +72,20 @@ def cam_of(reading: CamReading) -> Cam:
         heat=heat,
         detail=f"picture {reading.sample}, {'right' if reading.right else f'true: {reading.true}'}",
     )
+
+
+def decode_png(text: str, what: str) -> Array:
+    """The pixels ``(H, W, 3)`` of a PNG in base64. Raises ``DataError`` where it is none, or larger than those kept."""
+    from PIL import Image
+
+    try:
+        with Image.open(BytesIO(b64decode(text, validate=True)), formats=["PNG"]) as image:
+            if max(image.size) <= LARGEST_PICTURE:
+                return np.asarray(image.convert("RGB"))
+    # PIL raises a SyntaxError for a broken PNG.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{what} is no whole PNG in base64 ({error}); the file was damaged or is not ours") from error
+    raise DataError(f"{what} has more than {LARGEST_PICTURE} pixels a side; the file is not ours")
 
 
 def describe_cams(readings: list[CamReading]) -> str:
