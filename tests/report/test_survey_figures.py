@@ -11,7 +11,7 @@ from resnetlab.errors import DataError
 from resnetlab.report.cam_figure import draw_cams, lay_over
 from resnetlab.report.diagnosis_figures import draw_diagnosis_figures
 from resnetlab.report.diagnosis_page import render_diagnosis_page
-from resnetlab.report.survey_figures import DETAIL, cam_of, draw_cam_sheets
+from resnetlab.report.survey_figures import DETAIL, cam_of, draw_cam_sheets, draw_survey_figures
 from resnetlab.surveys import LARGEST_PICTURE
 from tests.made import HOSTILE, cam_reading, diagnosis, net_reading
 from tests.report.test_page import Elements
@@ -32,6 +32,15 @@ def test_sheet_shows_the_pictures_and_maps_of_the_record():
     assert contains(sheet, lay_over(grown, np.array(reading.heat)))
     assert not contains(sheet, lay_over(grown, 1 - np.array(reading.heat)))
     assert b64decode(net.png) == draw_cams("This net", DETAIL, [cam_of(one) for one in net_reading().cams])
+
+
+def test_figures_stand_beside_what_they_are_compared_with():
+    paths, surface = draw_survey_figures(diagnosis())
+    assert (paths.name, surface.name) == ("paths", "landscape")
+    assert "before training" in paths.svg.decode()
+    assert all(name in surface.svg.decode() for name in ("this net", "plain twin", "centre 0.1,", "centre 5,"))
+    alone = draw_survey_figures(replace(diagnosis(), initial=None, control=None))
+    assert not any(name in one.svg.decode() for one in alone for name in ("before training", "plain twin"))
 
 
 def test_no_answer_is_drawn_without_heat_and_said():
