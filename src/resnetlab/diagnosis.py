@@ -163,7 +163,7 @@ def obstacle(part: Part, subject: Subject) -> str | None:
         return UNTRAINED
     if part == "lesion" and not movable_blocks(subject.net)[0]:
         return "none of its blocks can be dropped: each changes the shape of its input, or is alone"
-    if part == "paths" and not all(block.shortcut for block in blocks):
+    if part == "paths" and any(block.shortcut is None for block in blocks):
         return "without shortcuts there is one path through it, of full length"
     if part == "cam":
         picture = torch.zeros(1, *subject.data.train.shape, device=next(subject.net.parameters()).device)
