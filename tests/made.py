@@ -1,9 +1,10 @@
 """Records made by hand, for what is drawn from records."""
 
 from dataclasses import replace
+from math import comb
 
 from resnetlab.comparison import ComparedRun, Comparison
-from resnetlab.diagnostics import contrasts, degradation, flow, seedwise
+from resnetlab.diagnostics import contrasts, degradation, flow
 from resnetlab.examination import ClassScore, Examination, Mistake
 from resnetlab.readings import (
     BlockReading,
@@ -16,6 +17,7 @@ from resnetlab.readings import (
 )
 from resnetlab.records import BlockGradient, EpochRecord, Flow, Metrics, RunRecord, StudyRecord, StudyRun
 from resnetlab.study_readings import RunReading, StudyDiagnosis
+from resnetlab.surveys import CamReading, LandscapeReading, PathLength, PathReading
 
 HOSTILE = '<script>alert("x")</script>&\'"'
 
@@ -147,8 +149,54 @@ def lesion_reading(*errors: float, intact: float = 0.1) -> LesionReading:
     )
 
 
+def path_reading(blocks: int = 6, known: bool = True) -> PathReading:
+    """Every path carries half of what one that is a branch shorter does."""
+    shares = [comb(blocks, k) * 0.5**k / 1.5**blocks for k in range(blocks + 1)]
+    return PathReading(
+        seed=0,
+        n=32,
+        blocks=blocks,
+        lengths=[
+            PathLength(length=k, paths=k % 2, log_magnitude=-0.3 * k if known else None, share=share if known else None)
+            for k, share in enumerate(shares)
+        ],
+        mean=blocks / 3 if known else None,
+        low=0 if known else None,
+        high=4 if known else None,
+    )
+
+
+def landscape_reading(side: int = 5, scale: float = 1.0) -> LandscapeReading:
+    """A bowl."""
+    axis = [step / (side // 2) for step in range(-(side // 2), side // 2 + 1)]
+    return LandscapeReading(
+        seed=0,
+        n=1000,
+        axis=axis,
+        losses=[[scale * (0.1 + a * a + b * b) for a in axis] for b in axis],
+        centre=0.1 * scale,
+        guess=2.3,
+        flat=0.25,
+        convex=1.0,
+    )
+
+
+def cam_reading(sample: int = 3, true: str = "zero", predicted: str | None = "zero", warm: int = 4) -> CamReading:
+    """A map of 4 × 4 cells, of which so many are warm; 0 is no heat at all. No answer has no number."""
+    heats = [None if predicted is None else 1.0 if n < warm else 0.25 * bool(warm) for n in range(16)]
+    return CamReading(
+        sample=sample,
+        true=true,
+        predicted=predicted,
+        probability=None if predicted is None else 0.75,
+        heat=[heats[4 * row : 4 * row + 4] for row in range(4)],
+        picture=PNG,
+    )
+
+
 def net_reading(source: str = "made", *, plain: bool = False, state: str = "after 2 epochs") -> NetReading:
-    """A net of three blocks with even gradients."""
+    """A net of three blocks with even gradients, and of six to the paths that a plain one has not."""
+    trained = state != "at initialisation"
     gradients = [BlockGradient(block=f"stages.0.{n}", gradient_norm=1.0, weight_norm=1.0) for n in range(3)]
     return NetReading(
         model=f"{'plain' if plain else 'resnet'} {source}",
@@ -159,6 +207,9 @@ def net_reading(source: str = "made", *, plain: bool = False, state: str = "afte
         flow=flow.judge(gradients),
         blocks=[block_reading(n, plain) for n in range(3)],
         lesion=lesion_reading(0.9, 0.8, 0.9) if plain else lesion_reading(0.1, 0.12, 0.2),
+        paths=None if plain else path_reading(),
+        landscape=landscape_reading(scale=50.0 if plain else 1.0) if trained else None,
+        cams=[cam_reading(0, source, source), cam_reading(7, "b", source, 12)] if trained else [],
     )
 
 
@@ -178,7 +229,7 @@ def diagnosis(source: str = "made") -> Diagnosis:
     identity = IdentityReading(
         stage=0, added=2, blocks=5, equal=True, epochs=1, before=metrics[0], deeper=metrics[1], same=metrics[2]
     )
-    parts = ["gradients", "residuals", "signal", "lesion", "identity"]
+    parts = ["gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"]
     return Diagnosis(
         source=source,
         command=f"resnetlab diagnose {source}",
@@ -240,6 +291,8 @@ def run_reading(values: dict[str, str], seed: int, *costs: float, source: str = 
 
 def study_diagnosis(source: str = "made") -> StudyDiagnosis:
     """A diagnosis of a study of two kinds, two depths and three seeds, with names after ``source``."""
+    from resnetlab.diagnostics import seedwise
+
     axes = {"kind": ["plain", "residual"], "depth": ["20", source]}
     worth = {"plain": 0.7, "residual": 0.02}
     runs = [

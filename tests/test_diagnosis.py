@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from resnetlab.cli.verbs import read_command
-from resnetlab.diagnosis import DiagnosisConfig, diagnose, diagnose_command, possible_parts
+from resnetlab.diagnosis import UNTRAINED, diagnose, diagnose_command, possible_parts
+from resnetlab.diagnosis_config import MOST_NAMED, DiagnosisConfig
 from resnetlab.errors import ConfigError
 from resnetlab.models.surgery import deepen
 from resnetlab.models.zoo import create_model
@@ -87,21 +88,34 @@ def test_training_on_takes_a_tenth_of_the_rate_and_no_milestones():
     )  # fmt: skip
 
 
-def test_named_network_is_read_at_initialisation_and_its_lesion_left_out():
+def test_named_network_is_read_at_initialisation_and_what_needs_training_left_out():
     found = diagnose("cifar_resnet8", DiagnosisConfig(batch_size=8))
-    assert [finding.part for finding in found.findings] == ["gradients", "residuals", "signal"]
+    assert [finding.part for finding in found.findings] == ["gradients", "residuals", "signal", "paths"]
     assert (found.net.state, found.initial, found.batch) == (INITIAL, None, 8)
-    assert found.notes == []
+    assert (found.net.paths.blocks, found.net.paths.n, found.net.landscape, found.net.cams) == (3, 8, None, [])
+    assert found.notes == [f"lesion, landscape, cam left out: {UNTRAINED}"]
 
 
-def test_vgg_can_have_gradients_alone_and_notes_say_so(data):
-    net = create_model("vgg11", device="meta")
-    vgg = replace(subject(net, data), recipe=Recipe(model="vgg11"))
+def test_parts_that_need_blocks_shortcuts_or_maps_are_left_out_and_notes_say_so(data):
+    def parts_of(name, **choices):
+        net = create_model(name, in_chans=1, image_size=8, num_classes=3, **choices)
+        return possible_parts(DiagnosisConfig(), replace(subject(net, data), recipe=Recipe(model=name)))
+
+    parts, notes = parts_of("cifar_plain14")
+    assert parts == ["gradients", "residuals", "signal", "lesion", "landscape", "cam"]
+    assert notes == ["paths left out: without shortcuts there is one path through it, of full length"]
+    parts, notes = parts_of("mlp_resnet8")
+    assert "cam" not in parts
+    assert notes[-1].startswith("cam left out: its last stage gives no maps")
+    assert parts_of("cifar_resnet14")[0] == ["gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam"]
+
+
+def test_vgg_is_read_without_what_needs_blocks_and_notes_say_so():
+    vgg = subject(create_model("vgg11", in_chans=1, device="meta"), make_data(side=32))
+    vgg = replace(vgg, recipe=Recipe(model="vgg11"))
     parts, notes = possible_parts(DiagnosisConfig(), vgg)
-    assert parts == ["gradients"]
-    assert [note.partition(":")[0] for note in notes] == [
-        "residuals left out", "signal left out", "lesion left out"
-    ]  # fmt: skip
+    assert parts == ["gradients", "landscape", "cam"]
+    assert notes == ["residuals, signal, lesion, paths left out: it has no blocks"]
     with pytest.raises(ConfigError, match="signal is not possible for vgg11: it has no blocks"):
         possible_parts(DiagnosisConfig(what=("signal",)), vgg)
 
@@ -120,6 +134,9 @@ def test_vgg_is_read_layer_by_layer(tmp_path):
     [
         ("cifar_resnet8", "lesion", "it is not trained"),
         ("cifar_resnet8", "identity", "train it first"),
+        ("cifar_resnet8", "landscape", "it is not trained"),
+        ("cifar_resnet8", "cam", "it is not trained"),
+        ("cifar_plain8", "paths", "one path"),
         ("cifar_resnet9", "all", "its depth must be"),
         ("nowhere/run", "all", "does not exist"),
     ],
@@ -131,15 +148,22 @@ def test_what_cannot_be_told_is_refused(name, what, message):
 
 def test_configuration_names_parts_and_limits():
     assert DiagnosisConfig(what=("identity", "all", "lesion")).parts == [
-        "gradients", "residuals", "signal", "lesion", "identity"
+        "gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"
     ]  # fmt: skip
-    for wrong in ({"what": ()}, {"batch_size": 1}, {"pictures": 0}, {"epochs": 0}, {"seed": -1}, {"device": "tpu"}):
+    for wrong in (
+        {"what": ()}, {"batch_size": 1}, {"pictures": 0}, {"epochs": 0}, {"seed": -1}, {"device": "tpu"},
+        {"path_draws": 0}, {"landscape_side": 4}, {"landscape_side": 1}, {"landscape_reach": 0.0},
+        {"landscape_reach": float("nan")}, {"landscape_pictures": 0}, {"cam_pictures": (-1,)},
+        {"cam_pictures": tuple(range(MOST_NAMED + 1))},
+    ):  # fmt: skip
         with pytest.raises(ConfigError):
             DiagnosisConfig(**wrong)
 
 
 def test_command_makes_the_diagnosis_again():
-    config = DiagnosisConfig(what=("lesion", "signal"), batch_size=8, options={"norm": "group"})
+    config = DiagnosisConfig(
+        what=("lesion", "signal"), batch_size=8, options={"norm": "group"}, cam_pictures=(3, 17), cam_layer="stages.0"
+    )
     words = diagnose_command("a run", config)
     assert words.startswith("resnetlab diagnose 'a run' --out DIAGNOSIS")
     command = read_command(shlex.split(words)[1:])

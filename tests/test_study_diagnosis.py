@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.diagnosis import DiagnosisConfig
+from resnetlab.diagnosis_config import DiagnosisConfig
 from resnetlab.errors import ConfigError
 from resnetlab.study import AxesStudy, StudyConfig, plan_runs
 from resnetlab.study_diagnosis import axes_of, choose, read_where, study_diagnosis_command, study_parts

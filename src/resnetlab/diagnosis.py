@@ -4,101 +4,31 @@ Its folder holds ``diagnosis.json``, from which everything that is printed and d
 """
 
 import shlex
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from resnetlab.data.config import DecodeConfig
+from resnetlab.diagnosis_config import DiagnosisConfig
 from resnetlab.environment import describe_environment
-from resnetlab.errors import ConfigError, require, require_choice
+from resnetlab.errors import ConfigError
 from resnetlab.files import is_vacant
 from resnetlab.readings import DIAGNOSIS, Diagnosis, Finding, IdentityReading, NetReading, Part, SignalReading
-from resnetlab.recipe import Recipe, ShortcutChoice, fitted_config
+from resnetlab.recipe import fitted_config
 from resnetlab.records import as_plain, write_record
 from resnetlab.report.command import command_of
-from resnetlab.soundings import (
-    Progress,
-    first_pictures,
-    read_grid,
-    read_identity,
-    read_net,
-    unwatched,
-)
+from resnetlab.soundings import Progress, first_pictures, read_grid, read_identity, read_net, unwatched
 from resnetlab.study_readings import STUDY_DIAGNOSIS
 from resnetlab.subject import Subject, find_control, find_subject, has_shortcuts
-from resnetlab.train.config import Device
+from resnetlab.surveying import chosen_pictures, read_cams, read_landscape, read_paths
 
-PARTS: tuple[Part, ...] = ("gradients", "residuals", "signal", "lesion")
-"""What ``all`` stands for: every part that trains nothing."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-@dataclass(frozen=True, kw_only=True)
-class DiagnosisConfig:
-    """What is asked about a network, and by which pictures.
-
-    Raises ``ConfigError`` for values that make no diagnosis.
-    """
-
-    what: tuple[Literal["all", "gradients", "residuals", "signal", "lesion", "identity"], ...] = ("all",)
-    """Parts; all is each of them but identity, which trains."""
-    data: str | None = None
-    """Pictures, as for train; by default those of the run, else digits."""
-    model: str | None = None
-    """The network that a file of weights is of, by name."""
-    shortcut: ShortcutChoice = "default"
-    """Shortcut option, of a network by name or a file of weights."""
-    options: dict[str, str] = field(default_factory=dict)
-    """Further settings of such a network, such as norm layer."""
-    checkpoint: Literal["last", "best"] = "last"
-    """The last epoch of a run, or its best one."""
-    plain: Path | None = None
-    """The run of the plain twin on the same data, as a control."""
-    seed: int = 0
-    """Decides initial weights and which pictures are taken."""
-    split_seed: int = 0
-    """Decides the split of data that comes without one."""
-    decode: DecodeConfig = field(default_factory=DecodeConfig)
-    """How encoded pictures become arrays."""
-    batch_size: int = 32
-    """Training pictures in the one batch that gradients, residuals and signal are read from."""
-    pictures: int = 2000
-    """Test pictures, at most, that each lesion is measured on."""
-    stage: int = 0
-    """identity: the stage that gets more blocks, counted from 0."""
-    added: int = 2
-    """identity: how many."""
-    epochs: int = 2
-    """identity: epochs of training afterwards."""
-    device: Device = "auto"
-    """auto takes cuda where there is one."""
-
-    def __post_init__(self) -> None:
-        require(len(self.what) > 0, "what", self.what, "one or more parts")
-        for part in self.what:
-            require_choice("what", part, ("all", *PARTS, "identity"))
-        require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2: BN takes statistics over a batch")
-        require(self.pictures >= 1, "pictures", self.pictures, "at least 1")
-        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
-        require_choice("device", self.device, ("auto", "cpu", "cuda"))
-
-    @property
-    def recipe(self) -> Recipe:
-        """The settings of a network that no run describes, but for its name."""
-        return Recipe(
-            shortcut=self.shortcut,
-            options=self.options,
-            split_seed=self.split_seed,
-            decode=self.decode,
-            seed=self.seed,
-        )
-
-    @property
-    def parts(self) -> list[Part]:
-        """What was asked for, each part once, in the order in which it is shown."""
-        asked = {*self.what, *(PARTS if "all" in self.what else ())}
-        return [part for part in (*PARTS, "identity") if part in asked]
+OF_TRAINED: tuple[Part, ...] = ("lesion", "landscape", "cam", "identity")
+"""Parts that tell nothing of a network before training."""
+UNTRAINED = "it is not trained; train it first, or give its weights"
 
 
 def diagnose(source: str, config: DiagnosisConfig, progress: Progress | None = None) -> Diagnosis:
@@ -106,8 +36,8 @@ def diagnose(source: str, config: DiagnosisConfig, progress: Progress | None = N
 
     Nothing of the source is changed.
 
-    Raises ``ConfigError`` for an unknown name and for a part that was asked for by name and that the network cannot
-    have, ``CheckpointError`` and ``DataError`` for what cannot be read.
+    Raises ``ConfigError`` for an unknown name, for a picture or layer that is not there, and for a part that was asked
+    for by name and that the network cannot have, ``CheckpointError`` and ``DataError`` for what cannot be read.
     """
     import torch
 
@@ -118,15 +48,15 @@ def diagnose(source: str, config: DiagnosisConfig, progress: Progress | None = N
     subject = find_subject(source, model=config.model, data=config.data, which=config.checkpoint, recipe=config.recipe)
     control = find_control(config.plain, config.checkpoint, subject) if config.plain else None
     parts, notes = possible_parts(config, subject)
+    samples = chosen_pictures(subject.data, config.cam_pictures) if "cam" in parts else []
     batch = first_pictures(subject.data, config.batch_size, config.seed, device)
     progress = progress or unwatched
 
     def read(one: Subject, wanted: list[Part]) -> NetReading:
-        here = replace(one, net=one.net.to(device))
-        return read_net(here, wanted, batch, seed=config.seed, pictures=config.pictures, progress=progress)
+        return read_parts(replace(one, net=one.net.to(device)), wanted, batch, samples, config, progress)
 
     net = read(subject, parts)
-    initial = read(subject.before(), [part for part in parts if part != "lesion"]) if subject.run else None
+    initial = read(subject.before(), [part for part in parts if part not in OF_TRAINED]) if subject.run else None
     twin = read(control, parts) if control else None
     signal = read_grid(subject, batch, progress) if "signal" in parts else []
     identity = None
@@ -149,6 +79,34 @@ def diagnose(source: str, config: DiagnosisConfig, progress: Progress | None = N
         environment=describe_environment(str(device), torch.get_num_threads()),
         seconds=perf_counter() - started,
     )
+
+
+def read_parts(
+    subject: Subject,
+    parts: list[Part],
+    batch: "tuple[Tensor, Tensor]",
+    samples: Sequence[int],
+    config: DiagnosisConfig,
+    progress: Progress,
+) -> NetReading:
+    """What is read of one network; ``samples`` are the test pictures whose answers are explained."""
+    seed = config.seed
+    # First what may be refused, for a layer that is not there.
+    cams = read_cams(subject, samples, config.cam_layer) if "cam" in parts else []
+    reading = read_net(subject, parts, batch, seed=seed, pictures=config.pictures, progress=progress)
+    paths = landscape = None
+    if "paths" in parts:
+        paths = read_paths(subject, *batch, draws=config.path_draws, seed=seed, progress=progress)
+    if "landscape" in parts:
+        landscape = read_landscape(
+            subject,
+            side=config.landscape_side,
+            reach=config.landscape_reach,
+            pictures=config.landscape_pictures,
+            seed=seed,
+            progress=progress,
+        )
+    return replace(reading, cams=cams, paths=paths, landscape=landscape)
 
 
 def write_diagnosis(diagnosis: Diagnosis, out: Path) -> Path:
@@ -179,37 +137,42 @@ def possible_parts(config: DiagnosisConfig, subject: Subject) -> tuple[list[Part
 
     Raises ``ConfigError`` for one that was asked for by name.
     """
-    parts, notes = [], []
+    parts: list[Part] = []
+    left_out: dict[str, list[Part]] = {}
     for part in config.parts:
         reason = obstacle(part, subject)
         if reason is None:
             parts.append(part)
         elif part in config.what:
             raise ConfigError(f"{part} is not possible for {subject.recipe.model}: {reason}")
-        elif part != "lesion" or subject.trained:
-            notes.append(f"{part} left out: {reason}")
-    return parts, notes
+        else:
+            left_out.setdefault(reason, []).append(part)
+    return parts, [f"{', '.join(those)} left out: {reason}" for reason, those in left_out.items()]
 
 
 def obstacle(part: Part, subject: Subject) -> str | None:
     """Why the network cannot have that part; None where it can."""
+    import torch
+
+    from resnetlab.diagnostics.cam import gives_maps
     from resnetlab.diagnostics.lesion import movable_blocks
     from resnetlab.models.blocks import ResidualBlock
 
-    if part == "gradients":
-        return None
-    if not any(isinstance(module, ResidualBlock) for module in subject.net.modules()):
+    blocks = [module for module in subject.net.modules() if isinstance(module, ResidualBlock)]
+    if part not in ("gradients", "landscape", "cam") and not blocks:
         return "it has no blocks"
-    if part == "lesion":
-        if not subject.trained:
-            return "it is not trained, so that no block is worth anything yet"
-        if not movable_blocks(subject.net)[0]:
-            return "none of its blocks can be dropped: each changes the shape of its input, or is alone"
-    if part == "identity":
-        if not subject.trained:
-            return "it is not trained; train it first"
-        if not has_shortcuts(subject.net):
-            return "a plain block is no identity; give a net with shortcuts"
+    if part in OF_TRAINED and not subject.trained:
+        return UNTRAINED
+    if part == "lesion" and not movable_blocks(subject.net)[0]:
+        return "none of its blocks can be dropped: each changes the shape of its input, or is alone"
+    if part == "paths" and any(block.shortcut is None for block in blocks):
+        return "without shortcuts there is one path through it, of full length"
+    if part == "cam":
+        picture = torch.zeros(1, *subject.data.train.shape, device=next(subject.net.parameters()).device)
+        if not gives_maps(subject.net, picture):
+            return "its last stage gives no maps that could be laid over a picture"
+    if part == "identity" and not has_shortcuts(subject.net):
+        return "a plain block is no identity; give a net with shortcuts"
     return None
 
 
@@ -222,13 +185,16 @@ def make_findings(
     identity: IdentityReading | None,
 ) -> list[Finding]:
     """Each part in plain language; ``others`` are the net at initialisation and its plain twin."""
-    from resnetlab.diagnostics import explain
+    from resnetlab.diagnostics import explain, explain_surveys
 
     makers = {
         "gradients": lambda: explain.explain_gradients(net, *others),
         "residuals": lambda: explain.explain_residuals(net, *others),
         "signal": lambda: explain.explain_signal(signal, own),
         "lesion": lambda: explain.explain_lesion(net, others[1]),
+        "paths": lambda: explain_surveys.explain_paths(net, others[0]),
+        "landscape": lambda: explain_surveys.explain_landscape(net, others[1]),
+        "cam": lambda: explain_surveys.explain_cam(net, others[1]),
         "identity": lambda: explain.explain_identity(identity),  # type: ignore[arg-type]  # it is there where asked for
     }
     return [makers[part]() for part in parts]

@@ -1,14 +1,15 @@
 """What diagnostics found, as records: drawn and reported without torch, like every other result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from resnetlab.records import BlockGradient, Flow, Metrics
+from resnetlab.surveys import CamReading, LandscapeReading, PathReading
 
 DIAGNOSIS = "diagnosis.json"
 """The file of a ``Diagnosis`` in its folder."""
 
-Part = Literal["gradients", "residuals", "signal", "lesion", "identity"]
+Part = Literal["gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +131,9 @@ class NetReading:
     flow: Flow | None
     blocks: list[BlockReading]
     lesion: LesionReading | None
+    paths: PathReading | None = None
+    landscape: LandscapeReading | None = None
+    cams: list[CamReading] = field(default_factory=list)
 
     @property
     def label(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from resnetlab.diagnosis import DiagnosisConfig
+from resnetlab.diagnosis_config import DiagnosisConfig
 from resnetlab.environment import describe_environment
 from resnetlab.errors import ConfigError, unknown_name
 from resnetlab.readings import Part

@@ -1,6 +1,13 @@
-"""What was found by measuring a network in many places, as records: its loss surface, and its paths."""
+"""What was found by measuring a network in many places, as records: its loss surface, its paths, and what its answers
+rest on in pictures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+HALF = 0.5
+"""Heat from which a place of a map counts as warm; the warmest has 1."""
+LARGEST_PICTURE = 128
+"""Pixels of the longer side up to which a picture is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +29,10 @@ class LandscapeReading:
     guess: float
     flat: float | None
     convex: float | None
+
+    def __post_init__(self) -> None:
+        if not self.axis or _shape(self.losses) != (self.side, self.side):
+            raise ValueError(f"losses must have {self.side} rows of {self.side} numbers, and at least one")
 
     @property
     def side(self) -> int:
@@ -49,13 +60,61 @@ class PathLength:
 class PathReading:
     """How long the paths are that carry a network's gradient (Veit et al. 2016, arXiv:1605.06431, Figure 6).
 
-    ``lengths`` goes from 0 to the number of blocks. ``mean`` is the length of a path, weighted by gradient; those from
-    ``low`` to ``high`` hold 95 % of it. All three are None where no gradient arrives, or one that is not finite.
+    ``lengths`` goes from 0 to the number of blocks; the gradient is that of one batch of ``n`` pictures. ``mean`` is
+    the length of a path, weighted by gradient; those from ``low`` to ``high`` hold 95 % of it. All three are None where
+    no gradient arrives, or one that is not finite.
     """
 
     seed: int
+    n: int
     blocks: int
     lengths: list[PathLength]
     mean: float | None
     low: int | None
     high: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CamReading:
+    """Where in one test picture the answer of a network rests on (Grad-CAM, Selvaraju et al. 2017, arXiv:1610.02391).
+
+    ``sample`` is its number in the split; ``true`` and ``predicted`` are names of classes, and ``probability`` is that
+    of the latter; both are None where it is no finite number. ``heat`` is the map of the predicted class as the layer
+    has it, over its largest value: all 0 where nothing speaks for the class, None where it is no finite number.
+    ``picture`` is a PNG of at most ``LARGEST_PICTURE`` pixels a side in base64.
+    """
+
+    sample: int
+    true: str
+    predicted: str | None
+    probability: float | None
+    heat: list[list[float | None]]
+    picture: str
+
+    def __post_init__(self) -> None:
+        if not _shape(self.heat):
+            raise ValueError("heat must have rows of equal length, and at least one number")
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Height and width of the map."""
+        return len(self.heat), len(self.heat[0])
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer is the true class."""
+        return self.predicted == self.true
+
+    @property
+    def warm(self) -> float | None:
+        """The share of the map with at least half of the largest heat; None where there is no heat."""
+        heats = [heat for row in self.heat for heat in row]
+        if None in heats or not any(heats):
+            return None
+        return sum(heat is not None and heat >= HALF for heat in heats) / len(heats)
+
+
+def _shape(rows: Sequence[Sequence[float | None]]) -> tuple[int, int] | None:
+    """Rows and columns; None where the rows differ in length, or there is nothing."""
+    lengths = {len(row) for row in rows}
+    return (len(rows), lengths.pop()) if len(lengths) == 1 and 0 not in lengths else None

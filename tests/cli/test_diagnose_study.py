@@ -5,7 +5,8 @@ import json
 import pytest
 
 from resnetlab.cli import main
-from resnetlab.diagnosis import DiagnosisConfig, diagnose
+from resnetlab.diagnosis import diagnose
+from resnetlab.diagnosis_config import DiagnosisConfig
 from resnetlab.records import read_record
 from resnetlab.study_readings import StudyDiagnosis
 

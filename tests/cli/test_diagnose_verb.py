@@ -1,5 +1,6 @@
 """``resnetlab diagnose`` from end to end on small runs on digits."""
 
+import copy
 import json
 
 import pytest
@@ -9,7 +10,8 @@ from safetensors.torch import save_file
 from resnetlab.cli import main
 from resnetlab.models.zoo import create_model
 from resnetlab.readings import Diagnosis
-from resnetlab.records import read_record
+from resnetlab.records import as_plain, read_record
+from tests.made import diagnosis
 
 SMALL = ("--epochs", "1", "--max-steps", "6", "--batch-size", "64", "--evaluate-train", "end", "--quiet")
 
@@ -27,14 +29,19 @@ def test_run_with_its_plain_twin_becomes_record_page_and_lines(run, runs, tmp_pa
     before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
     out = tmp_path / "found"
     words = ("--plain", runs / "plain", "--pictures", "60", "--batch-size", "16", "--what", "all", "identity")
+    words += ("--landscape-side", "3", "--landscape-pictures", "40", "--path-draws", "1", "--cam-pictures", "3", "17")
     code, printed, errors = run("diagnose", runs / "resnet", "--epochs", "1", "--out", out, *words)
     assert (code, errors) == (0, "")
     assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == before
     found = read_record(Diagnosis, out / "diagnosis.json")
-    assert [finding.part for finding in found.findings] == ["gradients", "residuals", "signal", "lesion", "identity"]
+    parts = ["gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"]
+    assert [finding.part for finding in found.findings] == parts
     assert (found.net.state, found.initial.state) == ("after 1 epoch", "at initialisation")
     assert (found.control.model, found.control.lesion.n, found.net.lesion.n) == ("cifar_plain14", 60, 60)
     assert found.identity.equal
+    assert (found.net.paths.blocks, found.initial.paths.blocks, found.control.paths) == (6, 6, None)
+    assert (found.net.landscape.n, found.control.landscape.side, found.initial.landscape) == (40, 3, None)
+    assert [cam.sample for cam in found.net.cams] == [cam.sample for cam in found.control.cams] == [3, 17]
     for finding in found.findings:
         assert all(line in printed for line in (*finding.sentences, *finding.advice))
     assert f"Without some blocks: {found.findings[3].verdict}" in printed
@@ -81,6 +88,24 @@ def test_taken_folder_other_form_of_data_and_false_twin_are_refused(run, runs, t
     assert not (tmp_path / "a").exists()
 
 
+def test_picture_or_layer_that_is_not_there_is_one_message(run, runs, tmp_path):
+    words = ("diagnose", runs / "plain", "--what", "cam", "--out", tmp_path / "a")
+    for more, message in (
+        (("--cam-pictures", "0", "360"), "cam_pictures=360 is not possible: it must be from 0 to 359"),
+        (("--cam-pictures", "-1"), "cam_pictures=(-1,) is not possible"),
+        (("--cam-pictures", "two"), "Could not find valid parse"),
+        (("--cam-layer", "stages.9"), "unknown layer 'stages.9'; did you mean 'stages"),
+        (("--cam-layer", "head"), "no maps"),
+        (("--landscape-side", "4"), "landscape_side=4 is not possible: it must be an odd number"),
+    ):
+        code, _, errors = run(*words, *more)
+        assert (code, message in errors, "Traceback" in errors) == (2, True, False), errors
+    assert not (tmp_path / "a").exists()
+    code, printed, _ = run(*words, "--cam-pictures", "359", "--cam-layer", "stages.0", "--json")
+    (cam,) = json.loads(printed)["net"]["cams"]
+    assert (code, cam["sample"], len(cam["heat"]), len(cam["heat"][0])) == (0, 359, 8, 8)
+
+
 def test_run_can_be_asked_on_other_data_of_its_form(run, runs, tmp_path):
     import numpy as np
 
@@ -96,7 +121,15 @@ def test_run_can_be_asked_on_other_data_of_its_form(run, runs, tmp_path):
 
 
 def test_damaged_record_is_one_message(run, tmp_path):
-    (tmp_path / "diagnosis.json").write_text('{"source": 3}')
-    code, _, errors = run("report", tmp_path)
-    assert (code, errors.startswith("error: ")) == (3, True)
+    whole = as_plain(diagnosis())
+    ragged, holed, cut = (copy.deepcopy(whole) for _ in range(3))
+    ragged["net"]["landscape"]["losses"][0].pop()
+    holed["net"]["cams"][0]["heat"] = [[]]
+    cut["net"]["cams"][0]["picture"] = cut["net"]["cams"][0]["picture"][:60]
+    for record in ({"source": 3}, ragged, holed, cut):
+        (tmp_path / "diagnosis.json").write_text(json.dumps(record))
+        code, _, errors = run("report", tmp_path)
+        assert (code, errors.startswith("error: ")) == (3, True), errors
+    (tmp_path / "diagnosis.json").write_text(json.dumps(whole))
+    assert run("report", tmp_path)[0] == 0
     assert torch.get_num_threads() == 1

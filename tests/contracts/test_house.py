@@ -55,6 +55,16 @@ def test_report_loads_no_torch(code):
     assert "torch" not in loaded
 
 
+def test_report_of_a_study_s_diagnosis_loads_no_torch(tmp_path):
+    from resnetlab.records import write_record
+    from tests.made import study_diagnosis
+
+    write_record(tmp_path / "study-diagnosis.json", study_diagnosis())
+    loaded = loaded_by(f"from resnetlab.cli import main\nmain(['report', {str(tmp_path)!r}])")
+    assert "matplotlib" in loaded
+    assert "torch" not in loaded
+
+
 def test_report_of_a_diagnosis_loads_no_torch(tmp_path):
     from resnetlab.records import write_record
     from tests.made import diagnosis

@@ -23,7 +23,7 @@ def grown(picture: np.ndarray, factor: int) -> np.ndarray:
     return picture.repeat(factor, 0).repeat(factor, 1)
 
 
-@pytest.mark.parametrize(("side", "factor"), [(8, 12), (28, 3), (32, 3), (96, 1)])
+@pytest.mark.parametrize(("side", "factor"), [(8, 12), (28, 3), (32, 3), (96, 1), (128, 1)])
 def test_picture_and_its_overlay_stand_on_the_sheet(side, factor):
     cams = [cam(side) for _ in range(5)]
     sheet = pixels(draw_cams("t", "d", cams))

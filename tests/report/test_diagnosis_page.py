@@ -30,18 +30,20 @@ def test_record_is_read_as_it_was_written(tmp_path):
 
 def test_page_runs_no_script_and_fetches_nothing(page):
     elements = Elements(page)
-    assert elements.fetched == []
+    assert [source[:22] for source in elements.fetched] == ["data:image/png;base64,"] * 2
+    assert "img-src data:" in page
     assert "default-src 'none'" in page
     assert "script" not in elements.tags
     assert not re.search(r"url\((?!#)|@import| on\w+=", page)
     assert len(elements.ids) == len(set(elements.ids))
     targets = re.findall(r'<a href="#([^"]+)"', page)
-    assert len(targets) == 5
+    assert len(targets) == 8
     assert set(targets) <= set(elements.ids)
 
 
 def test_every_part_has_a_figure_with_words_numbers_and_its_rule(page):
-    assert len(re.findall(r'role="img" aria-label="[^"]{20,}"', page)) == 5
+    assert len(re.findall(r'role="img" aria-label="[^"]{20,}"', page)) == 7
+    assert len(re.findall(r'<img [^>]+ alt="(?:This net|Plain twin): picture 0, made, taken for made', page)) == 2
     text = Elements(page).text
     for finding in diagnosis().findings:
         assert finding.rule in text

@@ -3,28 +3,12 @@ from dataclasses import replace
 import pytest
 
 from resnetlab.report.landscape_figure import draw_landscapes
-from resnetlab.surveys import LandscapeReading
-from tests.made import HOSTILE
-
-
-def reading(side: int = 5, scale: float = 1.0) -> LandscapeReading:
-    """A bowl."""
-    axis = [step / (side // 2) for step in range(-(side // 2), side // 2 + 1)]
-    return LandscapeReading(
-        seed=0,
-        n=1000,
-        axis=axis,
-        losses=[[scale * (0.1 + a * a + b * b) for a in axis] for b in axis],
-        centre=0.1 * scale,
-        guess=2.3,
-        flat=0.25,
-        convex=1.0,
-    )
+from tests.made import HOSTILE, landscape_reading
 
 
 def test_drawing_shows_the_numbers_and_is_the_same_each_time():
-    first = draw_landscapes({"with": reading(), "without": reading(scale=50)})
-    assert first == draw_landscapes({"with": reading(), "without": reading(scale=50)})
+    first = draw_landscapes({"with": landscape_reading(), "without": landscape_reading(scale=50)})
+    assert first == draw_landscapes({"with": landscape_reading(), "without": landscape_reading(scale=50)})
     text = first.svg.decode()
     assert "centre 0.1, n = 1,000" in text
     assert "flat 25%" in text
@@ -34,18 +18,18 @@ def test_drawing_shows_the_numbers_and_is_the_same_each_time():
 
 
 def test_text_keeps_names_as_they_are():
-    text = draw_landscapes({HOSTILE: reading(), "$\\frac{$": reading()}).svg.decode()
+    text = draw_landscapes({HOSTILE: landscape_reading(), "$\\frac{$": landscape_reading()}).svg.decode()
     assert "<script>" not in text
     assert "$\\frac{$" in text
 
 
 @pytest.mark.parametrize("value", [None, 0.0, 3.0, 1e38])
 def test_surfaces_of_any_numbers_are_drawn(value):
-    level = replace(reading(), losses=[[value] * 5] * 5, centre=value, flat=None, convex=None)
+    level = replace(landscape_reading(), losses=[[value] * 5] * 5, centre=value, flat=None, convex=None)
     drawing = draw_landscapes({"level": level})
     assert "flat" not in drawing.svg.decode()
     assert ("not finite at 25" in drawing.description) is (value is None)
-    holed = reading()
+    holed = landscape_reading()
     holed.losses[0][0] = value
     assert draw_landscapes({"holed": holed}).svg
     assert draw_landscapes({"holed": holed, "level": level}).svg

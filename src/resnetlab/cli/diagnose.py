@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from resnetlab.diagnosis import DiagnosisConfig
+from resnetlab.diagnosis_config import DiagnosisConfig
 from resnetlab.errors import ConfigError
 from resnetlab.study import STUDY
 
@@ -23,7 +23,8 @@ ROWS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnose:
-    """Measure what depth does to a network: gradients, residuals, signal before training, lesions.
+    """Measure what depth does to a network: gradients, residuals, signal before training, lesions, paths, loss surface,
+    and what its answers rest on.
 
     The folder gets the record and report.html; a diagnosis that is there already is replaced. Of a study every run is
     diagnosed, with mean, spread and paired differences over its seeds.

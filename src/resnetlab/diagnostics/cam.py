@@ -1,6 +1,8 @@
 """Where in a picture is what a network's answer rests on? Grad-CAM, Selvaraju et al. 2017, arXiv:1610.02391."""
 
 from collections.abc import Sequence
+from statistics import median
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,21 @@ from torch.nn import functional as F
 from resnetlab.diagnostics.rest import at_rest
 from resnetlab.errors import ConfigError, require, unknown_name
 from resnetlab.models.interface import Classifier
+from resnetlab.surveys import HALF, CamReading
+
+CamVerdict = Literal["focused", "between", "spread", "coarse", "blank", "broken"]
+
+FOCUSED, SPREAD, FEW = 0.25, 0.5, 4
+CLASSES = 8
+"""Pictures that are looked at where none are named: the first of each class, of so many classes at most."""
+
+RULE = (
+    "A map shows by how much each place speaks for the predicted class (Selvaraju et al. 2017, eq. 1 and 2). Warm is "
+    f"what has at least {HALF:.0%} of the map's largest heat. Warm is, in the median picture, at most {FOCUSED:.0%} of "
+    f"the map: focused; at least {SPREAD:.0%}: spread; else between. Fewer than {FEW} cells a side tell too little "
+    "about the place: coarse. No heat in half of the pictures or more: blank; a heat that is no finite number: broken. "
+    f"Where no pictures were named, they are the first test picture of each class, of at most {CLASSES} classes."
+)
 
 
 def grad_cam(
@@ -24,6 +41,48 @@ def grad_cam(
     The network is left as it was. Raises ``ConfigError`` for a layer that gives no maps, as none of a fully-connected
     net does, for a class that the network does not have, and for a network without classes.
     """
+    heat, _ = _raw_heat(net, images, classes, layer)
+    heat = F.interpolate(heat[:, None], size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    return _to_unit(heat)
+
+
+def cell_cam(net: Classifier, images: Tensor, layer: str | None = None, most: int = 56) -> tuple[Tensor, Tensor]:
+    """The map of the predicted class as the layer has it, ``(N, h, w)`` in [0, 1], and the logits ``(N, K)``.
+
+    Of more than ``most`` cells a side several are averaged into one. Raises as ``grad_cam`` does.
+    """
+    heat, logits = _raw_heat(net, images, None, layer)
+    if max(heat.shape[1:]) > most:
+        heat = F.adaptive_avg_pool2d(heat, (min(heat.shape[1], most), min(heat.shape[2], most)))
+    return _to_unit(heat), logits.detach()
+
+
+def gives_maps(net: nn.Module, images: Tensor) -> bool:
+    """Whether the last stage of ``net`` gives maps ``(N, K, h, w)``, which can be laid over pictures."""
+    if not isinstance(net, Classifier):
+        return False
+    with at_rest(net), torch.no_grad():
+        return net.forward_features(images).dim() == 4
+
+
+def judge(readings: Sequence[CamReading]) -> CamVerdict:
+    """The verdict by ``RULE`` on at least one picture."""
+    if any(heat is None for reading in readings for row in reading.heat for heat in row):
+        return "broken"
+    shares = [reading.warm for reading in readings]
+    warm = [share for share in shares if share is not None]
+    if 2 * len(warm) <= len(shares):
+        return "blank"
+    if min(readings[0].cells) < FEW:
+        return "coarse"
+    share = median(warm)
+    return "focused" if share <= FOCUSED else "spread" if share >= SPREAD else "between"
+
+
+def _raw_heat(
+    net: Classifier, images: Tensor, classes: Sequence[int] | Tensor | None, layer: str | None
+) -> tuple[Tensor, Tensor]:
+    """L as the layer has it, ``(N, h, w)``, and the logits ``(N, K)`` that it explains."""
     require(net.config.num_classes > 0, "num_classes", 0, "at least 1: features answer nothing that could be explained")
     with at_rest(net):
         maps, logits = _last_maps(net, images) if layer is None else _maps_of(net, images, layer)
@@ -32,9 +91,7 @@ def grad_cam(
         score = logits.gather(1, wanted.view(-1, 1)).sum()
     # In eval mode no picture sees another: the gradient of the sum is that of each.
     (gradient,) = torch.autograd.grad(score, maps)
-    heat = raw_cam(maps.detach(), gradient)
-    heat = F.interpolate(heat[:, None], size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-    return _to_unit(heat)
+    return raw_cam(maps.detach(), gradient), logits
 
 
 def raw_cam(maps: Tensor, gradient: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from resnetlab.readings import Finding, IdentityReading, LesionReading, NetReadi
 NAMED = 4
 """Blocks or settings that a sentence names at most."""
 
-_FLOW_ADVICE = {
+FLOW_ADVICE = {
     "exploding": "The first blocks get far larger gradients than the last: before a longer training try a norm in "
     "every block, a warm-up, or clipping (--clip-norm 1).",
     "vanishing": "The first blocks get far smaller gradients than the last and will learn late or never: try a norm in "
@@ -22,16 +22,16 @@ _FLOW_ADVICE = {
     "trained net that block is dead.",
     "broken": "A gradient is not a finite number: try a lower rate, a norm in every block, or scale_residual.",
 }
-_SHORTCUT_ADVICE = "This net has no shortcuts: its residual twin of equal size is the first thing to compare with."
+SHORTCUT_ADVICE = "This net has no shortcuts: its residual twin of equal size is the first thing to compare with."
 
 
 def explain_gradients(net: NetReading, *others: NetReading | None) -> Finding:
     """Flow of gradients over depth in the net, and in those it is compared with."""
     assert net.flow is not None
     verdict = net.flow.verdict
-    advice = [_FLOW_ADVICE[verdict]] if verdict in _FLOW_ADVICE else []
+    advice = [FLOW_ADVICE[verdict]] if verdict in FLOW_ADVICE else []
     if net.plain and verdict not in ("healthy", "silent"):
-        advice.append(_SHORTCUT_ADVICE)
+        advice.append(SHORTCUT_ADVICE)
     shown = [net, *(other for other in others if other)]
     sentences = [_flow_sentence(one) for one in shown]
     return Finding(part="gradients", verdict=verdict, sentences=sentences, advice=advice, rule=flow.RULE)
@@ -55,7 +55,7 @@ def explain_residuals(net: NetReading, *others: NetReading | None) -> Finding:
             "them alive; the width that they take is not used."
         )
     if found.verdict == "broken":
-        advice.append(_FLOW_ADVICE["broken"])
+        advice.append(FLOW_ADVICE["broken"])
     return Finding(part="residuals", verdict=found.verdict, sentences=sentences, advice=advice, rule=residuals.RULE)
 
 
@@ -101,7 +101,7 @@ def explain_lesion(net: NetReading, control: NetReading | None) -> Finding:
             f"--without {free[0]} keeps the smaller net. These test pictures chose the block; check it on others."
         )
     if verdict == "fragile" and net.plain:
-        advice.append(_SHORTCUT_ADVICE)
+        advice.append(SHORTCUT_ADVICE)
     if verdict == "untrained":
         advice.append("The net answers hardly better than by chance: a lesion tells nothing of it; train it first.")
     return Finding(part="lesion", verdict=verdict, sentences=sentences, advice=advice, rule=lesion.RULE)

@@ -6,7 +6,7 @@ given length changes it less.
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, log
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,14 +23,18 @@ Batch = tuple[Tensor, Tensor]
 Grid = np.ndarray[Any, np.dtype[np.float64]]
 Weights = dict[str, Tensor]
 
+LandscapeVerdict = Literal["smooth", "between", "rugged", "untrained", "broken"]
+
 LITTLE, BENT, ROUNDING = 0.1, 0.01, 1e-5
+SMOOTH, RUGGED = 0.9, 0.5
 
 RULE = (
     f"Flat is the share of the square where the loss has risen by no more than {LITTLE:.0%} of the way from the "
     "network's own to that of guessing, ln C for C classes. Convex is the share of its inner places where the smaller "
     f"of the two curvatures within the plane is not negative; a negative one below {BENT:.0%} of the larger, or of the "
     "size of rounding, counts as none. What is not convex in the plane is not convex in the space of all weights; the "
-    "reverse does not hold."
+    f"reverse does not hold. Convex on at least {SMOOTH:.0%}: smooth; on at most {RUGGED:.0%}: rugged; else between. A "
+    "network no better than guessing: untrained; no finite loss in the centre, or nowhere beside it: broken."
 )
 
 
@@ -77,6 +81,15 @@ def landscape(
         flat=flat_share(losses, log(classes)),
         convex=convex_share(losses),
     )
+
+
+def judge(reading: LandscapeReading) -> LandscapeVerdict:
+    """The verdict by ``RULE``."""
+    if reading.centre is None or reading.convex is None:
+        return "broken"
+    if reading.flat is None:
+        return "untrained"
+    return "smooth" if reading.convex >= SMOOTH else "rugged" if reading.convex <= RUGGED else "between"
 
 
 def directions(weights: Mapping[str, Tensor], seed: int, axis: str) -> Weights:

@@ -7,7 +7,7 @@ k branches. Most paths are long; most of the gradient takes short ones (Veit et 
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from math import comb, inf, isfinite, log10
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor, nn
@@ -22,13 +22,18 @@ HELD = 0.95
 MOST_LENGTHS = 64
 """Lengths that are measured; in a deeper net those between are read off the line that joins them."""
 
+PathVerdict = Literal["short", "between", "long", "broken"]
+
 Logs = np.ndarray[Any, np.dtype[np.float64]]
 
 RULE = (
     "One batch goes forward through the whole network, norms taking its statistics and nothing dropped. Back goes one "
     "path at a time: through the branch alone in k random blocks, through the shortcut alone in all others. The norm "
     "of the gradient that arrives at the input, averaged over the paths that were drawn, times the number of paths of "
-    "that length, C(n, k), is what paths of k branches carry. Gradients of two paths may cancel; norms do not show it."
+    "that length, C(n, k), is what paths of k branches carry. Gradients of two paths may cancel; norms do not show it. "
+    f"The range holds {HELD:.0%} of what all paths carry. Counted alike, paths have n/2 branches in the mean: a range "
+    "that ends below that is short, one that begins above it long, else between. No gradient, or none that is finite: "
+    "broken."
 )
 
 
@@ -58,7 +63,16 @@ def path_lengths(
         found.setdefault(length, []).append(tape.log_gradient(chosen))
         if on_progress:
             on_progress(done, len(plan))
-    return summarise(found, blocks, seed)
+    return summarise(found, blocks, seed, len(labels))
+
+
+def judge(reading: PathReading) -> PathVerdict:
+    """The verdict by ``RULE``."""
+    if reading.low is None or reading.high is None:
+        return "broken"
+    if 2 * reading.high < reading.blocks:
+        return "short"
+    return "long" if 2 * reading.low > reading.blocks else "between"
 
 
 def measured(blocks: int) -> list[int]:
@@ -77,8 +91,8 @@ def paths_of(blocks: int, length: int, draws: int, seed: int) -> list[tuple[int,
     ]
 
 
-def summarise(found: dict[int, list[float]], blocks: int, seed: int) -> PathReading:
-    """The reading from log10 of the gradients of each measured length."""
+def summarise(found: dict[int, list[float]], blocks: int, seed: int, n: int) -> PathReading:
+    """The reading from log10 of the gradients of each measured length, of ``n`` pictures."""
     lengths = np.arange(blocks + 1.0)
     means = np.array([_log_mean(values) for values in found.values()])
     logs = _between(lengths, np.array(list(found), dtype=np.float64), means)
@@ -88,6 +102,7 @@ def summarise(found: dict[int, list[float]], blocks: int, seed: int) -> PathRead
     tail = (1 - HELD) / 2
     return PathReading(
         seed=seed,
+        n=n,
         blocks=blocks,
         lengths=[
             PathLength(

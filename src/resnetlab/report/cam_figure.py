@@ -7,23 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from resnetlab.report.sheet import CELL, DPI, EDGE, GAP, GREY, HEAD, LARGEST, LETTER, Array, fit, to_png, write
+from resnetlab.report.sheet import CELL, DPI, EDGE, GAP, GREY, HEAD, LARGEST, Array, fit, to_png, write
 
 Heat = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 MOST_CAMS = 60
-COLUMNS, CAPTION = 4, 26
+COLUMNS, CAPTION, NARROW = 4, 26, 9
+"""Pictures in a row; pixels of a line below them, and of a letter in it."""
 STRENGTH = 0.6
 """How much of a pixel the colour of the heat covers where it is 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cam:
-    """A picture ``(H, W, C)`` as uint8, its heat ``(H, W)`` from 0 to 1 (NaN is none), and what to write below."""
+    """A picture ``(H, W, C)`` as uint8, its heat ``(h, w)`` from 0 to 1 (NaN is none), and what to write below, in one
+    line or two."""
 
     caption: str
     picture: Array
     heat: Heat
+    detail: str = ""
 
 
 def draw_cams(title: str, detail: str, cams: Sequence[Cam], peak: int = 255) -> bytes:
@@ -33,8 +36,9 @@ def draw_cams(title: str, detail: str, cams: Sequence[Cam], peak: int = 255) -> 
     cams = cams[:MOST_CAMS]
     side = max((max(cam.picture.shape[:2]) for cam in cams), default=CELL)
     # A small picture grows in whole pixels, as on the sheet of a data set.
-    cell = side * max(1, round(LARGEST / side)) if side <= LARGEST else 2 * LARGEST
-    wide, high = 2 * cell + GAP + EDGE, cell + CAPTION + EDGE
+    cell = side * max(1, round(LARGEST / side)) if side <= LARGEST else min(side, 2 * LARGEST)
+    lines = 2 if any(cam.detail for cam in cams) else 1
+    wide, high = 2 * cell + GAP + EDGE, cell + lines * CAPTION + EDGE
     columns = max(1, min(COLUMNS, len(cams)))
     width = max(EDGE + columns * wide, 480)
     height = HEAD + ceil(len(cams) / columns) * high
@@ -48,7 +52,8 @@ def draw_cams(title: str, detail: str, cams: Sequence[Cam], peak: int = 255) -> 
         picture = fit(cam.picture, peak, cell)
         canvas[top : top + cell, left : left + cell] = picture
         canvas[top : top + cell, left + cell + GAP : left + 2 * cell + GAP] = lay_over(picture, cam.heat)
-        write(axes, left, top + cell + CAPTION / 2, cam.caption, 2 * cell // LETTER, size=7)
+        for line, (text, colour) in enumerate(((cam.caption, "black"), (cam.detail, GREY))):
+            write(axes, left, top + cell + CAPTION * (line + 0.5), text, 2 * cell // NARROW, size=7, color=colour)
     axes.imshow(canvas, interpolation="nearest", aspect="auto", extent=(0, width, height, 0))
     write(axes, EDGE, HEAD * 0.34, title, (width - 2 * EDGE) // 17, size=13, weight="bold")
     write(axes, EDGE, HEAD * 0.68, detail, (width - 2 * EDGE) // 9, size=8, color=GREY)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from resnetlab.readings import BlockReading, Diagnosis, IdentityReading, LesionReading, NetReading, SignalReading
 from resnetlab.report.figures import plainly, to_svg
 from resnetlab.report.run_figures import MARKED, PALETTE, RUN_STYLE, Curves
+from resnetlab.report.survey_figures import draw_survey_figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ LONGEST = 60
 
 
 def draw_diagnosis_figures(diagnosis: Diagnosis) -> list[Curves]:
-    """One drawing for each part that the record has, named after it."""
+    """One drawing for each part that the record has, named after it; of pictures ``draw_cam_sheets`` makes sheets."""
     import matplotlib as mpl
 
     nets = shown_nets(diagnosis)
@@ -38,7 +39,8 @@ def draw_diagnosis_figures(diagnosis: Diagnosis) -> list[Curves]:
             found.append(("lesion", describe_lesion(nets), draw_lesion(nets)))
         if diagnosis.identity:
             found.append(("identity", describe_identity(diagnosis.identity), draw_identity(diagnosis.identity)))
-        return [Curves(name=name, description=words, svg=to_svg(figure)) for name, words, figure in found]
+        drawn = [Curves(name=name, description=words, svg=to_svg(figure)) for name, words, figure in found]
+        return drawn + draw_survey_figures(diagnosis)
 
 
 def shown_nets(diagnosis: Diagnosis) -> list[tuple[str, str, str, NetReading]]:

@@ -10,18 +10,19 @@ from resnetlab.report.diagnosis_tables import WORDS, block_table, diagnosis_tabl
 from resnetlab.report.html import flatten, inline_svg, render_template
 from resnetlab.report.run_figures import Curves
 from resnetlab.report.run_page import PAGE, follow_page, shorten
+from resnetlab.report.survey_figures import draw_cam_sheets
 
 TEMPLATE = "diagnosis.html.jinja"
 
 
 def write_diagnosis_report(diagnosis: Diagnosis, folder: Path) -> Path:
-    """Write ``report.html`` into ``folder``; its path."""
+    """Write ``report.html`` into ``folder``; its path. Raises ``DataError`` where a picture of the record is none."""
     atomic_write(folder / PAGE, render_diagnosis_page(diagnosis, draw_diagnosis_figures(diagnosis)))
     return folder / PAGE
 
 
 def render_diagnosis_page(diagnosis: Diagnosis, drawings: list[Curves]) -> str:
-    """The page as HTML. The drawings hold no text from outside."""
+    """The page as HTML. The drawings hold no text from outside; the sheets of pictures do, as pixels."""
     from markupsafe import Markup
 
     return render_template(
@@ -33,6 +34,7 @@ def render_diagnosis_page(diagnosis: Diagnosis, drawings: list[Curves]) -> str:
         singles=block_table(diagnosis.net.lesion) if diagnosis.net.lesion else None,
         figures={drawing.name: drawing for drawing in drawings},
         svg={drawing.name: Markup(follow_page(inline_svg(drawing.name, drawing.svg))) for drawing in drawings},
+        sheets=draw_cam_sheets(diagnosis),
         data=flatten(shorten(diagnosis.data)),
         environment=flatten(diagnosis.environment),
     )

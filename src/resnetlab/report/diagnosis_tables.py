@@ -6,12 +6,16 @@ from resnetlab.readings import Diagnosis, LesionReading, NetReading, Part
 from resnetlab.records import Metrics
 from resnetlab.report.diagnosis_figures import sizes_of
 from resnetlab.report.tables import Table
+from resnetlab.surveys import LandscapeReading
 
 WORDS: dict[Part, str] = {
     "gradients": "Gradients by depth",
     "residuals": "What the blocks add",
     "signal": "Signal before training",
     "lesion": "Without some blocks",
+    "paths": "Length of paths",
+    "landscape": "Loss around the net",
+    "cam": "What answers rest on",
     "identity": "Deeper by identity blocks",
 }
 """What each part is called."""
@@ -24,6 +28,9 @@ def diagnosis_tables(diagnosis: Diagnosis, most: int | None = None) -> dict[Part
         "residuals": residual_table,
         "signal": signal_table,
         "lesion": lesion_table,
+        "paths": path_table,
+        "landscape": landscape_table,
+        "cam": cam_table,
         "identity": identity_table,
     }
     return {finding.part: thinned(makers[finding.part](diagnosis), most) for finding in diagnosis.findings}
@@ -117,6 +124,43 @@ def block_table(found: LesionReading) -> Table:
     )
 
 
+def path_table(diagnosis: Diagnosis) -> Table:
+    """Every length with the gradient that one path of it carries, and all of them."""
+    found = diagnosis.net.paths
+    assert found is not None
+    return Table(
+        caption=f"Paths of {diagnosis.net.label}, by the branches on them, n = {found.n} pictures",
+        heads=("branches", "paths measured", "log₁₀ ‖∂L/∂x‖ of one", "share of all"),
+        rows=[
+            (str(item.length), str(item.paths), short(item.log_magnitude), share(item.share)) for item in found.lengths
+        ],
+    )
+
+
+def landscape_table(diagnosis: Diagnosis) -> Table:
+    """The loss of the net and on the square around it."""
+    shown = [(net, net.landscape) for net in (diagnosis.net, diagnosis.control) if net and net.landscape]
+    return Table(
+        caption=f"Loss around the net, n = {shown[0][1].n:,} training pictures, {shown[0][1].side}² networks",
+        heads=("net", "centre", "by guessing", "lowest", "highest", "not finite", "flat", "convex"),
+        rows=[(net.model, *_landscape_cells(found)) for net, found in shown],
+    )
+
+
+def cam_table(diagnosis: Diagnosis) -> Table:
+    """Every picture that was looked at, with its answer."""
+    return Table(
+        caption="Test pictures by number, and the share of their map that is warm",
+        heads=("net", "picture", "true", "predicted", "probability", "warm"),
+        rows=[
+            (net.model, str(cam.sample), cam.true, cam.predicted or "–", share(cam.probability), share(cam.warm))
+            for net in (diagnosis.net, diagnosis.control)
+            if net
+            for cam in net.cams
+        ],
+    )
+
+
 def identity_table(diagnosis: Diagnosis) -> Table:
     """The net before, deepened, and both after training on."""
     found = diagnosis.identity
@@ -154,6 +198,13 @@ def percent(value: float) -> str:
 
 def _figures(metrics: Metrics) -> tuple[str, str]:
     return percent(metrics.error), f"{metrics.loss:.4f}"
+
+
+def _landscape_cells(found: LandscapeReading) -> tuple[str, ...]:
+    known = [loss for row in found.losses for loss in row if loss is not None]
+    ends = (min(known), max(known)) if known else (None, None)
+    missing = str(found.side**2 - len(known))
+    return (*map(short, (found.centre, found.guess, *ends)), missing, share(found.flat), share(found.convex))
 
 
 def _lesion_rows(net: NetReading, found: LesionReading) -> list[tuple[str, ...]]:

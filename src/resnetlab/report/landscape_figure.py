@@ -22,8 +22,8 @@ def draw_landscapes(readings: Mapping[str, LandscapeReading]) -> Drawing:
     """Lines of equal loss around each network, by its name, side by side and at the same levels."""
     import matplotlib as mpl
 
-    with mpl.rc_context(STYLE | {"axes.grid": False}):
-        return render("landscape", describe_landscapes(readings), _draw(readings))
+    with mpl.rc_context(STYLE):
+        return render("landscape", describe_landscapes(readings), landscape_figure(readings))
 
 
 def describe_landscapes(readings: Mapping[str, LandscapeReading]) -> str:
@@ -40,7 +40,8 @@ def describe_landscapes(readings: Mapping[str, LandscapeReading]) -> str:
     return f"Loss along two random directions whose filters are as large as the network's own. {parts}."
 
 
-def _draw(readings: Mapping[str, LandscapeReading]) -> "Figure":
+def landscape_figure(readings: Mapping[str, LandscapeReading]) -> "Figure":
+    """A panel for each network, in the style that is set."""
     from matplotlib.figure import Figure
 
     surfaces = {name: _logs(reading) for name, reading in readings.items()}
@@ -67,6 +68,7 @@ def _draw_one(
             axis, axis, surface, levels=levels, colors="#1c2430", linewidths=0.5, linestyles="solid", alpha=0.6
         )
     axes.plot(0, 0, "+", color="#c2512f", ms=10, mew=1.8)
+    axes.grid(visible=False)
     axes.set_aspect("equal")
     axes.set_xlim(axis[0], axis[-1])
     axes.set_ylim(axis[0], axis[-1])
