@@ -26,7 +26,7 @@ def test_hostile_names_add_no_element_attribute_or_request_and_are_shown(pages):
     for name, page in hostile.items():
         found = Elements(page)
         assert found.tags == harmless.tags, name
-        assert found.fetched == harmless.fetched, name
+        assert kinds(found.fetched) == kinds(harmless.fetched), name
         assert attributes(page) == attributes(pages[0]), name
         assert not name.isprintable() or name in found.text, name
         assert page.encode(), "it can be written"
@@ -54,6 +54,11 @@ def test_figures_with_hostile_names_are_xml_without_scripts(pages):
 def test_name_between_dollars_is_drawn_as_it_is():
     (svg,) = drawings(PAGES["axes"]("$x_1$"))
     assert "axis $x_1$ $x_1$" in svg
+
+
+def kinds(addresses: list[str]) -> list[str]:
+    """Addresses without the pictures that stand in them, in which a name may be drawn."""
+    return [address.partition(",")[0] for address in addresses]
 
 
 def drawings(page: str) -> list[str]:
