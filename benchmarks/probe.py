@@ -1,16 +1,25 @@
-"""What it costs to look: a pass with the probe beside a plain one, forward and back, in one run.
+"""What it costs to look: passes forward and back with the probe beside plain ones, in one process.
 
-``python benchmarks/probe.py --out FILE`` writes the figures as JSON and shows them. Plain and probed passes alternate;
-the ratio is that of their medians. A probed pass also takes the norms of all gradients of weights.
+python benchmarks/probe.py --out probe.json
+
+1. plain: forward, loss and backward, which leaves the gradient of every parameter.
+2. watched: the same with a ``Probe`` around it, and its readings fetched.
+3. diagnosed: what ``diagnose --what gradients residuals`` does with a network: the probe, the norms of the gradients of
+   all weights, and the network left as it was.
+
+They take turns, so that a busy machine slows all alike, and every other turn goes backwards; a ratio is that to the
+plain pass of the same turn.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from time import perf_counter
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.diagnostics.gradients import block_gradients
@@ -20,51 +29,75 @@ from resnetlab.files import write_json
 from resnetlab.models.zoo import create_model
 
 
+def passes(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Callable[[], None]]:
+    """The three kinds of pass."""
+
+    def plain() -> None:
+        F.cross_entropy(net(images), labels).backward()
+        net.zero_grad(set_to_none=True)
+
+    def watched() -> None:
+        with Probe(net) as probe:
+            plain()
+        probe.readings()
+
+    def diagnosed() -> None:
+        with Probe(net) as probe:
+            block_gradients(net, images, labels)
+        probe.readings()
+
+    return {"plain": plain, "watched": watched, "diagnosed": diagnosed}
+
+
+def take_turns(runs: dict[str, Callable[[], None]], turns: int) -> dict[str, list[float]]:
+    """Seconds of each run in every turn, after one that does not count."""
+    for run in runs.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(turns):
+        for name in list(runs)[:: -1 if turn % 2 else 1]:
+            started = perf_counter()
+            runs[name]()
+            seconds[name].append(perf_counter() - started)
+    return seconds
+
+
+def ratios(seconds: dict[str, list[float]], name: str) -> dict[str, float]:
+    """Median and quartiles of a pass over the plain one of its turn."""
+    each = [ours / plain for ours, plain in zip(seconds[name], seconds["plain"], strict=True)]
+    low, middle, high = quantiles(each, n=4, method="inclusive")
+    return {"median": middle, "quartile_1": low, "quartile_3": high}
+
+
 def main() -> None:
     """Measure and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=9, help="2 or more")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    net = create_model(given.model).train()
     images = torch.randn(given.batch_size, 3, given.image_size, given.image_size)
     labels = torch.arange(given.batch_size)
-
-    def plain() -> None:
-        F.cross_entropy(net(images), labels).backward()
-        net.zero_grad(set_to_none=True)
-
-    def probed() -> None:
-        with Probe(net) as probe:
-            block_gradients(net, images, labels)
-        probe.readings()
-
-    plain()
-    times: dict[str, list[float]] = {"plain": [], "probed": []}
-    for _ in range(given.rounds):
-        for name, call in (("plain", plain), ("probed", probed)):
-            started = perf_counter()
-            call()
-            times[name].append(perf_counter() - started)
-    ratio = median(times["probed"]) / median(times["plain"])
-    found = {
-        "settings": {key: value for key, value in vars(given).items() if key != "out"},
-        "seconds": times,
-        "ratio": ratio,
-        "environment": describe_environment("cpu", given.threads),
-    }
+    seconds = take_turns(passes(create_model(given.model).train(), images, labels), given.turns)
+    found = {name: ratios(seconds, name) for name in seconds if name != "plain"}
     if given.out:
-        write_json(given.out, found)
-    plainly, looking = median(times["plain"]), median(times["probed"])
-    sys.stdout.write(
-        f"{given.model}, batch {given.batch_size}: plain {plainly:.2f} s, probed {looking:.2f} s, "
-        f"ratio {ratio:.2f} (medians of {given.rounds})\n"
-    )
+        write_json(
+            given.out,
+            {
+                "settings": {key: value for key, value in vars(given).items() if key != "out"},
+                "seconds": seconds,
+                "over_plain": found,
+                "environment": describe_environment("cpu", given.threads),
+            },
+        )
+    sys.stdout.write(f"{given.model}, batch {given.batch_size}: plain {median(seconds['plain']):.2f} s")
+    for name, one in found.items():
+        sys.stdout.write(f", {name} {one['median']:.2f} ({one['quartile_1']:.2f} to {one['quartile_3']:.2f}) times it")
+    sys.stdout.write(f" (medians and quartiles of {given.turns} turns)\n")
 
 
 if __name__ == "__main__":
