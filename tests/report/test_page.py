@@ -4,11 +4,19 @@ from html.parser import HTMLParser
 
 import pytest
 
-from resnetlab.records import Flow
+from resnetlab.records import Flow, GradientMoment
 from resnetlab.report.figures import draw_figures
 from resnetlab.report.html import flatten, inline_svg
 from resnetlab.report.page import render_page, write_report
-from resnetlab.report.tables import error_table, gradient_table, growth, pair_table, study_heading, verdict_lines
+from resnetlab.report.tables import (
+    error_table,
+    gradient_table,
+    growth,
+    pair_table,
+    study_heading,
+    trace_table,
+    verdict_lines,
+)
 from tests.made import HOSTILE, study, study_run
 
 
@@ -158,3 +166,26 @@ def test_growth_of_an_even_number_of_runs_is_their_median():
 
 def test_flatten_names_nested_settings():
     assert flatten({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == {"a.b": "1", "a.c": "–", "d": "1, 2"}
+
+
+def test_trace_is_the_median_over_the_seeds_by_step():
+    moments = {0: [1.0, 2.0, 9.0], 1: [0.5, None, 0.1], 4: [None, None, None]}
+    made = study()
+    runs = [
+        replace(
+            run,
+            record=replace(
+                run.record,
+                gradient_trace=[
+                    GradientMoment(step=step, first=1.0, last=1.0, growth=growths[run.seed])
+                    for step, growths in moments.items()
+                ],
+            ),
+        )
+        for run in made.runs
+        if (run.kind, run.depth) == ("plain", 56)
+    ]
+    table = trace_table(replace(made, runs=runs))
+    assert table.heads == ("depth", "kind", "n", "0", "1", "4")
+    assert table.rows == [("56", "plain", "3", "+2.0", "+0.3", "–")]
+    assert trace_table(made).rows == []

@@ -14,6 +14,7 @@ from resnetlab.report.tables import (
     pair_table,
     size_table,
     study_heading,
+    trace_table,
     verdict_lines,
 )
 
@@ -42,6 +43,7 @@ def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:
         errors=error_table(study),
         pairs=pair_table(study),
         gradients=gradient_table(study),
+        trace=trace_table(study),
         sizes=size_table(study),
         figures={drawing.name: drawing for drawing in drawings},
         svg={drawing.name: Markup(follow_page(inline_svg(drawing.name, drawing.svg))) for drawing in drawings},

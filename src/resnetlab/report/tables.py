@@ -67,6 +67,27 @@ def gradient_table(study: StudyRecord) -> Table:
     )
 
 
+def trace_table(study: StudyRecord) -> Table:
+    """The same growth after so many steps, the median over the seeds; no row where no run was traced."""
+    steps = sorted({moment.step for run in study.runs for moment in run.record.gradient_trace})
+    rows: list[tuple[str, ...]] = []
+    for cell in by_depth(study):
+        runs = [run for run in study.runs if (run.kind, run.depth) == (cell.kind, cell.depth)]
+        known: dict[int, list[float]] = {}
+        for run in runs:
+            for moment in run.record.gradient_trace:
+                if moment.growth is not None:
+                    known.setdefault(moment.step, []).append(moment.growth)
+        if known:
+            values = (f"{median(known[step]):+.1f}" if step in known else "–" for step in steps)
+            rows.append((str(cell.depth), cell.kind, str(len(runs)), *values))
+    return Table(
+        caption="Growth of ‖∇W‖/‖W‖ after so many steps of the optimizer, in orders of magnitude (median)",
+        heads=("depth", "kind", "n", *(f"{step:,}" for step in steps)),
+        rows=rows,
+    )
+
+
 def size_table(study: StudyRecord) -> Table:
     """Parameters and multiply-adds; a plain net and its twin of option A have equal ones."""
     return Table(
