@@ -54,7 +54,7 @@ def test_bootstrap_is_the_same_at_every_call_and_within_the_values():
 
 
 def test_bootstrap_of_few_seeds_covers_too_little_and_student_does_not():
-    """What docs/study.md says of 95 % intervals of three normal differences."""
+    """What docs/studies.md says of 95 % intervals of three normal differences."""
     covered = [0, 0]
     for differences in RNG.normal(size=(400, 3)):
         pair = list(differences), [0.0] * 3

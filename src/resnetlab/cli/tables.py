@@ -7,7 +7,7 @@ from resnetlab.comparison import Comparison
 from resnetlab.errors import ConfigError
 from resnetlab.records import Metrics, RunRecord, StudyRecord
 from resnetlab.report.comparison_tables import combination_table, contrast_tables
-from resnetlab.report.tables import Table, error_table, gradient_table, pair_table, trace_table, verdict_lines
+from resnetlab.report.tables import Table, error_table, gradient_table, pair_table, verdict_lines
 
 
 def print_names(names: Sequence[str], pattern: str) -> None:
@@ -33,7 +33,7 @@ def print_run(record: RunRecord, out: Path) -> None:
 
 def print_study(study: StudyRecord, page: Path) -> None:
     """The tables of a study, the answers, and where the page is."""
-    for table in (error_table(study), pair_table(study), gradient_table(study), trace_table(study)):
+    for table in (error_table(study), pair_table(study), gradient_table(study)):
         if table.rows:
             print_table(table)
             print()
