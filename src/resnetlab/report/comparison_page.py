@@ -14,7 +14,7 @@ from resnetlab.report.comparison_tables import (
 )
 from resnetlab.report.figures import STYLE, Drawing, plainly, render
 from resnetlab.report.html import flatten, inline_svg, render_template
-from resnetlab.report.page import FIGURES, PAGE, distinct
+from resnetlab.report.page import PAGE, distinct, write_drawings
 from resnetlab.report.run_page import follow_page
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ LONGEST = 60
 def write_comparison(study: Comparison, folder: Path) -> Path:
     """Write ``report.html`` and the figure as ``figures/errors.svg`` and ``.png``; the path of the page."""
     drawing = draw_errors(study)
-    atomic_write(folder / FIGURES / f"{drawing.name}.svg", drawing.svg)
-    atomic_write(folder / FIGURES / f"{drawing.name}.png", drawing.png)
+    write_drawings([drawing], folder)
     atomic_write(folder / PAGE, render_comparison(study, drawing))
     return folder / PAGE
 

@@ -1,5 +1,6 @@
 """The page of a study: one HTML file that holds everything it shows and asks nothing of the network."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,16 @@ PAGE, FIGURES, TEMPLATE = "report.html", "figures", "page.html.jinja"
 def write_report(study: StudyRecord, folder: Path) -> Path:
     """Write ``report.html`` and each figure as ``figures/<name>.svg`` and ``.png``; the path of the page."""
     drawings = draw_figures(study)
+    write_drawings(drawings, folder)
+    atomic_write(folder / PAGE, render_page(study, drawings))
+    return folder / PAGE
+
+
+def write_drawings(drawings: Iterable[Drawing], folder: Path) -> None:
+    """Each as ``figures/<name>.svg`` and ``.png``."""
     for drawing in drawings:
         atomic_write(folder / FIGURES / f"{drawing.name}.svg", drawing.svg)
         atomic_write(folder / FIGURES / f"{drawing.name}.png", drawing.png)
-    atomic_write(folder / PAGE, render_page(study, drawings))
-    return folder / PAGE
 
 
 def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:

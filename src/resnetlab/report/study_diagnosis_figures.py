@@ -1,6 +1,7 @@
 """The figures of a study's diagnosis, block by block, drawn from its record in the colours of the page."""
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from math import ceil
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -17,8 +18,9 @@ MOST_PANELS = 8
 """Combinations of the other axes that have a panel of their own; the tables have all."""
 LONGEST = 36
 """Letters of a combination's name in a figure."""
-LOOKS = [("accent", "-"), ("warm", "-"), ("soft", "-"), ("ink", ":"), ("accent", ":"), ("warm", ":")]
-"""Colour and style of each value of the first axis."""
+PLAIN_LOOK = ("warm", "-")
+LOOKS = [("accent", "-"), ("soft", "-"), ("ink", ":"), ("accent", ":"), ("warm", ":"), ("soft", ":")]
+"""Colour and style of each value of the first axis; nets without shortcuts look as on the study's own page."""
 
 Line = list[float | None]
 Reading = Callable[[RunReading], Line]
@@ -67,7 +69,7 @@ def _draw(diagnosis: StudyDiagnosis, title: str, reading: Reading, *, log: bool)
     figure = Figure(figsize=(3.7 * columns + 0.4, 2.5 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
     first, values = next(iter(diagnosis.axes.items()))
-    looks = dict(zip(values, LOOKS * ceil(len(values) / len(LOOKS)), strict=False))
+    looks = _looks(values)
     for axes, others in zip(grid, panels, strict=False):
         for value, (colour, style) in looks.items():
             lines = [reading(run) for run in diagnosis.runs if run.values == {first: value, **others}]
@@ -87,6 +89,12 @@ def _draw(diagnosis: StudyDiagnosis, title: str, reading: Reading, *, log: bool)
     for text in figure.legend(handles, names, loc="outside lower right", ncols=3, fontsize=8).get_texts():
         text.set_parse_math(False)
     return figure
+
+
+def _looks(values: Sequence[str]) -> dict[str, tuple[str, str]]:
+    others = [value for value in values if value not in ("plain", "none")]
+    looks = dict(zip(others, cycle(LOOKS), strict=False))
+    return {value: looks.get(value, PLAIN_LOOK) for value in values}
 
 
 def _draw_lines(axes: "Axes", lines: Sequence[Line], colour: str, style: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from resnetlab.files import atomic_write
 from resnetlab.report.figures import Drawing
 from resnetlab.report.html import flatten, inline_svg, render_template
-from resnetlab.report.page import FIGURES, PAGE
+from resnetlab.report.page import PAGE, write_drawings
 from resnetlab.report.run_page import follow_page, shorten
 from resnetlab.report.study_diagnosis_figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis_tables import answer_lines, difference_tables, measure_tables, verdict_table
@@ -26,9 +26,7 @@ PLACES = {
 def write_study_diagnosis_report(diagnosis: StudyDiagnosis, folder: Path) -> Path:
     """Write ``report.html`` and each figure as ``figures/<name>.svg`` and ``.png``; the path of the page."""
     drawings = draw_study_diagnosis(diagnosis)
-    for drawing in drawings:
-        atomic_write(folder / FIGURES / f"{drawing.name}.svg", drawing.svg)
-        atomic_write(folder / FIGURES / f"{drawing.name}.png", drawing.png)
+    write_drawings(drawings, folder)
     atomic_write(folder / PAGE, render_study_diagnosis(diagnosis, drawings))
     return folder / PAGE
 
