@@ -16,6 +16,12 @@ from tests.made import diagnosis
 SMALL = ("--epochs", "1", "--max-steps", "6", "--batch-size", "64", "--evaluate-train", "end", "--quiet")
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """On a slow machine, too, nothing tells how far the work is, so that standard error has errors alone."""
+    monkeypatch.setattr("resnetlab.cli.progress.COUNT_EVERY", float("inf"))
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A residual net of 14 layers and its plain twin, after six steps."""
