@@ -67,6 +67,13 @@ def decode_rows() -> list[str]:
     return [*rows, environment_line(found["environment"])]
 
 
+def probe_rows() -> list[str]:
+    found = read("probe.json")
+    turns = found["settings"]["turns"]
+    rows = [f"| {name} | {spread(one, 2)} | {turns} |" for name, one in found["over_plain"].items()]
+    return [*rows, environment_line(found["environment"])]
+
+
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_row_of_a_run_is_drawn_from_its_record(path):
     record = read_record(RunRecord, path)
@@ -78,7 +85,7 @@ def test_there_are_runs():
     assert {path.stem for path in RUNS} == {"run-fashion-mnist", "run-cifar10-jpeg"}
 
 
-@pytest.mark.parametrize("rows", [loop_rows, decode_rows])
+@pytest.mark.parametrize("rows", [loop_rows, decode_rows, probe_rows])
 def test_rows_of_a_benchmark_are_drawn_from_its_record(rows):
     for row in rows():
         assert row in page(), row

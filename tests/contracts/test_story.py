@@ -1,8 +1,11 @@
 """docs/study.md says what the records beside it say; no number in its tables is typed by hand."""
 
+from statistics import median
+
 import pytest
 
-from resnetlab.records import StudyRecord, read_record
+from resnetlab.readings import Diagnosis
+from resnetlab.records import BlockGradient, StudyRecord, read_record
 from resnetlab.report.figures import draw_figures
 from resnetlab.report.study_diagnosis_figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis_tables import difference_tables, measure_tables
@@ -32,15 +35,72 @@ def rows_of(table: Table) -> list[str]:
     return [f"| {' | '.join(line)} |".replace("| --- ", "|---").replace("|--- |", "|---|") for line in lines]
 
 
+def weight_table(found: StudyRecord) -> Table:
+    """‖W‖ of the first block before and after training, where plain nets degrade."""
+    rows: list[tuple[str, ...]] = []
+    for depth in (56, 110):
+        for kind in ("plain", "residual"):
+            records = [run.record for run in found.runs if (run.kind, run.depth) == (kind, depth)]
+            moments = [[norm_of(record.gradients_start) for record in records]]
+            moments.append([norm_of(record.gradients_end) for record in records])
+            rows.append((str(depth), kind, str(len(records)), *map(spread, moments)))
+    return Table(caption="", heads=("depth", "kind", "n", "‖W‖ before training", "after training"), rows=rows)
+
+
+def norm_of(gradients: list[BlockGradient]) -> float:
+    return next(gradient.weight_norm for gradient in gradients if gradient.block == "stages.0.0")
+
+
+def spread(values: list[float]) -> str:
+    shown = [
+        f"{value:,.0f}" if value >= 100 else f"{value:.1f}" for value in (median(values), min(values), max(values))
+    ]
+    return "{} ({} to {})".format(*shown)
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_tables_of_a_study_are_drawn_from_its_record(name):
     found = study(name)
-    for table in (error_table(found), pair_table(found), gradient_table(found)):
+    for table in (error_table(found), pair_table(found), gradient_table(found), weight_table(found)):
         assert "\n".join(rows_of(table)) in story()
     for line in verdict_lines(found):
         assert line in story()
     assert len({run.seed for run in found.runs}) >= 3
     assert {8, 110} <= {run.depth for run in found.runs}
+
+
+def test_slower_rate_is_drawn_from_its_record():
+    found = study("digits-slow")
+    assert found.command.replace("--out STUDY", "--out runs/digits-slow") in story()
+    assert "\n".join(rows_of(error_table(found))) in story()
+
+
+def test_deeper_net_is_told_of_by_its_record():
+    found = read_record(Diagnosis, RECORDS / "deeper.json")
+    assert found.identity.equal
+    for line in found.findings[0].sentences:
+        assert line in story()
+
+
+def test_what_the_text_says_of_all_runs_holds():
+    """Bounds and orders that stand in sentences."""
+    for name in STUDIES:
+        for run in study(name).runs:
+            if run.depth == 110:
+                low, high = (6.0, 7.5) if run.kind == "plain" else (-2.0, 2.0)
+                assert low < run.flow_start.growth < high
+            if (name, run.kind, run.depth) == ("digits", "plain", 110):
+                before, after = run.record.gradient_trace[:2]
+                assert (before.step, after.step) == (0, 1)
+                assert 2e5 < before.first < 6e5
+                assert after.first < 1e-3
+        for cell in read(name).combinations:
+            if cell.values["kind"] == "residual":
+                (plain,) = (c for c in read(name).combinations if c.values == {**cell.values, "kind": "plain"})
+                assert cell.measures["response"].mean < plain.measures["response"].mean
+        for run in read(name).runs:
+            worst = max(run.net.lesion.dropped, key=lambda change: change.error)
+            assert run.values["kind"] == "plain" or worst.blocks == ["stages.0.0"]
 
 
 def test_trace_is_drawn_from_its_record():
