@@ -1,4 +1,4 @@
-"""Pages as large as those of real runs: a long run on twenty classes, the demo's study, two axes, 54 blocks."""
+"""Pages as large as those of real runs: a long run on twenty classes, studies of docs/study, two axes, 54 blocks."""
 
 from base64 import b64encode
 from dataclasses import replace
@@ -21,6 +21,9 @@ from resnetlab.report.figures import draw_figures
 from resnetlab.report.page import render_page
 from resnetlab.report.run_figures import draw_run_figures
 from resnetlab.report.run_page import render_run_page
+from resnetlab.report.study_diagnosis_figures import draw_study_diagnosis
+from resnetlab.report.study_diagnosis_page import render_study_diagnosis
+from resnetlab.study_readings import StudyDiagnosis
 from tests.conftest import ROOT
 from tests.made import block_reading, compared_run, diagnosis, lesion_reading, run
 
@@ -137,7 +140,7 @@ def _run_page() -> str:
 
 
 def _grid_page() -> str:
-    record = read_record(StudyRecord, ROOT / "docs" / "demo" / "results.json")
+    record = read_record(StudyRecord, ROOT / "docs" / "study" / "digits.json")
     return render_page(record, draw_figures(record))
 
 
@@ -149,4 +152,15 @@ def _diagnosis_page() -> str:
     return render_diagnosis_page(deep_diagnosis(), draw_diagnosis_figures(deep_diagnosis()))
 
 
-REALISTIC = {"run": _run_page, "grid": _grid_page, "axes": _axes_page, "diagnosis": _diagnosis_page}
+def _seedwise_page() -> str:
+    record = read_record(StudyDiagnosis, ROOT / "docs" / "study" / "digits-read.json")
+    return render_study_diagnosis(record, draw_study_diagnosis(record))
+
+
+REALISTIC = {
+    "run": _run_page,
+    "grid": _grid_page,
+    "axes": _axes_page,
+    "diagnosis": _diagnosis_page,
+    "seedwise": _seedwise_page,
+}
