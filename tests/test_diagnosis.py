@@ -168,3 +168,9 @@ def test_command_makes_the_diagnosis_again():
     assert words.startswith("resnetlab diagnose 'a run' --out DIAGNOSIS")
     command = read_command(shlex.split(words)[1:])
     assert (command.source, command.config) == ("a run", config)
+
+
+def test_twins_of_one_model_are_told_apart_by_their_shortcut(data):
+    one = subject(create_model("cifar_resnet8", in_chans=1), data)
+    assert replace(one, recipe=Recipe(model="cifar_resnet8", shortcut="none")).name == "cifar_resnet8 (shortcut none)"
+    assert replace(one, recipe=Recipe(model="cifar_resnet8")).name == "cifar_resnet8"

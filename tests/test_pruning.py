@@ -123,8 +123,8 @@ def test_place_that_is_taken_and_folder_without_a_run_are_refused(folder, tmp_pa
     (tmp_path / "file").write_text("")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    for taken in ("file", "full"):
-        with pytest.raises(ConfigError, match=f"{taken} is not empty"):
+    for taken, words in (("file", "is a file"), ("full", "is not empty")):
+        with pytest.raises(ConfigError, match=f"{taken} {words}"):
             prune_run(folder, ["stages.2.1"], tmp_path / taken)
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
     with pytest.raises(DataError, match="holds no run"):

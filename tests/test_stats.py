@@ -64,6 +64,11 @@ def test_bootstrap_of_few_seeds_covers_too_little_and_student_does_not():
     assert 0.92 < covered[1] / 400 < 0.98
 
 
+def test_interval_without_width_calls_nothing_significant():
+    assert not paired_interval([0.5, 0.5, 0.5], [0.25, 0.25, 0.25]).excludes_zero
+    assert paired_interval([0.5, 0.51, 0.5], [0.25, 0.25, 0.25]).excludes_zero
+
+
 def test_one_seed_has_a_difference_and_nothing_more():
     assert paired_p([0.5], [0.2]) is None
     found = bootstrap_interval([0.5], [0.25])

@@ -28,6 +28,7 @@ def test_runs_are_chosen_by_the_values_of_axes():
         (["depth=20"], "has no depth 20; it has 8, 14"),
         (["depth"], "must be AXIS=VALUE"),
         (["=8"], "must be AXIS=VALUE"),
+        (["depth=8", "depth=14"], "stands twice"),
     ],
 )
 def test_wrong_choice_of_runs_says_what_there_is(where, message):
@@ -38,7 +39,7 @@ def test_wrong_choice_of_runs_says_what_there_is(where, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"what": ("signal",)}, "--what signal is not possible for a study, but gradients, residuals, lesion"),
+        ({"what": ("signal",)}, "--what signal is not possible for a study, only gradients, residuals, lesion"),
         ({"model": "cifar_resnet20", "data": "digits"}, "--data, --model is not possible for a study"),
         ({"plain": Path("runs/plain")}, "--plain is not possible"),
     ],

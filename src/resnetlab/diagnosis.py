@@ -4,6 +4,7 @@ Its folder holds ``diagnosis.json``, from which everything that is printed and d
 """
 
 import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from resnetlab.diagnosis_config import DiagnosisConfig
 from resnetlab.environment import describe_environment
 from resnetlab.errors import ConfigError
-from resnetlab.files import is_vacant
+from resnetlab.files import check_place, is_vacant
 from resnetlab.readings import DIAGNOSIS, Diagnosis, Finding, IdentityReading, NetReading, Part, SignalReading
 from resnetlab.recipe import fitted_config
 from resnetlab.records import as_plain, write_record
@@ -112,17 +113,24 @@ def read_parts(
 def write_diagnosis(diagnosis: Diagnosis, out: Path) -> Path:
     """Write the record and its page to ``out``; the path of the page."""
     from resnetlab.report.diagnosis_page import write_diagnosis_report
+    from resnetlab.report.page import FIGURES
 
     write_record(out / DIAGNOSIS, diagnosis)
+    # One folder tells of one diagnosis: that of a study, which was here before, would be taken for this one.
+    if (out / STUDY_DIAGNOSIS).is_file():
+        (out / STUDY_DIAGNOSIS).unlink()
+        shutil.rmtree(out / FIGURES, ignore_errors=True)
     return write_diagnosis_report(diagnosis, out)
 
 
 def claim_place(out: Path) -> None:
-    """Raise ``ConfigError`` unless ``out`` is vacant or holds a diagnosis, which the next one takes the place of."""
+    """Raise ``ConfigError`` unless ``out`` is vacant or holds a diagnosis, which the next one takes the place of, and
+    ``StorageError`` where the system refuses to make it."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; give a folder for the diagnosis")
     if not is_vacant(out) and not any((out / record).is_file() for record in (DIAGNOSIS, STUDY_DIAGNOSIS)):
         raise ConfigError(f"{out} is not empty and holds no diagnosis; choose another folder")
+    check_place(out)
 
 
 def diagnose_command(source: str, config: DiagnosisConfig) -> str:

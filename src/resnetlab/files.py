@@ -30,6 +30,16 @@ def _storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
 
 
+def check_place(folder: Path) -> None:
+    """Make ``folder`` and, where it was not there, remove it again. Raises ``StorageError`` where the system refuses,
+    so that a place that cannot be written to is known before the work, and nothing is left behind."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    with _storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            made.rmdir()
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the names in ``folder`` to disk: without this a rename can be lost with the power."""
     handle = os.open(folder, os.O_RDONLY)

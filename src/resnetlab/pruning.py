@@ -45,7 +45,9 @@ def prune_run(folder: Path, blocks: Collection[str], out: Path, which: Literal["
 
     if not blocks:
         raise ConfigError("no block is named; give those to leave out, such as --without stages.2.1")
-    if out.exists() and not (out.is_dir() and is_vacant(out)):
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; give a folder for the smaller network")
+    if not is_vacant(out):
         raise ConfigError(f"{out} is not empty; give a new or an empty folder for the smaller network")
     net, data, recipe = restored_network(folder, which)
     smaller = without_blocks(net, blocks)

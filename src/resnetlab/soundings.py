@@ -56,7 +56,7 @@ def read_net(
             gradients = block_gradients(net, *batch, seed)
         blocks = probe.readings()
     return NetReading(
-        model=subject.recipe.model,
+        model=subject.name,
         state=subject.state,
         parameters=sum(parameter.numel() for parameter in subject.net.parameters()),
         plain=not has_shortcuts(subject.net),

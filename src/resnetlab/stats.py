@@ -37,8 +37,11 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the difference is significant at 1 - ``level``; never so for n = 1."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        """Whether the difference is significant at 1 - ``level``; never so for n = 1, nor where all seeds differ by the
+        same: errors are counted in pictures, so that this is no certainty (see ``paired_p``)."""
+        if self.low is None or self.high is None or self.low == self.high:
+            return False
+        return self.low > 0 or self.high < 0
 
 
 def sample(values: Sequence[float]) -> Sample:

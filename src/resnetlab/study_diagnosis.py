@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from resnetlab.diagnosis_config import DiagnosisConfig
 from resnetlab.environment import describe_environment
-from resnetlab.errors import ConfigError, unknown_name
-from resnetlab.readings import Part
+from resnetlab.errors import CheckpointError, ConfigError, DataError, unknown_name
+from resnetlab.readings import DIAGNOSIS, Part
 from resnetlab.records import as_plain, write_record
 from resnetlab.report.command import command_of
 from resnetlab.soundings import Progress, first_pictures, read_net, unwatched
@@ -42,10 +42,10 @@ def diagnose_study(
     """What every trained network of the study in ``folder`` is like, each read from the same pictures in the same way.
 
     ``where`` chooses runs by the values of axes: ``{"depth": ["20"]}``. ``on_run`` hears of every run, counted from 1,
-    before it is read. Runs that have not ended or that diverged are left out, and said so.
+    before it is read. Runs that have not ended, diverged or are damaged are left out, and said so.
 
-    Raises ``ConfigError`` for a setting of single networks, an axis that the study does not have, and where no run is
-    left; ``DataError`` where the folder holds no study.
+    Raises ``ConfigError`` for a setting of single networks and an axis that the study does not have, ``DataError``
+    where the folder holds no study, or no run of it can be read.
     """
     import torch
 
@@ -68,11 +68,17 @@ def diagnose_study(
             continue
         if on_run:
             on_run(run, number, len(chosen))
-        subject = from_run(run.folder(folder), config.checkpoint)
+        try:
+            subject = from_run(run.folder(folder), config.checkpoint)
+        except CheckpointError as error:
+            left_out.append(f"{run.name}: {error}")
+            continue
         data = subject.data.fingerprint
         runs.append(read_run(run, folder, subject, parts, config, device, progress or unwatched))
+        if "lesion" in parts and runs[-1].net.lesion is None:
+            left_out.append(f"lesion of {run.name}: each of its blocks changes the shape of its input, or is alone")
     if not runs:
-        raise ConfigError(f"no run of the study in {folder} can be diagnosed: {'; '.join(left_out)}")
+        raise DataError(f"no run of the study in {folder} can be diagnosed: {'; '.join(left_out)}")
     measures = seedwise.measures_of(parts)
     return StudyDiagnosis(
         command=study_diagnosis_command(folder, config, where or {}),
@@ -103,7 +109,7 @@ def study_parts(config: DiagnosisConfig) -> list[Part]:
     wrong = [part for part in config.what if part not in ("all", *PARTS)]
     if wrong:
         raise ConfigError(
-            f"--what {wrong[0]} is not possible for a study, but {', '.join(PARTS)}; diagnose one of its runs for more"
+            f"--what {wrong[0]} is not possible for a study, only {', '.join(PARTS)}; diagnose one of its runs for more"
         )
     return [part for part in PARTS if part in config.what or "all" in config.what]
 
@@ -170,6 +176,8 @@ def write_study_diagnosis(diagnosis: StudyDiagnosis, out: Path) -> Path:
     from resnetlab.report.study_diagnosis_page import write_study_diagnosis_report
 
     write_record(out / STUDY_DIAGNOSIS, diagnosis)
+    # As ``write_diagnosis`` does with a study's.
+    (out / DIAGNOSIS).unlink(missing_ok=True)
     return write_study_diagnosis_report(diagnosis, out)
 
 
@@ -180,5 +188,7 @@ def read_where(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
         name, equals, values = text.partition("=")
         if not (name and equals and values):
             raise ConfigError(f"--where {text!r} is not possible: it must be AXIS=VALUE,VALUE, such as depth=20,56")
-        found[name] = tuple(values.split(","))
+        if name in found:
+            raise ConfigError(f"--where {name} stands twice; give all its values at once, --where {name}=A,B")
+        found[name] = tuple(value.strip() for value in values.split(","))
     return found

@@ -29,6 +29,12 @@ class Subject:
     trained: bool
     notes: list[str]
 
+    @property
+    def name(self) -> str:
+        """The network's name, with the shortcut option where that is not its own."""
+        option = self.recipe.shortcut
+        return self.recipe.model + ("" if option == "default" else f" (shortcut {option})")
+
     def before(self) -> "Subject":
         """The same network as its run began with it."""
         net, _ = recipe_network(self.recipe, self.data)
@@ -106,10 +112,19 @@ def find_subject(
 
 
 def find_control(folder: Path, which: Literal["last", "best"], subject: Subject) -> Subject:
-    """The run of the plain twin. Raises ``ConfigError`` where it is not plain, or was trained on other data."""
+    """The run of the plain twin. Raises ``ConfigError`` where it is not plain, has another number of blocks, or was
+    trained on other data."""
+    from resnetlab.models.blocks import ResidualBlock
+
     control = from_run(folder, which)
     if has_shortcuts(control.net):
         raise ConfigError(f"the run in {folder} is no control: {control.recipe.model} has shortcuts; give a plain net")
+    ours, theirs = (sum(isinstance(part, ResidualBlock) for part in one.net.modules()) for one in (subject, control))
+    if ours != theirs:
+        raise ConfigError(
+            f"the run in {folder} is no control: {control.recipe.model} has {theirs} blocks, {subject.recipe.model} "
+            f"has {ours}; give its plain twin"
+        )
     if control.data.fingerprint["sha256"] != subject.data.fingerprint["sha256"]:
         raise ConfigError(
             f"the run in {folder} is no control: it was trained on other data ({control.data.source}, not "

@@ -1,6 +1,7 @@
 """``resnetlab diagnose`` of a whole study, from end to end on small nets on digits."""
 
 import json
+import shutil
 
 import pytest
 
@@ -53,8 +54,6 @@ def test_each_run_is_read_as_it_would_be_alone(run, study, tmp_path):
 
 
 def test_run_that_has_not_ended_is_left_out_and_said_so(run, study, tmp_path):
-    import shutil
-
     copied = tmp_path / "study"
     shutil.copytree(study, copied)
     (copied / "runs/plain-14-seed1/record.json").unlink()
@@ -82,3 +81,30 @@ def test_where_of_a_single_network_is_refused(run, tmp_path):
     code, _, errors = run("diagnose", "cifar_resnet8", "--where", "depth=8", "--out", tmp_path / "found")
     assert code == 2
     assert "--where chooses runs of a study" in errors
+
+
+def test_damaged_checkpoint_is_left_out_and_said_so(run, study, tmp_path):
+    copied = tmp_path / "study"
+    shutil.copytree(study, copied)
+    weights = copied / "runs/plain-14-seed0/last/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    code, printed, _ = run("diagnose", copied, "--what", "residuals", "--out", tmp_path / "found")
+    assert code == 0
+    assert "left out: plain-14-seed0: " in printed
+    assert "is damaged" in printed
+
+
+def test_folder_tells_of_the_last_diagnosis_alone(run, study, tmp_path):
+    out = tmp_path / "found"
+    assert run("diagnose", "cifar_resnet8", "--what", "gradients", "--out", out)[0] == 0
+    _, of_study, _ = run("diagnose", study, "--what", "residuals", "--out", out)
+    assert run("report", out)[:2] == (0, of_study)
+    _, of_net, _ = run("diagnose", "cifar_resnet8", "--what", "gradients", "--out", out)
+    assert run("report", out)[:2] == (0, of_net)
+    assert not (out / "figures").exists()
+
+
+def test_place_that_cannot_be_is_known_before_the_work(run, study):
+    code, printed, errors = run("diagnose", study, "--out", "/proc/found")
+    assert (code, printed) == (5, "")
+    assert "[1/4]" not in errors

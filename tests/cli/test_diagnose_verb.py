@@ -139,3 +139,9 @@ def test_damaged_record_is_one_message(run, tmp_path):
     (tmp_path / "diagnosis.json").write_text(json.dumps(whole))
     assert run("report", tmp_path)[0] == 0
     assert torch.get_num_threads() == 1
+
+
+def test_plain_net_of_another_depth_is_no_control(run, runs, tmp_path):
+    code, _, errors = run("diagnose", "cifar_resnet8", "--plain", runs / "plain", "--out", tmp_path / "a")
+    assert code == 2
+    assert "cifar_plain14 has 6 blocks, cifar_resnet8 has 3; give its plain twin" in errors

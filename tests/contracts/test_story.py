@@ -120,6 +120,15 @@ def test_tables_of_a_diagnosis_are_drawn_from_its_record(name):
         assert f"| {' | '.join(row)} |" in story()
 
 
+def minutes(found: StudyRecord) -> str:
+    return f"{sum(run.record.seconds for run in found.runs) / 60:.0f} minutes"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_times_are_those_of_the_records(name):
+    assert minutes(study(name)) in story()
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_commands_are_those_of_the_records(name):
     command = study(name).command.replace("--out STUDY", f"--out runs/{name}")

@@ -93,7 +93,7 @@ FAULTS = {
         damage,
         4000,
         "a flipped bit or a truncation in a checkpoint",
-        "detected; the version before is used, and a note says so",
+        "detected; a resumed run uses the version before, and a note says so",
         "read without sums",
     ),
     "signals": Fault(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
-from resnetlab.diagnostics import lesion, residuals
+from resnetlab.diagnostics import flow, lesion, residuals
 from resnetlab.diagnostics.contrasts import LEVEL, adjust, combinations_of, compare, compared_places
 from resnetlab.readings import LesionReading, Part
 from resnetlab.stats import sample
@@ -64,6 +64,9 @@ RULES = (
     f"The {LEVEL:.0%} intervals are Student's; p is that of the paired t-test, by Holm's rule over all comparisons of "
     f"the same measure; below {1 - LEVEL:.2f} a difference is called significant. What is not significant may still be "
     "there: few seeds show large effects only.",
+    f"Gradients: {flow.RULE}",
+    f"Residuals: {residuals.RULE}",
+    f"Lesion: {lesion.RULE}",
 )
 
 

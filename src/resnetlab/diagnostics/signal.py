@@ -17,7 +17,7 @@ RULE = (
     "signal from the first block's input to the last block's output, backward that of ∂L/∂a from the last block's "
     f"output to the first block's input, in orders of magnitude. More than +{ORDERS:g} in either: exploding; less than "
     f"−{ORDERS:g} in either: vanishing; a value that is not finite: broken; one that is exactly zero: silent; else "
-    "steady. Steady nets are those that can be expected to train; the others may, with a lower rate or a warm-up."
+    "steady. That is how a net starts: a steady one may still not train at a given rate, another may at a lower one."
 )
 
 

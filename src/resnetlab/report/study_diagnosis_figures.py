@@ -64,26 +64,28 @@ def _draw(diagnosis: StudyDiagnosis, title: str, reading: Reading, *, log: bool)
     from matplotlib.ticker import MaxNLocator
 
     panels = _panels(diagnosis)
+    below = "stem, blocks, head" if log else "block that can be left out" if reading is _lesions else "block"
     columns = min(2, len(panels))
     rows = ceil(len(panels) / columns)
     figure = Figure(figsize=(3.7 * columns + 0.4, 2.5 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
     first, values = next(iter(diagnosis.axes.items()))
-    looks = _looks(values)
+    shown = {run.values[first] for run in diagnosis.runs}
+    looks = {value: look for value, look in _looks(values).items() if value in shown}
     for axes, others in zip(grid, panels, strict=False):
         for value, (colour, style) in looks.items():
             lines = [reading(run) for run in diagnosis.runs if run.values == {first: value, **others}]
             _draw_lines(axes, [line for line in lines if line], PALETTE[colour], style)
         axes.set_title(plainly(_name(others), LONGEST), fontsize=10, loc="left", parse_math=False)
+        axes.set_xlabel(below, fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if log:
             axes.set_yscale("log")
     for axes in list(figure.axes)[len(panels) :]:
         axes.set_axis_off()
-    if not log:
-        figure.axes[0].set_ylim(bottom=0)
+    if reading is _lesions:
+        figure.axes[0].set_ylim(0, 100)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    figure.supxlabel("stem, blocks, head" if log else "block", fontsize=9)
     handles = [Line2D([], [], color=PALETTE[colour], ls=style, lw=2) for colour, style in looks.values()]
     names = [plainly(f"{first} {value}", LONGEST) for value in looks]
     for text in figure.legend(handles, names, loc="outside lower right", ncols=3, fontsize=8).get_texts():

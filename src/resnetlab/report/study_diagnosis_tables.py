@@ -13,7 +13,7 @@ DIGITS = {1: 3, 100: 2}
 CAPTIONS: dict[Part, str] = {
     "gradients": "Growth of ‖∇W‖/‖W‖ from the last block to the first, in orders of magnitude",
     "residuals": "What the blocks of the trained networks add",
-    "lesion": "Test error of the trained networks, and its rise when blocks are left out or exchanged",
+    "lesion": "Test error of the trained networks, and its rise in points when blocks are left out or exchanged",
 }
 
 
@@ -98,7 +98,7 @@ def answer_lines(diagnosis: StudyDiagnosis) -> list[str]:
 
 
 def _words(cell: CombinationReading, measures: list[Measure]) -> list[str]:
-    told = {"response": "responses {}", "typical": "without one block {} points of error in the median"}
+    told = {"response": "responses {}", "typical": "without one block the error rises by {} points in the median"}
     found = []
     for measure in measures:
         values = cell.measures[measure.name]
