@@ -172,6 +172,28 @@ def test_worker_whose_parent_is_gone_already_does_not_begin(parent, code):
     assert process.exitcode == code
 
 
+ORPHANED = """
+import os, time
+from resnetlab.data.encoded import _begin_worker
+parent, (begun, tell) = os.getpid(), os.pipe()
+worker = os.fork()
+if worker == 0:
+    _begin_worker(parent, 0)
+    os.write(tell, b"x")
+    time.sleep(600)
+os.read(begun, 1)
+print(worker, flush=True)
+os._exit(0)
+"""
+
+
+def test_worker_ends_when_its_parent_goes_after_it_began():
+    """Without torch's own watchdog, which may come to be only when the parent is gone."""
+    # The worker holds the pipe open: this returns when it has ended, or fails after a minute.
+    found = subprocess.run([sys.executable, "-c", ORPHANED], capture_output=True, text=True, timeout=60, check=True)
+    assert not alive(int(found.stdout))
+
+
 def alive(process: int) -> bool:
     """Whether it runs; a dead one may still be listed where nobody waits for it."""
     try:

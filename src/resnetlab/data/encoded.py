@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -182,11 +183,22 @@ def _start(batches: _Batches, workers: int) -> tuple[Iterator[Tensor | str], set
 def _begin_worker(parent: int, _worker: int) -> None:
     """Leave Ctrl-C and SIGTERM, which reach the whole group, to the parent, which decides what becomes of its workers.
 
-    torch's watchdog ends a worker whose parent is gone, but takes for the parent whoever it finds at its start: a
-    worker whose parent was killed before that would wait for good.
+    torch's watchdog ends a worker whose parent is gone, but takes for the parent whoever it finds at its start, which
+    comes after this: a worker whose parent was killed by then would wait for good. So another one knows the parent.
     """
     for number in LEFT_TO_PARENT:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
+    _end_without(parent)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while True:
+        _end_without(parent)
+        time.sleep(1)
+
+
+def _end_without(parent: int) -> None:
     if os.getppid() != parent:
         os._exit(1)
