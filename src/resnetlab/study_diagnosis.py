@@ -7,13 +7,13 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resnetlab.diagnosis_config import DiagnosisConfig
 from resnetlab.environment import describe_environment
 from resnetlab.errors import CheckpointError, ConfigError, DataError, unknown_name
 from resnetlab.readings import DIAGNOSIS, Part
-from resnetlab.records import as_plain, write_record
+from resnetlab.records import RunRecord, as_plain, write_record
 from resnetlab.report.command import command_of
 from resnetlab.soundings import Progress, first_pictures, read_net, unwatched
 from resnetlab.study import Study, StudyConfig, plan_runs, read_config, study_command
@@ -58,25 +58,7 @@ def diagnose_study(
     axes = axes_of(study)
     chosen = choose(plan_runs(study), axes, where or {}, folder)
     device = pick_device(config.device)
-    runs: list[RunReading] = []
-    left_out: list[str] = []
-    data = {}
-    for number, run in enumerate(chosen, start=1):
-        reason = obstacle(run, folder)
-        if reason:
-            left_out.append(f"{run.name}: {reason}")
-            continue
-        if on_run:
-            on_run(run, number, len(chosen))
-        try:
-            subject = from_run(run.folder(folder), config.checkpoint)
-        except CheckpointError as error:
-            left_out.append(f"{run.name}: {error}")
-            continue
-        data = subject.data.fingerprint
-        runs.append(read_run(run, folder, subject, parts, config, device, progress or unwatched))
-        if "lesion" in parts and runs[-1].net.lesion is None:
-            left_out.append(f"lesion of {run.name}: each of its blocks changes the shape of its input, or is alone")
+    runs, left_out, data = read_runs(chosen, folder, parts, config, device, progress or unwatched, on_run)
     if not runs:
         raise DataError(f"no run of the study in {folder} can be diagnosed: {'; '.join(left_out)}")
     measures = seedwise.measures_of(parts)
@@ -133,16 +115,41 @@ def choose(planned: list[PlannedRun], axes: dict[str, list[str]], where: Where, 
     return [run for run in planned if all(run.values[axis] in values for axis, values in where.items())]
 
 
-def obstacle(run: PlannedRun, folder: Path) -> str | None:
-    """Why a run can't be read; None where it can."""
-    if not run.has_ended(folder):
-        return "has not ended"
-    return None if read_ended(run, folder).final else "diverged"
+def read_runs(
+    chosen: list[PlannedRun],
+    folder: Path,
+    parts: list[Part],
+    config: DiagnosisConfig,
+    device: "torch.device",
+    progress: Progress,
+    on_run: Callable[[PlannedRun, int, int], None] | None,
+) -> tuple[list[RunReading], list[str], dict[str, Any]]:
+    """The readings of the runs, what was left out and why, and what the data of the runs were."""
+    runs: list[RunReading] = []
+    left_out: list[str] = []
+    data: dict[str, Any] = {}
+    for number, run in enumerate(chosen, start=1):
+        record = read_ended(run, folder) if run.has_ended(folder) else None
+        if record is None or not record.final:
+            left_out.append(f"{run.name}: {'diverged' if record else 'has not ended'}")
+            continue
+        if on_run:
+            on_run(run, number, len(chosen))
+        try:
+            subject = from_run(run.folder(folder), config.checkpoint)
+        except CheckpointError as error:
+            left_out.append(f"{run.name}: {error}")
+            continue
+        data = subject.data.fingerprint
+        runs.append(read_run(run, record, subject, parts, config, device, progress))
+        if "lesion" in parts and runs[-1].net.lesion is None:
+            left_out.append(f"lesion of {run.name}: each of its blocks changes the shape of its input, or is alone")
+    return runs, left_out, data
 
 
 def read_run(
     run: PlannedRun,
-    folder: Path,
+    record: RunRecord,
     subject: Subject,
     parts: list[Part],
     config: DiagnosisConfig,
@@ -157,7 +164,7 @@ def read_run(
     return RunReading(
         values=run.values,
         seed=run.seed,
-        flow_start=flow.judge(read_ended(run, folder).gradients_start),
+        flow_start=flow.judge(record.gradients_start),
         net=read_net(subject, parts, batch, seed=config.seed, pictures=config.pictures, progress=progress),
     )
 
