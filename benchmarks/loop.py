@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from statistics import quantiles
-from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
+from turns import take_turns
 
 from resnetlab.data.arrays import ImageData, Split
 from resnetlab.data.config import AugmentConfig
@@ -152,19 +152,6 @@ def usual(data: ImageData, config: TrainConfig, workers: int) -> Callable[[], No
         persistent_workers=workers > 0,
     )
     return bare(usual_net(), batches, config)  # type: ignore[arg-type]
-
-
-def take_turns(runs: dict[str, Callable[[], None]], turns: int) -> dict[str, list[float]]:
-    """Seconds of each run in every turn, after one that does not count; every other turn goes backwards."""
-    for run in runs.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(turns):
-        for name in list(runs)[:: -1 if turn % 2 else 1]:
-            started = perf_counter()
-            runs[name]()
-            seconds[name].append(perf_counter() - started)
-    return seconds
 
 
 def spread(values: list[float]) -> dict[str, float]:

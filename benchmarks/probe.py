@@ -16,11 +16,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median, quantiles
-from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from turns import take_turns
 
 from resnetlab.diagnostics.gradients import block_gradients
 from resnetlab.diagnostics.probes import Probe
@@ -47,19 +47,6 @@ def passes(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Callable
         probe.readings()
 
     return {"plain": plain, "watched": watched, "diagnosed": diagnosed}
-
-
-def take_turns(runs: dict[str, Callable[[], None]], turns: int) -> dict[str, list[float]]:
-    """Seconds of each run in every turn, after one that does not count."""
-    for run in runs.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(turns):
-        for name in list(runs)[:: -1 if turn % 2 else 1]:
-            started = perf_counter()
-            runs[name]()
-            seconds[name].append(perf_counter() - started)
-    return seconds
 
 
 def ratios(seconds: dict[str, list[float]], name: str) -> dict[str, float]:
