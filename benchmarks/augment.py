@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from resnetlab.data import operations
-from resnetlab.data.augment import crop_padded, crop_resized, draw_offsets, draw_uniforms, flip, resized_boxes
+from resnetlab.data.transforms import crop_padded, crop_resized, draw_offsets, draw_uniforms, flip, resized_boxes
 from resnetlab.data.blank import blank, erasing_boxes
 from resnetlab.data.mix import draw_mixtures, mix_images
 from resnetlab.data.policies import PolicyDraws, apply_policy, draw_rand, draw_trivial
-from resnetlab.environment import describe_environment
-from resnetlab.files import write_json
+from resnetlab.core.environment import describe_environment
+from resnetlab.core.files import write_json
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -24,18 +24,18 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from turns import take_turns
 
-from resnetlab.data.arrays import ImageData, Split
+from resnetlab.data.dataset import ImageData, Split
 from resnetlab.data.config import AugmentConfig
 from resnetlab.data.loader import Loader
-from resnetlab.environment import describe_environment
-from resnetlab.files import write_json
+from resnetlab.core.environment import describe_environment
+from resnetlab.core.files import write_json
 from resnetlab.models.zoo import create_model
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.keeping import Keeper
-from resnetlab.train.logs import Silent
+from resnetlab.train.checkpoint_manager import Keeper
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import begin, train_epoch
 from resnetlab.train.prepare import make_loader, place
-from resnetlab.train.stopping import StopRequest
+from resnetlab.train.signals import StopRequest
 
 CPU = torch.device("cpu")
 

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from turns import take_turns
 
-from resnetlab.diagnostics.gradients import block_gradients
+from resnetlab.train.gradients import block_gradients
 from resnetlab.diagnostics.probes import Probe
-from resnetlab.environment import describe_environment
-from resnetlab.files import write_json
+from resnetlab.core.environment import describe_environment
+from resnetlab.core.files import write_json
 from resnetlab.models.zoo import create_model
 
 

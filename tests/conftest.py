@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnetlab.data.arrays import ImageData, Split
+from resnetlab.data.dataset import ImageData, Split
 
 # Two test processes share two cores; and one thread makes every sum's order, so its bits, the same anywhere.
 torch.set_num_threads(1)

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from math import comb
 
-from resnetlab.comparison import ComparedRun, Comparison
-from resnetlab.diagnostics import contrasts, degradation, flow
-from resnetlab.examination import ClassScore, Examination, Mistake
-from resnetlab.readings import (
+from resnetlab.records.study import ComparedRun, Comparison
+from resnetlab.study import statistics as contrasts, degradation
+from resnetlab.records import gradients as flow
+from resnetlab.records.run import ClassScore, Examination, Mistake
+from resnetlab.records.diagnosis import (
     BlockReading,
     Diagnosis,
     IdentityReading,
@@ -15,9 +16,11 @@ from resnetlab.readings import (
     NetReading,
     SignalReading,
 )
-from resnetlab.records import BlockGradient, EpochRecord, Flow, Metrics, RunRecord, StudyRecord, StudyRun
-from resnetlab.study_readings import RunReading, StudyDiagnosis
-from resnetlab.surveys import CamReading, LandscapeReading, PathLength, PathReading
+from resnetlab.records.gradients import BlockGradient, Flow
+from resnetlab.records.run import EpochRecord, Metrics, RunRecord
+from resnetlab.records.study import StudyRecord, StudyRun
+from resnetlab.records.study_diagnosis import RunReading, StudyDiagnosis
+from resnetlab.records.surveys import CamReading, LandscapeReading, PathLength, PathReading
 
 HOSTILE = '<script>alert("x")</script>&\'"'
 
@@ -215,7 +218,7 @@ def net_reading(source: str = "made", *, plain: bool = False, state: str = "afte
 
 def diagnosis(source: str = "made") -> Diagnosis:
     """A diagnosis with every part, a plain twin, and names after ``source``."""
-    from resnetlab.diagnosis import make_findings
+    from resnetlab.diagnostics.diagnose import make_findings
 
     net, twin = net_reading(source), net_reading(source, plain=True)
     initial = net_reading(source, state="at initialisation")
@@ -291,7 +294,7 @@ def run_reading(values: dict[str, str], seed: int, *costs: float, source: str = 
 
 def study_diagnosis(source: str = "made") -> StudyDiagnosis:
     """A diagnosis of a study of two kinds, two depths and three seeds, with names after ``source``."""
-    from resnetlab.diagnostics import seedwise
+    from resnetlab.study import diagnosis_statistics as seedwise
 
     axes = {"kind": ["plain", "residual"], "depth": ["20", source]}
     worth = {"plain": 0.7, "residual": 0.02}

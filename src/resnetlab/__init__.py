@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from resnetlab.models.weights import load_weights as load_weights
     from resnetlab.models.zoo import create_model as create_model
     from resnetlab.models.zoo import list_models as list_models
-    from resnetlab.recipe import Recipe as Recipe
-    from resnetlab.run import evaluate_run as evaluate_run
-    from resnetlab.run import run_recipe as run_recipe
+    from resnetlab.train.recipe import Recipe as Recipe
+    from resnetlab.train.run import evaluate_run as evaluate_run
+    from resnetlab.train.run import run_recipe as run_recipe
     from resnetlab.study import AxesStudy as AxesStudy
     from resnetlab.study import StudyConfig as StudyConfig
     from resnetlab.study import run_study as run_study
@@ -39,9 +39,9 @@ _HOME = {
     "TrainConfig": "resnetlab.train.config",
     "fit": "resnetlab.train.loop",
     "evaluate": "resnetlab.train.evaluate",
-    "Recipe": "resnetlab.recipe",
-    "run_recipe": "resnetlab.run",
-    "evaluate_run": "resnetlab.run",
+    "Recipe": "resnetlab.train.recipe",
+    "run_recipe": "resnetlab.train.run",
+    "evaluate_run": "resnetlab.train.run",
     "AxesStudy": "resnetlab.study",
     "StudyConfig": "resnetlab.study",
     "run_study": "resnetlab.study",

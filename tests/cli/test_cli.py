@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.cli.anatomy import fold
+from resnetlab.cli.info import fold
 from resnetlab.models.summary import summarise
 from resnetlab.models.zoo import model_config
 from tests.conftest import ROOT
@@ -214,9 +214,10 @@ def test_report_of_a_run_draws_its_page(run, tmp_path):
 
 
 def test_code_of_the_card_loads_the_network_of_a_run(run, tmp_path):
-    from resnetlab.models.state import MODEL_FILE, open_state
-    from resnetlab.records import RunRecord, read_record
-    from resnetlab.report.card import loading_code
+    from resnetlab.models.weight_files import MODEL_FILE, open_state
+    from resnetlab.core.serialize import read_record
+    from resnetlab.records.run import RunRecord
+    from resnetlab.report.model_card import loading_code
 
     folder, options = tmp_path / "run", ("--shortcut", "none", "--options", "norm", "group")
     run("train", "--model", "cifar_resnet8", *options, "--epochs", "1", "--batch-size", "256", "--out", folder)
@@ -235,7 +236,7 @@ def test_a_signal_before_a_run_gives_its_exit_code(run, monkeypatch, carried, co
     def interrupted(_words):
         raise KeyboardInterrupt(*carried)
 
-    monkeypatch.setattr("resnetlab.cli.verbs.run_verb", interrupted)
+    monkeypatch.setattr("resnetlab.cli.commands.run_verb", interrupted)
     assert run("list")[::2] == (code, "interrupted\n")
 
 

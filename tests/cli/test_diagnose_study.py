@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 from resnetlab.cli import main
-from resnetlab.diagnosis import diagnose
-from resnetlab.diagnosis_config import DiagnosisConfig
-from resnetlab.records import read_record
-from resnetlab.study_readings import StudyDiagnosis
+from resnetlab.diagnostics.diagnose import diagnose
+from resnetlab.diagnostics.config import DiagnosisConfig
+from resnetlab.core.serialize import read_record
+from resnetlab.records.study_diagnosis import StudyDiagnosis
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from resnetlab.cli import main
 from resnetlab.models.zoo import create_model
-from resnetlab.readings import Diagnosis
-from resnetlab.records import as_plain, read_record
+from resnetlab.records.diagnosis import Diagnosis
+from resnetlab.core.serialize import as_plain, read_record
 from tests.made import diagnosis
 
 SMALL = ("--epochs", "1", "--max-steps", "6", "--batch-size", "64", "--evaluate-train", "end", "--quiet")

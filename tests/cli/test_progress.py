@@ -15,9 +15,9 @@ from resnetlab.cli.progress import (
     time_left,
     train_error,
 )
-from resnetlab.errors import ConfigError
-from resnetlab.records import EpochRecord, Metrics
-from resnetlab.train.logs import Pulse
+from resnetlab.core.errors import ConfigError
+from resnetlab.records.run import EpochRecord, Metrics
+from resnetlab.train.callbacks import Pulse
 from tests.made import study_run
 
 EPOCH = EpochRecord(

@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from resnetlab.recipe import load_recipe, read_recipe
+from resnetlab.train.recipe import load_recipe, read_recipe
 from tests.conftest import ROOT
 
 TINY = """

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from resnetlab.recipe import Recipe
+from resnetlab.train.recipe import Recipe
 from tests.conftest import ROOT
 
 HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "numpy"}
@@ -40,11 +40,11 @@ def test_help_and_import_load_nothing_heavy(code):
 @pytest.mark.parametrize(
     "code",
     [
-        "import resnetlab.study; from resnetlab.report.page import write_report\n"
+        "import resnetlab.study; from resnetlab.report.study.page import write_report\n"
         "from tests.made import study; write_report(study(), pathlib.Path(tempfile.mkdtemp()))",
-        "import resnetlab.study; from resnetlab.report.comparison_page import write_comparison\n"
+        "import resnetlab.study; from resnetlab.report.study.comparison_page import write_comparison\n"
         "from tests.made import comparison; write_comparison(comparison(), pathlib.Path(tempfile.mkdtemp()))",
-        "import resnetlab.recipe; from resnetlab.report.run_page import write_run_report\n"
+        "import resnetlab.train.recipe; from resnetlab.report.run.page import write_run_report\n"
         "from tests.made import run; write_run_report(*run(), 'resnetlab train', pathlib.Path(tempfile.mkdtemp()))",
     ],
     ids=["study", "comparison", "run"],
@@ -56,7 +56,7 @@ def test_report_loads_no_torch(code):
 
 
 def test_report_of_a_study_s_diagnosis_loads_no_torch(tmp_path):
-    from resnetlab.records import write_record
+    from resnetlab.core.serialize import write_record
     from tests.made import study_diagnosis
 
     write_record(tmp_path / "study-diagnosis.json", study_diagnosis())
@@ -66,7 +66,7 @@ def test_report_of_a_study_s_diagnosis_loads_no_torch(tmp_path):
 
 
 def test_report_of_a_diagnosis_loads_no_torch(tmp_path):
-    from resnetlab.records import write_record
+    from resnetlab.core.serialize import write_record
     from tests.made import diagnosis
 
     write_record(tmp_path / "diagnosis.json", diagnosis())
@@ -127,11 +127,11 @@ def test_python_examples_of_the_documents_run(document, code, tmp_path, monkeypa
 
 def test_commands_of_the_documents_are_commands(monkeypatch):
     """Every ``resnetlab …`` is read by the parser, every ``make …`` is a target, and every script is there."""
-    from resnetlab.cli.verbs import read_command
+    from resnetlab.cli.commands import read_command
 
     # A recipe in a command is read for real; a run that it names is not there to be read.
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("resnetlab.cli.reading.read_recipe", lambda _path: Recipe())
+    monkeypatch.setattr("resnetlab.cli.recipe_args.read_recipe", lambda _path: Recipe())
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     lines = [line for _, text in blocks("sh") for line in text.splitlines()]
     assert len(lines) > 5
@@ -155,7 +155,8 @@ def test_readme_shows_what_the_demo_record_says(capsys):
     from pathlib import Path
 
     from resnetlab.cli.tables import print_study
-    from resnetlab.records import StudyRecord, read_record
+    from resnetlab.core.serialize import read_record
+    from resnetlab.records.study import StudyRecord
 
     print_study(read_record(StudyRecord, ROOT / "docs" / "demo" / "results.json"), Path("runs/demo/report.html"))
     assert capsys.readouterr().out in (ROOT / "README.md").read_text()
@@ -163,8 +164,9 @@ def test_readme_shows_what_the_demo_record_says(capsys):
 
 
 def test_readme_picture_is_drawn_from_the_demo_record():
-    from resnetlab.records import StudyRecord, read_record
-    from resnetlab.report.figures import draw_figures
+    from resnetlab.core.serialize import read_record
+    from resnetlab.records.study import StudyRecord
+    from resnetlab.report.figure import draw_figures
 
     drawings = draw_figures(read_record(StudyRecord, ROOT / "docs" / "demo" / "results.json"))
     (picture,) = [drawing.png for drawing in drawings if drawing.name == "training-error"]

@@ -7,9 +7,9 @@ from math import isfinite
 
 import pytest
 
-from resnetlab.cli.verbs import read_command
+from resnetlab.cli.commands import read_command
 from resnetlab.models.init import build
-from resnetlab.recipe import Recipe, fitted_config, recipe_data
+from resnetlab.train.recipe import Recipe, fitted_config, recipe_data
 from resnetlab.study import AxesStudy, plan_runs
 from resnetlab.study.axes import load_study
 from resnetlab.train.loop import fit

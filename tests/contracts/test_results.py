@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from resnetlab.records import RunRecord, read_record
+from resnetlab.core.serialize import read_record
+from resnetlab.records.run import RunRecord
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "docs" / "results"

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
-from resnetlab.data.augment import draw_uniforms
+from resnetlab.data.transforms import draw_uniforms
 from resnetlab.data.blank import blank, cutout_boxes, erasing_boxes
 from tests.data.references import load_kornia
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from resnetlab.data.cifar import read_cifar
-from resnetlab.errors import DataError
+from resnetlab.core.errors import DataError
 from tests.data.test_unpickle import python2
 
 TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from resnetlab.data.npz import read_npz
-from resnetlab.errors import DataError
+from resnetlab.core.errors import DataError
 
 RNG = np.random.default_rng(0)
 TRAIN, TEST = RNG.integers(0, 256, (12, 6, 6), dtype=np.uint8), RNG.integers(0, 256, (8, 6, 6), dtype=np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from resnetlab.data.unpickle import unpickle_arrays
-from resnetlab.errors import DataError
+from resnetlab.core.errors import DataError
 from tests.models.test_hostile import NAMES, Call, payloads
 
 ARRAY = np.arange(24, dtype=np.uint8).reshape(2, 12)

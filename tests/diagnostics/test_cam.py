@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from resnetlab.diagnostics.cam import grad_cam, raw_cam
-from resnetlab.errors import ConfigError
-from resnetlab.models.interface import Classifier
+from resnetlab.core.errors import ConfigError
+from resnetlab.models.classifier import Classifier
 from resnetlab.models.resnet import ResNetConfig
 from resnetlab.models.vgg import VGGConfig
 from resnetlab.models.zoo import create_model

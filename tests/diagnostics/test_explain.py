@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from resnetlab.diagnostics import explain
-from resnetlab.diagnostics.flow import judge
-from resnetlab.records import BlockGradient
+from resnetlab.records.gradients import judge
+from resnetlab.records.gradients import BlockGradient
 from tests.made import block_reading, diagnosis, lesion_reading, net_reading
 
 

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from resnetlab.data.loader import Loader
 from resnetlab.diagnostics import landscape as module
 from resnetlab.diagnostics.landscape import RULE, convex_share, directions, flat_share, landscape
-from resnetlab.errors import ConfigError
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.zoo import create_model
-from resnetlab.records import read_record, write_record
-from resnetlab.surveys import LandscapeReading
+from resnetlab.core.serialize import read_record, write_record
+from resnetlab.records.surveys import LandscapeReading
 from resnetlab.train.evaluate import evaluate_batches
 
 

@@ -7,11 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from resnetlab.diagnostics.lesion import judge, lesion, movable_blocks, neighbours, random_sets
-from resnetlab.errors import ConfigError
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.surgery import drop_blocks
 from resnetlab.models.zoo import create_model
-from resnetlab.readings import Lesion, LesionReading
-from resnetlab.records import Metrics
+from resnetlab.records.diagnosis import Lesion, LesionReading
+from resnetlab.records.run import Metrics
 
 
 def test_movable_blocks_are_those_that_keep_the_shape():

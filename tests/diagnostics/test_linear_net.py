@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from resnetlab.diagnostics import flow, residuals, signal
-from resnetlab.diagnostics.gradients import block_gradients
+from resnetlab.records import gradients as flow
+from resnetlab.diagnostics import residuals, signal
+from resnetlab.train.gradients import block_gradients
 from resnetlab.diagnostics.probes import Probe
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.shortcuts import IdentityShortcut

@@ -8,15 +8,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from resnetlab.diagnostics.paths import MOST_LENGTHS, path_lengths
-from resnetlab.diagnostics.tape import record
-from resnetlab.errors import ConfigError
+from resnetlab.diagnostics.path_gradient import record
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.blocks import ResidualBlock
-from resnetlab.models.checkpointing import checkpoint_blocks
+from resnetlab.models.recompute import checkpoint_blocks
 from resnetlab.models.layers import Multiplier
 from resnetlab.models.shortcuts import IdentityShortcut
 from resnetlab.models.zoo import create_model
-from resnetlab.records import read_record, write_record
-from resnetlab.surveys import PathReading
+from resnetlab.core.serialize import read_record, write_record
+from resnetlab.records.surveys import PathReading
 
 
 def linear_net(blocks: int, a: float) -> nn.Module:

@@ -5,8 +5,8 @@ import sys
 import time
 from pathlib import Path
 
-from resnetlab.environment import describe_environment
-from resnetlab.files import write_json
+from resnetlab.core.environment import describe_environment
+from resnetlab.core.files import write_json
 from tests.faults.processes import Pool
 from tests.faults.table import FAULTS, RECORD, read_results, table
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from resnetlab.errors import CheckpointError
-from resnetlab.files import read_folder
+from resnetlab.core.errors import CheckpointError
+from resnetlab.core.files import read_folder
 from tests.faults import processes
 from tests.faults.operations import keeper_at
 from tests.faults.processes import Pool

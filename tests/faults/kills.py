@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from resnetlab.train.keeping import Keeper
+from resnetlab.train.checkpoint_manager import Keeper
 from tests.faults import processes
 from tests.faults.processes import Pool
 from tests.faults.runs import equals, kept, train, was_writing, with_training

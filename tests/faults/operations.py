@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from resnetlab.errors import CheckpointError
-from resnetlab.files import read_folder, replace_folder
-from resnetlab.records import EpochRecord, Metrics
+from resnetlab.core.errors import CheckpointError
+from resnetlab.core.files import read_folder, replace_folder
+from resnetlab.records.run import EpochRecord, Metrics
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.keeping import Keeper
+from resnetlab.train.checkpoint_manager import Keeper
 from resnetlab.train.loop import begin
 from resnetlab.train.prepare import make_loader
 from tests.conftest import make_data
@@ -112,7 +112,7 @@ def in_place(folder: Path, contents: dict[str, bytes]) -> None:
 def write_epochs(out: Path, before: int, number: int, way: str, protected: bool) -> None:
     """Write that many epochs, and one more until the given operation. Exit code 3: it took fewer operations."""
     if not protected:
-        from resnetlab.train import keeping
+        from resnetlab.train import checkpoint_manager as keeping
 
         keeping.replace_folder = in_place
     out.mkdir(exist_ok=True)

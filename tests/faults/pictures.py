@@ -16,9 +16,9 @@ from PIL import Image
 
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.folder import read_folder
-from resnetlab.data.images import decode
-from resnetlab.errors import DataError
-from resnetlab.randomness import generator
+from resnetlab.data.image import decode
+from resnetlab.core.errors import DataError
+from resnetlab.core.randomness import generator
 
 DEADLINE = 20.0
 

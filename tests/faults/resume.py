@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
-from resnetlab.data.arrays import ImageData
+from resnetlab.data.dataset import ImageData
 from resnetlab.data.config import AugmentConfig
-from resnetlab.errors import StoppedError
-from resnetlab.records import EpochRecord, rank_epochs
-from resnetlab.trace import GradientTrace
-from resnetlab.train import keeping, loop, state
+from resnetlab.core.errors import StoppedError
+from resnetlab.records.run import EpochRecord, rank_epochs
+from resnetlab.train.run_trace import GradientTrace
+from resnetlab.train import checkpoint_manager as keeping, loop, state
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.logs import Silent
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.prepare import make_loader
-from resnetlab.train.stopping import StopRequest
+from resnetlab.train.signals import StopRequest
 from tests.conftest import make_data
 from tests.faults import processes
 from tests.faults.processes import Pool

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from resnetlab.files import MANIFEST, digest, read_folder
-from resnetlab.recipe import Recipe
-from resnetlab.run import run_recipe
+from resnetlab.core.files import MANIFEST, digest, read_folder
+from resnetlab.train.recipe import Recipe
+from resnetlab.train.run import run_recipe
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.logs import Silent
-from resnetlab.train.stopping import StopRequest
+from resnetlab.train.callbacks import Silent
+from resnetlab.train.signals import StopRequest
 
 EPOCHS = 3
 SMALL = Recipe(

@@ -15,11 +15,11 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from resnetlab.errors import CheckpointError, StoppedError
-from resnetlab.run import run_recipe
-from resnetlab.train import keeping
-from resnetlab.train.logs import Silent
-from resnetlab.train.stopping import StopRequest
+from resnetlab.core.errors import CheckpointError, StoppedError
+from resnetlab.train.run import run_recipe
+from resnetlab.train import checkpoint_manager as keeping
+from resnetlab.train.callbacks import Silent
+from resnetlab.train.signals import StopRequest
 from tests.faults import processes
 from tests.faults.operations import in_place
 from tests.faults.processes import Pool

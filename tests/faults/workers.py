@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from resnetlab.data.arrays import ImageData
+from resnetlab.data.dataset import ImageData
 from resnetlab.data.encoded import EncodedSplit
-from resnetlab.errors import DataError
+from resnetlab.core.errors import DataError
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.logs import Silent
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import fit
 from tests.conftest import make_data
 from tests.faults import processes

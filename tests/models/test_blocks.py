@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from resnetlab.errors import ConfigError
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.blocks import (
     BRANCHES,
     BasicBranch,

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from resnetlab.errors import ConfigError
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.blocks import BasicBranch, ResidualBlock, Style, make_preactivation
 from resnetlab.models.layers import (
     Multiplier,

@@ -23,7 +23,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from resnetlab.errors import CheckpointError
+from resnetlab.core.errors import CheckpointError
 from resnetlab.models.weights import load_weights
 from resnetlab.models.zoo import create_model
 

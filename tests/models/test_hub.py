@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from resnetlab.errors import CheckpointError, ConfigError, MissingExtraError
+from resnetlab.core.errors import CheckpointError, ConfigError, MissingExtraError
 from resnetlab.models.bundle import read_bundle, write_bundle
 from resnetlab.models.hub import fetch
 from resnetlab.models.pretrained import PRETRAINED, Preprocessing, default_tag

@@ -5,11 +5,11 @@ from math import sqrt
 import pytest
 import torch
 
-from resnetlab.errors import ConfigError
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.blocks import ResidualBlock, last_scale
 from resnetlab.models.kinds import config_from_plain, config_to_plain
 from resnetlab.models.zoo import create_model, model_config
-from resnetlab.randomness import generator
+from resnetlab.core.randomness import generator
 
 PAIRS = [
     ("cifar_plain20", "cifar_resnet20", {}),

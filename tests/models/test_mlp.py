@@ -6,8 +6,8 @@ from torch.testing import assert_close
 
 from resnetlab.data.config import AugmentConfig
 from resnetlab.data.sources import load_data
-from resnetlab.diagnostics.gradients import block_gradients
-from resnetlab.errors import ConfigError
+from resnetlab.train.gradients import block_gradients
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.mlp import MLPConfig, spread
 from resnetlab.models.summary import summarise

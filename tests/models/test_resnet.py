@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from resnetlab.errors import ConfigError
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.resnet import ResNet, ResNetConfig
 from resnetlab.models.summary import summarise
 from resnetlab.models.zoo import create_model, model_config

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from resnetlab.errors import ConfigError
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.shortcuts import (
     IdentityShortcut,
     MatrixShortcut,

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from resnetlab.errors import ConfigError
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.blocks import last_scale
 from resnetlab.models.mlp import spread
 from resnetlab.models.summary import summarise

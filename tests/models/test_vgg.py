@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from resnetlab.errors import ConfigError
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.summary import summarise
 from resnetlab.models.vgg import VGGConfig
 from resnetlab.models.zoo import create_model, model_config

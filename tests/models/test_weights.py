@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from resnetlab.errors import CheckpointError, ConfigError
+from resnetlab.core.errors import CheckpointError, ConfigError
 from resnetlab.models.weights import adapt_channels, export_weights, inspect_weights, load_weights
 from resnetlab.models.zoo import create_model
 
@@ -46,7 +46,7 @@ def test_wrappers_of_training_scripts_are_taken_off(tmp_path, wrapper, legacy):
 
 
 def test_run_folders_load(tmp_path, data):
-    from resnetlab.files import replace_folder
+    from resnetlab.core.files import replace_folder
     from resnetlab.train.checkpoint import Checkpoint, pack
 
     theirs, ours = small(seed=1), small()

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from resnetlab.errors import ConfigError
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.zoo import FAMILIES, ROWS, create_model, list_models, model_config
 
 SMALL = {"cifar_resnet8", "cifar_plain8", "mlp_resnet8", "mlp_plain8"}

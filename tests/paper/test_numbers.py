@@ -9,8 +9,8 @@ import torch
 
 from resnetlab.data.digits import read_digits
 from resnetlab.data.loader import Loader
-from resnetlab.diagnostics.flow import judge
-from resnetlab.diagnostics.gradients import block_gradients
+from resnetlab.records.gradients import judge
+from resnetlab.train.gradients import block_gradients
 from resnetlab.models.init import build
 from resnetlab.models.summary import count_multiply_adds, saved_bytes, summarise
 from resnetlab.models.zoo import create_model, model_config

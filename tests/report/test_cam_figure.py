@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnetlab.report.cam_figure import MOST_CAMS, STRENGTH, Cam, draw_cams, lay_over
+from resnetlab.report.diagnosis.cam import MOST_CAMS, STRENGTH, Cam, draw_cams, lay_over
 from tests.made import HOSTILE
 from tests.report.test_sheet import contains, pixels
 

@@ -2,8 +2,8 @@ import re
 from dataclasses import replace
 
 from resnetlab.cli.tables import print_comparison
-from resnetlab.report.comparison_page import draw_errors, render_comparison, write_comparison
-from resnetlab.report.comparison_tables import (
+from resnetlab.report.study.comparison_page import draw_errors, render_comparison, write_comparison
+from resnetlab.report.study.comparison_tables import (
     answer_lines,
     combination_table,
     comparison_heading,

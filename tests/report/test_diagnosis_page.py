@@ -2,13 +2,13 @@ import re
 
 import pytest
 
-from resnetlab.readings import Diagnosis
-from resnetlab.records import read_record, write_record
-from resnetlab.report.diagnosis_figures import draw_diagnosis_figures
-from resnetlab.report.diagnosis_page import render_diagnosis_page, write_diagnosis_report
-from resnetlab.report.diagnosis_tables import block_table, diagnosis_tables, thinned
-from resnetlab.report.run_figures import PALETTE
-from resnetlab.report.tables import Table
+from resnetlab.records.diagnosis import Diagnosis
+from resnetlab.core.serialize import read_record, write_record
+from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
+from resnetlab.report.diagnosis.page import render_diagnosis_page, write_diagnosis_report
+from resnetlab.report.diagnosis.tables import block_table, diagnosis_tables, thinned
+from resnetlab.report.run.figures import PALETTE
+from resnetlab.report.table import Table
 from tests.made import HOSTILE, diagnosis, lesion_reading
 from tests.report.test_page import Elements
 
@@ -75,7 +75,7 @@ def test_hostile_name_would_be_seen_where_it_is_not_escaped(monkeypatch):
     """The control of the test above."""
     from markupsafe import Markup
 
-    monkeypatch.setattr("resnetlab.report.diagnosis_page.diagnosis_title", lambda _: Markup(HOSTILE))
+    monkeypatch.setattr("resnetlab.report.diagnosis.page.diagnosis_title", lambda _: Markup(HOSTILE))
     assert "script" in Elements(page_of(HOSTILE)).tags
 
 

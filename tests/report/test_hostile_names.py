@@ -38,7 +38,7 @@ def test_hostile_name_would_be_seen_where_it_is_not_escaped(monkeypatch):
 
     drawn = drawn_without_names("run")
     harmless = Elements(PAGES["run"]("made", drawn)).tags
-    monkeypatch.setattr("resnetlab.report.run_page.run_title", lambda record: Markup(record.data["source"]))
+    monkeypatch.setattr("resnetlab.report.run.page.run_title", lambda record: Markup(record.data["source"]))
     assert len([name for name in NAMES if Elements(PAGES["run"](name, drawn)).tags != harmless]) >= 8
 
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from resnetlab.report.landscape_figure import draw_landscapes
+from resnetlab.report.diagnosis.landscape import draw_landscapes
 from tests.made import HOSTILE, landscape_reading
 
 

@@ -1,4 +1,4 @@
-from resnetlab.report.path_figure import describe_paths, draw_paths, path_figure
+from resnetlab.report.diagnosis.paths import describe_paths, draw_paths, path_figure
 from tests.made import path_reading
 
 

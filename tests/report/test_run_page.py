@@ -3,12 +3,12 @@ from dataclasses import replace
 
 import pytest
 
-from resnetlab.errors import DataError
-from resnetlab.records import GradientMoment
-from resnetlab.report.run_figures import LOSS as LOSS_LINES
-from resnetlab.report.run_figures import PALETTE, draw_curves, draw_growth, draw_run_figures, present
-from resnetlab.report.run_page import heat_rows, png_side, render_run_page, shorten, shown_mistakes, write_run_report
-from resnetlab.report.run_tables import (
+from resnetlab.core.errors import DataError
+from resnetlab.records.gradients import GradientMoment
+from resnetlab.report.run.figures import LOSS as LOSS_LINES
+from resnetlab.report.run.figures import PALETTE, draw_curves, draw_growth, draw_run_figures, present
+from resnetlab.report.run.page import heat_rows, png_side, render_run_page, shorten, shown_mistakes, write_run_report
+from resnetlab.report.run.tables import (
     best_of,
     class_table,
     confused_pairs,
@@ -93,7 +93,7 @@ def test_hostile_name_would_be_seen_where_it_is_not_escaped(monkeypatch):
     """The control of the test above."""
     from markupsafe import Markup
 
-    monkeypatch.setattr("resnetlab.report.run_page.run_title", lambda _: Markup(HOSTILE))
+    monkeypatch.setattr("resnetlab.report.run.page.run_title", lambda _: Markup(HOSTILE))
     assert "script" in Elements(page_of(*run(HOSTILE))).tags
 
 

@@ -3,14 +3,14 @@ import shlex
 
 import pytest
 
-from resnetlab.cli.verbs import read_command
-from resnetlab.comparison import Comparison
+from resnetlab.cli.commands import read_command
+from resnetlab.records.study import Comparison
 from resnetlab.data.config import AugmentConfig
-from resnetlab.diagnostics.contrasts import adjust, make_combinations, make_contrasts
-from resnetlab.errors import ConfigError
-from resnetlab.recipe import Recipe
-from resnetlab.records import as_plain, read_record
-from resnetlab.stats import holm, paired_interval, paired_p
+from resnetlab.study.statistics import adjust, make_combinations, make_contrasts
+from resnetlab.core.errors import ConfigError
+from resnetlab.train.recipe import Recipe
+from resnetlab.core.serialize import as_plain, read_record
+from resnetlab.core.stats import holm, paired_interval, paired_p
 from resnetlab.study import AxesStudy, Unwatched, plan_runs, read_config, read_study, run_study, study_command
 from resnetlab.study.axes import at_depth, known_axes, read_axes
 from resnetlab.train.config import TrainConfig
@@ -239,7 +239,7 @@ def test_what_no_seed_finished_has_no_difference_and_one_seed_no_p():
 
 
 def test_record_of_a_study_of_axes_is_read_again(tmp_path):
-    from resnetlab.records import write_record
+    from resnetlab.core.serialize import write_record
 
     write_record(tmp_path / "results.json", comparison())
     assert read_record(Comparison, tmp_path / "results.json") == comparison()

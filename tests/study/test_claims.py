@@ -6,7 +6,7 @@ import time
 import pytest
 from torch import distributed as dist
 
-from resnetlab.errors import ResNetLabError
+from resnetlab.core.errors import ResNetLabError
 from resnetlab.study.claims import StoreClaims
 
 

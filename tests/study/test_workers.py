@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from resnetlab.data.config import AugmentConfig
-from resnetlab.recipe import Recipe
-from resnetlab.run import RECORD
+from resnetlab.train.recipe import Recipe
+from resnetlab.train.run import RECORD
 from resnetlab.study import RUNS, AxesStudy, run_study, study_command
 from resnetlab.train.config import TrainConfig
 from tests.conftest import ROOT

@@ -12,8 +12,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from resnetlab.data.loader import Loader
-from resnetlab.records import EpochRecord, GradientMoment, as_plain, from_plain
-from resnetlab.run import run_recipe
+from resnetlab.core.serialize import as_plain, from_plain
+from resnetlab.records.gradients import GradientMoment
+from resnetlab.records.run import EpochRecord
+from resnetlab.train.run import run_recipe
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.evaluate import evaluate_batches
 from resnetlab.train.loop import fit

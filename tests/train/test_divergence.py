@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from resnetlab.models.checkpointing import checkpoint_blocks
+from resnetlab.models.recompute import checkpoint_blocks
 from resnetlab.models.zoo import create_model
 from resnetlab.train.divergence import find_origin
 

@@ -12,7 +12,7 @@ from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.ema import Ema
 from resnetlab.train.evaluate import evaluate_batches
-from resnetlab.train.logs import Silent
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import fit
 from resnetlab.train.prepare import make_loaders
 

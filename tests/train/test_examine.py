@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from resnetlab.data.arrays import Split
+from resnetlab.data.dataset import Split
 from resnetlab.data.loader import Loader
-from resnetlab.examination import ClassScore, Examination
+from resnetlab.records.run import ClassScore, Examination
 from resnetlab.models.zoo import create_model
-from resnetlab.records import read_record, write_record
+from resnetlab.core.serialize import read_record, write_record
 from resnetlab.train.evaluate import evaluate_batches
 from resnetlab.train.examine import brighten, calibration_error, encode_png, examine
 from tests.conftest import make_data

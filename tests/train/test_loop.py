@@ -10,19 +10,20 @@ from torch.testing import assert_close
 
 from resnetlab.data.config import AugmentConfig
 from resnetlab.data.loader import Loader
-from resnetlab.errors import CheckpointError, ConfigError, DivergedError
+from resnetlab.core.errors import CheckpointError, ConfigError, DivergedError
 from resnetlab.models.vgg import VGGConfig
 from resnetlab.models.zoo import create_model
-from resnetlab.records import EpochRecord, Metrics, from_plain
+from resnetlab.core.serialize import from_plain
+from resnetlab.records.run import EpochRecord, Metrics
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.evaluate import evaluate, evaluate_batches
-from resnetlab.train.keeping import Keeper, best_epoch
-from resnetlab.train.logs import Silent
+from resnetlab.train.checkpoint_manager import Keeper, best_epoch
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import begin, fit, train_epoch
 from resnetlab.train.prepare import make_loader, make_loaders, pick_device
 from resnetlab.train.state import TrainingState, restore_model
-from resnetlab.train.stopping import StopRequest
+from resnetlab.train.signals import StopRequest
 from tests.conftest import make_data
 
 SHORT = TrainConfig(epochs=4, batch_size=16)
@@ -200,7 +201,7 @@ def test_crash_between_checkpoint_and_metrics_leaves_no_line_out(tmp_path, data,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("resnetlab.train.keeping.write_metrics", crash)
+        patch.setattr("resnetlab.train.checkpoint_manager.write_metrics", crash)
         with pytest.raises(KeyboardInterrupt):
             fit(model(), data, TrainConfig(epochs=1, batch_size=16), seed=0, out=tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
@@ -277,7 +278,7 @@ def test_checkpoint_of_another_kind_of_run_is_refused(tmp_path, data):
 
 
 def test_folder_that_is_whole_but_no_checkpoint_is_refused(tmp_path):
-    from resnetlab.files import replace_folder
+    from resnetlab.core.files import replace_folder
 
     for contents in (
         {"model.safetensors": b"x"},

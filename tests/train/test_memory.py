@@ -6,18 +6,18 @@ import sys
 
 import pytest
 
-from resnetlab.models.plan import plan
+from resnetlab.models.memory import plan
 from resnetlab.models.zoo import model_config
 from tests.conftest import ROOT
 
-STEP = "from resnetlab.cli.plan import measure_step; print(measure_step({name!r}, None, {batch}, {every}, 'sgd'))"
+STEP = "from resnetlab.cli.memory import measure_step; print(measure_step({name!r}, None, {batch}, {every}, 'sgd'))"
 RUN = """
 import sys, torch
 from pathlib import Path
-from resnetlab import run
-from resnetlab.cli.plan import own_memory
-from resnetlab.data.arrays import ImageData, Split
-from resnetlab.recipe import Recipe
+from resnetlab.train import run
+from resnetlab.cli.memory import own_memory
+from resnetlab.data.dataset import ImageData, Split
+from resnetlab.train.recipe import Recipe
 from resnetlab.train.config import TrainConfig
 torch.set_num_threads(1)
 split = Split(images=torch.randint(0, 256, (128, 3, 32, 32), dtype=torch.uint8), labels=torch.arange(128) % 10)

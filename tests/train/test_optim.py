@@ -3,7 +3,7 @@ import warnings
 import pytest
 import torch
 
-from resnetlab.errors import ConfigError
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.zoo import create_model
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.optim import learning_rate, make_optimizer

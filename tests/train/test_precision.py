@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from resnetlab.data.arrays import ImageData
+from resnetlab.data.dataset import ImageData
 from resnetlab.data.config import AugmentConfig
-from resnetlab.errors import DivergedError
+from resnetlab.core.errors import DivergedError
 from resnetlab.models.zoo import create_model
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.logs import Silent
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import begin, diverged, fit
 from resnetlab.train.precision import make_scaler
 from resnetlab.train.prepare import make_loader

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from resnetlab.data.config import AugmentConfig
-from resnetlab.errors import ConfigError
-from resnetlab.models.checkpointing import Segmented, segment_length
+from resnetlab.core.errors import ConfigError
+from resnetlab.models.recompute import Segmented, segment_length
 from resnetlab.models.zoo import create_model
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.logs import Silent
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import make_optimizer, set_rate
 from resnetlab.train.prepare import make_loader, prepare

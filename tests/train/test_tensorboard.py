@@ -2,9 +2,9 @@ import sys
 
 import pytest
 
-from resnetlab.errors import MissingExtraError
-from resnetlab.records import EpochRecord, Metrics
-from resnetlab.train.logs import Pulse, Silent, Together
+from resnetlab.core.errors import MissingExtraError
+from resnetlab.records.run import EpochRecord, Metrics
+from resnetlab.train.callbacks import Pulse, Silent, Together
 from resnetlab.train.tensorboard import TensorBoard, scalars
 
 

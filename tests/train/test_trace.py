@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from resnetlab.data.config import AugmentConfig
-from resnetlab.diagnostics.flow import moment
-from resnetlab.diagnostics.gradients import block_gradients
-from resnetlab.errors import DivergedError
+from resnetlab.records.gradients import moment
+from resnetlab.train.gradients import block_gradients
+from resnetlab.core.errors import DivergedError
 from resnetlab.models.zoo import create_model
-from resnetlab.records import GradientMoment
+from resnetlab.records.gradients import GradientMoment
 from resnetlab.train.checkpoint import pack, read_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.logs import Silent
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import fit
 from resnetlab.train.state import TrainingState
 from resnetlab.train.trace import Trace
@@ -163,7 +163,7 @@ def test_checkpoint_from_before_there_was_a_trace_is_gone_on_from(tmp_path, data
         files = pack(checkpoint)
         return files | {"state.json": files["state.json"].replace(b'"moments": [], ', b"")}
 
-    monkeypatch.setattr("resnetlab.train.keeping.pack", old)
+    monkeypatch.setattr("resnetlab.train.checkpoint_manager.pack", old)
     fit(model(), data, replace(BASE, epochs=1), seed=0, out=tmp_path)
     assert b"moments" not in (tmp_path / "last" / "state.json").read_bytes()
     trace = Trace(measure=counter)

@@ -11,8 +11,8 @@ import tyro
 from resnetlab.data.config import DecodeConfig
 
 if TYPE_CHECKING:
-    from resnetlab.data.arrays import ImageData
-    from resnetlab.data.inspection import Duplicates, Inspection
+    from resnetlab.data.dataset import ImageData
+    from resnetlab.data.inspect import Duplicates, Inspection
 
 SHEET, FINDINGS = "contact-sheet.png", "inspect.json"
 MOST_ROWS = 100
@@ -37,9 +37,9 @@ class Data:
 
     def __call__(self) -> None:
         from resnetlab.cli.progress import progress_of
-        from resnetlab.data.inspection import inspect_data
+        from resnetlab.data.inspect import inspect_data
         from resnetlab.data.sources import load_data
-        from resnetlab.files import atomic_write
+        from resnetlab.core.files import atomic_write
 
         with progress_of("reading") as on_progress:
             data = load_data(self.source, self.split_seed, self.decode, on_progress)
@@ -58,8 +58,8 @@ class Data:
 
 def draw(data: "ImageData") -> bytes:
     """The contact sheet of the training pictures, as PNG."""
-    from resnetlab.data.inspection import pick_samples
-    from resnetlab.report.sheet import MOST_CLASSES, MOST_PICTURES, SheetRow, draw_sheet
+    from resnetlab.data.inspect import pick_samples
+    from resnetlab.report.contact_sheet import MOST_CLASSES, MOST_PICTURES, SheetRow, draw_sheet
 
     print_ = data.fingerprint
     rows = [

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from resnetlab.diagnosis_config import DiagnosisConfig
-from resnetlab.errors import ConfigError
+from resnetlab.diagnostics.config import DiagnosisConfig
+from resnetlab.core.errors import ConfigError
 from resnetlab.study import STUDY
 
 if TYPE_CHECKING:
-    from resnetlab.readings import Diagnosis
+    from resnetlab.records.diagnosis import Diagnosis
     from resnetlab.study import PlannedRun
-    from resnetlab.study_readings import StudyDiagnosis
+    from resnetlab.records.study_diagnosis import StudyDiagnosis
 
 ROWS = 12
 """Rows of a long table that the terminal shows."""
@@ -42,7 +42,7 @@ class Diagnose:
     """Print the record as one JSON object on standard output, and nothing else."""
 
     def __call__(self) -> None:
-        from resnetlab.diagnosis import claim_place
+        from resnetlab.diagnostics.diagnose import claim_place
 
         claim_place(self.out)
         if (Path(self.source) / STUDY).is_file():
@@ -55,7 +55,7 @@ class Diagnose:
     def of_network(self) -> None:
         """The diagnosis of one network."""
         from resnetlab.cli.progress import progress_of
-        from resnetlab.diagnosis import diagnose, write_diagnosis
+        from resnetlab.diagnostics.diagnose import diagnose, write_diagnosis
 
         diagnosis = diagnose(self.source, self.config, progress_of)
         page = write_diagnosis(diagnosis, self.out)
@@ -67,7 +67,7 @@ class Diagnose:
     def of_study(self) -> None:
         """The diagnosis of every run of a study; each run is a line on standard error."""
         from resnetlab.cli.progress import progress_of
-        from resnetlab.study_diagnosis import diagnose_study, read_where, write_study_diagnosis
+        from resnetlab.study.diagnosis import diagnose_study, read_where, write_study_diagnosis
 
         def tell(run: "PlannedRun", number: int, total: int) -> None:
             print(f"[{number}/{total}] {run.label} seed {run.seed}", file=sys.stderr, flush=True)
@@ -82,7 +82,7 @@ class Diagnose:
 
 def print_json(diagnosis: "Diagnosis | StudyDiagnosis") -> None:
     """The record as one JSON object."""
-    from resnetlab.records import as_plain
+    from resnetlab.core.serialize import as_plain
 
     print(json.dumps(as_plain(diagnosis), allow_nan=False))
 
@@ -90,7 +90,7 @@ def print_json(diagnosis: "Diagnosis | StudyDiagnosis") -> None:
 def print_study_diagnosis(diagnosis: "StudyDiagnosis", page: Path) -> None:
     """The measures over the seeds, their differences, and where the page is."""
     from resnetlab.cli.tables import print_table
-    from resnetlab.report.study_diagnosis_tables import difference_tables, measure_tables, verdict_table
+    from resnetlab.report.study_diagnosis.tables import difference_tables, measure_tables, verdict_table
 
     for line in diagnosis.left_out:
         print(f"left out: {line}")
@@ -104,8 +104,8 @@ def print_study_diagnosis(diagnosis: "StudyDiagnosis", page: Path) -> None:
 def print_diagnosis(diagnosis: "Diagnosis", page: Path) -> None:
     """A short table for each part, what it says, and the verdicts last."""
     from resnetlab.cli.tables import print_table
-    from resnetlab.report.diagnosis_page import diagnosis_title, verdict_lines
-    from resnetlab.report.diagnosis_tables import diagnosis_tables
+    from resnetlab.report.diagnosis.page import diagnosis_title, verdict_lines
+    from resnetlab.report.diagnosis.tables import diagnosis_tables
 
     tables = diagnosis_tables(diagnosis, most=ROWS)
     print(diagnosis_title(diagnosis))

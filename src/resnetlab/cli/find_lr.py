@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnetlab.cli.reading import WithRecipe
-from resnetlab.rates import RateCurve
+from resnetlab.cli.recipe_args import WithRecipe
+from resnetlab.records.lr_curve import RateCurve
 
 RECORD = "lr.json"
 ROWS = 15
@@ -28,11 +28,11 @@ class FindLr(WithRecipe):
 
     def __call__(self) -> None:
         from resnetlab.cli.progress import TrainingProgress
-        from resnetlab.files import atomic_write
-        from resnetlab.recipe import recipe_data, recipe_network
-        from resnetlab.records import write_record
-        from resnetlab.report.rate_figure import draw_rate_curve
-        from resnetlab.train.finder import find_rate
+        from resnetlab.core.files import atomic_write
+        from resnetlab.train.recipe import recipe_data, recipe_network
+        from resnetlab.core.serialize import write_record
+        from resnetlab.report.lr_curve import draw_rate_curve
+        from resnetlab.train.lr_finder import find_rate
 
         data = recipe_data(self.recipe)
         net, notes = recipe_network(self.recipe, data)

@@ -7,7 +7,7 @@ from io import TextIOWrapper
 from signal import SIGINT
 
 from resnetlab import __version__
-from resnetlab.errors import ResNetLabError, StoppedError, StorageError
+from resnetlab.core.errors import ResNetLabError, StoppedError, StorageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words == ["--version"]:
             print(f"resnetlab {__version__}")
             return 0
-        from resnetlab.cli.verbs import run_verb
+        from resnetlab.cli.commands import run_verb
 
         run_verb(words)
         sys.stdout.flush()

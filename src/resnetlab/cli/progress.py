@@ -22,9 +22,10 @@ from rich.progress import (
 )
 
 from resnetlab.cli.tables import print_run
-from resnetlab.errors import ConfigError
-from resnetlab.records import EpochRecord, RunRecord, as_plain
-from resnetlab.train.logs import Pulse, Silent, Watcher
+from resnetlab.core.errors import ConfigError
+from resnetlab.core.serialize import as_plain
+from resnetlab.records.run import EpochRecord, RunRecord
+from resnetlab.train.callbacks import Pulse, Silent, Watcher
 
 SPEAK_EVERY = 30.0
 """Seconds without a line, in training without a terminal, after which there is one."""

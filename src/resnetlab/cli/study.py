@@ -6,12 +6,12 @@ from typing import Annotated, Self
 
 import tyro
 
-from resnetlab.cli.reading import WithRecipe, late_file
+from resnetlab.cli.recipe_args import WithRecipe, late_file
 from resnetlab.cli.train import leads
-from resnetlab.comparison import Comparison
-from resnetlab.errors import DataError, DivergedError, StoppedError
-from resnetlab.recipe import Recipe
-from resnetlab.records import StudyRecord
+from resnetlab.records.study import Comparison
+from resnetlab.core.errors import DataError, DivergedError, StoppedError
+from resnetlab.train.recipe import Recipe
+from resnetlab.records.study import StudyRecord
 from resnetlab.study import STUDY, AxesStudy, StudyConfig, read_study, run_study
 from resnetlab.study.axes import join_values, load_study, read_axes
 
@@ -92,7 +92,7 @@ def do_study(config: StudyConfig | AxesStudy, out: Path) -> None:
     """
     from resnetlab.cli.study_progress import StudyProgress
     from resnetlab.study.plan import Unwatched
-    from resnetlab.train.stopping import stop_on_signals
+    from resnetlab.train.signals import stop_on_signals
 
     try:
         with stop_on_signals() as stop:
@@ -112,8 +112,8 @@ def do_study(config: StudyConfig | AxesStudy, out: Path) -> None:
 def show_study(study: StudyRecord | Comparison, out: Path) -> None:
     """Write the page of the study and print its tables."""
     from resnetlab.cli.tables import print_comparison, print_study
-    from resnetlab.report.comparison_page import write_comparison
-    from resnetlab.report.page import write_report
+    from resnetlab.report.study.comparison_page import write_comparison
+    from resnetlab.report.study.page import write_report
 
     if isinstance(study, StudyRecord):
         print_study(study, write_report(study, out))

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from resnetlab.cli.progress import Bars, train_error
-from resnetlab.records import EpochRecord, RunRecord
+from resnetlab.records.run import EpochRecord, RunRecord
 from resnetlab.study import PlannedRun
-from resnetlab.train.logs import Pulse, Silent, Watcher
+from resnetlab.train.callbacks import Pulse, Silent, Watcher
 
 LONG_EPOCH = 5.0
 """Seconds from which on each epoch of a study gets a line of its own where there is no terminal."""

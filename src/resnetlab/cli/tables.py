@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnetlab.comparison import Comparison
-from resnetlab.errors import ConfigError
-from resnetlab.records import Metrics, RunRecord, StudyRecord
-from resnetlab.report.comparison_tables import combination_table, contrast_tables
-from resnetlab.report.tables import Table, error_table, gradient_table, pair_table, verdict_lines
+from resnetlab.records.study import Comparison
+from resnetlab.core.errors import ConfigError
+from resnetlab.records.run import Metrics, RunRecord
+from resnetlab.records.study import StudyRecord
+from resnetlab.report.study.comparison_tables import combination_table, contrast_tables
+from resnetlab.report.table import Table, error_table, gradient_table, pair_table, verdict_lines
 
 
 def print_names(names: Sequence[str], pattern: str) -> None:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from resnetlab.cli.reading import WithRecipe
-from resnetlab.errors import ConfigError, DivergedError, StoppedError
-from resnetlab.recipe import recipe_text
-from resnetlab.records import RunRecord
-from resnetlab.run import RECIPE
+from resnetlab.cli.recipe_args import WithRecipe
+from resnetlab.core.errors import ConfigError, DivergedError, StoppedError
+from resnetlab.train.recipe import recipe_text
+from resnetlab.records.run import RunRecord
+from resnetlab.train.run import RECIPE
 
 if TYPE_CHECKING:
     from resnetlab.cli.progress import RunProgress
-    from resnetlab.train.logs import Watcher
+    from resnetlab.train.callbacks import Watcher
 
 OUT = Path("runs/train")
 
@@ -69,9 +69,9 @@ class Train(WithRecipe):
         with ending_at_once():
             import torch._dynamo  # noqa: F401  # the first optimizer would load it
 
-            from resnetlab.run import run_recipe
+            from resnetlab.train.run import run_recipe
             from resnetlab.train.distributed import restarted_by_torchrun
-            from resnetlab.train.stopping import stop_on_signals
+            from resnetlab.train.signals import stop_on_signals
 
         resume = self.resume != "never" or restarted_by_torchrun()
         try:
@@ -90,7 +90,7 @@ class Train(WithRecipe):
     def watch(self, folder: Path, stack: ExitStack) -> "tuple[RunProgress, Watcher, Callable[[int, int], None] | None]":
         """What tells the result, what watches the run, and what hears of the reading of data."""
         from resnetlab.cli.progress import Bars, make_progress, progress_of
-        from resnetlab.train.logs import Silent, Together
+        from resnetlab.train.callbacks import Silent, Together
 
         progress = make_progress(self.quiet, self.json)
         if not leads():
@@ -141,6 +141,6 @@ class Evaluate:
 
     def __call__(self) -> None:
         from resnetlab.cli.tables import print_metrics
-        from resnetlab.run import evaluate_run
+        from resnetlab.train.run import evaluate_run
 
         print_metrics(evaluate_run(self.run, self.checkpoint))

@@ -47,9 +47,9 @@ class Convert:
     def __call__(self) -> None:
         from safetensors.torch import save
 
-        from resnetlab.errors import ConfigError
-        from resnetlab.files import atomic_write
-        from resnetlab.models.dialects import OWN
+        from resnetlab.core.errors import ConfigError
+        from resnetlab.core.files import atomic_write
+        from resnetlab.models.key_mapping import OWN
         from resnetlab.models.weights import export_weights, load_weights
         from resnetlab.models.zoo import create_model
 
@@ -81,10 +81,10 @@ class Prune:
     """The last epoch of the run, or its best one."""
 
     def __call__(self) -> None:
-        from resnetlab.pruning import prune_run
-        from resnetlab.recipe import Recipe
-        from resnetlab.records import as_plain
-        from resnetlab.report.command import command_of
+        from resnetlab.train.prune import prune_run
+        from resnetlab.train.recipe import Recipe
+        from resnetlab.core.serialize import as_plain
+        from resnetlab.core.command import command_of
 
         found = prune_run(self.run, self.without, self.out, self.checkpoint)
         before, after = found.before, found.after
@@ -113,8 +113,8 @@ def read_settings(words: tuple[str, ...]) -> dict[str, Any]:
 
     Raises ``ConfigError`` for a word without ``=`` and for a value that is no YAML.
     """
-    from resnetlab.errors import ConfigError
-    from resnetlab.recipe import read_values
+    from resnetlab.core.errors import ConfigError
+    from resnetlab.train.recipe import read_values
 
     wrong = [word for word in words if "=" not in word]
     if wrong:

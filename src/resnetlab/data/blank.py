@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from resnetlab.data.augment import fitting_boxes
+from resnetlab.data.transforms import fitting_boxes
 
 ERASED_SHARE = (0.02, 0.33)
 ERASED_RATIO = (0.3, 3.3)

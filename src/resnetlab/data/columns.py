@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnetlab.data.opened import shown
-from resnetlab.errors import ConfigError, DataError
+from resnetlab.core.errors import ConfigError, DataError
 
 LABEL_WORDS = ("label", "labels", "class", "category", "target", "y")
 MISSING = -1

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from resnetlab.errors import require, require_choice
+from resnetlab.core.errors import require, require_choice
 
 OnBad = Literal["error", "skip"]
 Policy = Literal["none", "rand", "trivial"]

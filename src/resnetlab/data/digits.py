@@ -5,7 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from resnetlab.data.arrays import ImageData, Split
+from resnetlab.data.dataset import ImageData, Split
 
 TEST_SHARE = 0.2
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from resnetlab.data.arrays import Encoding, ImageData, Split
+from resnetlab.data.dataset import Encoding, ImageData, Split
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.held import SMALL, USUAL_SIDE, is_held
@@ -16,7 +16,7 @@ from resnetlab.data.opened import shown
 from resnetlab.data.scan import Index, scan_folder, scan_sizes
 from resnetlab.data.split import split_by_class
 from resnetlab.data.tree import File, Tree, list_folder, some
-from resnetlab.errors import DataError
+from resnetlab.core.errors import DataError
 
 MOST_SHOWN = 20
 

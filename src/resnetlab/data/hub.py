@@ -11,10 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from resnetlab.data.arrays import ImageData
+from resnetlab.data.dataset import ImageData
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.tables import read_tables
-from resnetlab.errors import ConfigError, DataError, MissingExtraError
+from resnetlab.core.errors import ConfigError, DataError, MissingExtraError
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "validation", "valid", "val", "dev")

@@ -6,10 +6,10 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
-from resnetlab.data.arrays import Normalisation, Pictures
-from resnetlab.data.augment import ResizedCrop
-from resnetlab.data.varied import Augmentation
-from resnetlab.randomness import generator
+from resnetlab.data.dataset import Normalisation, Pictures
+from resnetlab.data.transforms import ResizedCrop
+from resnetlab.data.augmentation import Augmentation
+from resnetlab.core.randomness import generator
 
 
 class Loader:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnetlab.randomness import generator
+from resnetlab.core.randomness import generator
 
 
 @dataclass(frozen=True)

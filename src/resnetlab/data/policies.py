@@ -7,7 +7,7 @@ from torch import Tensor
 
 from resnetlab.data import operations
 from resnetlab.data.operations import Operation
-from resnetlab.randomness import generator
+from resnetlab.core.randomness import generator
 
 BINS = 31
 OPERATIONS: tuple[Operation, ...] = (

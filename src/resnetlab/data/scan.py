@@ -12,11 +12,11 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 from numpy.typing import NDArray
 
-from resnetlab.data.images import picture_size, read_picture, reason
+from resnetlab.data.image import picture_size, read_picture, reason
 from resnetlab.data.opened import read_file
 from resnetlab.data.orientation import Pixels
 from resnetlab.data.tree import File
-from resnetlab.files import digest
+from resnetlab.core.files import digest
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

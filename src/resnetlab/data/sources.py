@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from resnetlab.data.arrays import ImageData
+from resnetlab.data.dataset import ImageData
 from resnetlab.data.config import DecodeConfig
-from resnetlab.errors import ConfigError, DataError, unknown_name
+from resnetlab.core.errors import ConfigError, DataError, unknown_name
 
 Progress = Callable[[int, int], None]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from resnetlab.randomness import generator
+from resnetlab.core.randomness import generator
 
 TEST_SHARE = 0.2
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from resnetlab.data.arrays import ImageData
+from resnetlab.data.dataset import ImageData
 from resnetlab.data.cells import Cells, Name, Part
 from resnetlab.data.columns import MISSING, Columns, choose_columns, number_labels
 from resnetlab.data.config import DecodeConfig
-from resnetlab.data.decoding import decode_parts
+from resnetlab.data.ingest import decode_parts
 from resnetlab.data.opened import shown
 from resnetlab.data.split import split_by_class
-from resnetlab.errors import DataError
+from resnetlab.core.errors import DataError
 
 
 def read_tables(

@@ -10,7 +10,7 @@ from stat import S_ISDIR, S_ISREG
 from typing import Literal
 
 from resnetlab.data.opened import shown
-from resnetlab.errors import DataError
+from resnetlab.core.errors import DataError
 
 TEST_NAMES = ("val", "valid", "test")
 JUNK_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from resnetlab.errors import DataError
+from resnetlab.core.errors import DataError
 
 # fmt: off
 PLAIN = frozenset((

@@ -7,8 +7,9 @@ measured on the networks at hand.
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from resnetlab.diagnostics import flow, lesion, residuals, signal
-from resnetlab.readings import Finding, IdentityReading, LesionReading, NetReading, SignalReading
+from resnetlab.records import gradients as flow
+from resnetlab.diagnostics import lesion, residuals, signal
+from resnetlab.records.diagnosis import Finding, IdentityReading, LesionReading, NetReading, SignalReading
 
 NAMED = 4
 """Blocks or settings that a sentence names at most."""

@@ -15,9 +15,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from resnetlab.diagnostics.rest import at_rest
-from resnetlab.errors import require
-from resnetlab.randomness import generator
-from resnetlab.surveys import LandscapeReading
+from resnetlab.core.errors import require
+from resnetlab.core.randomness import generator
+from resnetlab.records.surveys import LandscapeReading
 
 Batch = tuple[Tensor, Tensor]
 Grid = np.ndarray[Any, np.dtype[np.float64]]

@@ -12,12 +12,12 @@ from typing import Literal
 
 from torch import nn
 
-from resnetlab.errors import ConfigError
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.surgery import drop_blocks, droppable_blocks, reorder
-from resnetlab.randomness import generator
-from resnetlab.readings import Lesion, LesionReading
-from resnetlab.records import Metrics
+from resnetlab.core.randomness import generator
+from resnetlab.records.diagnosis import Lesion, LesionReading
+from resnetlab.records.run import Metrics
 
 Score = Callable[[nn.Module], Metrics]
 LesionVerdict = Literal["robust", "between", "fragile", "untrained"]

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from resnetlab.diagnostics import amounts
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.shortcuts import IdentityShortcut
-from resnetlab.readings import BlockReading
+from resnetlab.records.diagnosis import BlockReading
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 

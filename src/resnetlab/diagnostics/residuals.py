@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
 
-from resnetlab.readings import BlockReading
+from resnetlab.records.diagnosis import BlockReading
 
 REFINING, IDLE, DEAD = 0.5, 0.02, 0.1
 

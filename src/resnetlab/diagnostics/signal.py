@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.diagnostics.probes import Probe
-from resnetlab.errors import ConfigError
-from resnetlab.readings import BlockReading, SignalReading
+from resnetlab.core.errors import ConfigError
+from resnetlab.records.diagnosis import BlockReading, SignalReading
 
 ORDERS = 2.0
 """Orders of magnitude over the whole depth from which on signal or gradient count as exploding or vanishing."""

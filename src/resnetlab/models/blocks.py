@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from resnetlab.errors import require, require_choice
+from resnetlab.core.errors import require, require_choice
 from resnetlab.models.layers import (
     ACTIVATIONS,
     NORMS,

@@ -6,13 +6,13 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import nn
 
-from resnetlab.errors import CheckpointError, ConfigError, DataError
-from resnetlab.files import atomic_write, read_json, write_json
+from resnetlab.core.errors import CheckpointError, ConfigError, DataError
+from resnetlab.core.files import atomic_write, read_json, write_json
 from resnetlab.models.init import build
 from resnetlab.models.kinds import config_from_plain, config_to_plain
-from resnetlab.models.state import MODEL_FILE
+from resnetlab.models.weight_files import MODEL_FILE
 from resnetlab.models.weights import export_weights, load_weights
-from resnetlab.records import as_plain
+from resnetlab.core.serialize import as_plain
 
 CONFIG_FILE, CARD_FILE = "config.json", "README.md"
 LIBRARY = "resnetlab"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from resnetlab.errors import ConfigError, require, require_choice
+from resnetlab.core.errors import ConfigError, require, require_choice
 from resnetlab.models.shortcuts import OPTIONS, PadSide, ShortcutOption
 
 Init = Literal["he", "xavier"]

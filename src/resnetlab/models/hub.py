@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from resnetlab.errors import CheckpointError, MissingExtraError
+from resnetlab.core.errors import CheckpointError, MissingExtraError
 from resnetlab.models.bundle import CONFIG_FILE, read_bundle, write_bundle
 from resnetlab.models.pretrained import MAIN, PRETRAINED, default_tag
-from resnetlab.models.state import MODEL_FILE
+from resnetlab.models.weight_files import MODEL_FILE
 
 
 def fetch(name: str) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from resnetlab.models.blocks import ResidualBlock, last_scale
 from resnetlab.models.config import Init, NetConfig
 from resnetlab.models.layers import Multiplier
-from resnetlab.randomness import generator
+from resnetlab.core.randomness import generator
 
 HEAD = "head"
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from resnetlab.errors import ConfigError, unknown_name
+from resnetlab.core.errors import ConfigError, unknown_name
 from resnetlab.models.config import NetConfig
 from resnetlab.models.mlp import MLPConfig
 from resnetlab.models.resnet import ResNetConfig
 from resnetlab.models.vgg import VGGConfig
-from resnetlab.records import as_plain, from_plain
+from resnetlab.core.serialize import as_plain, from_plain
 
 KINDS: dict[str, type[NetConfig]] = {"resnet": ResNetConfig, "vgg": VGGConfig, "mlp": MLPConfig}
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from resnetlab.errors import ConfigError, require_choice
+from resnetlab.core.errors import ConfigError, require_choice
 
 Norm = Literal["batch", "group", "none"]
 

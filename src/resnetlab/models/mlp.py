@@ -6,10 +6,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from resnetlab.errors import require, require_choice
+from resnetlab.core.errors import require, require_choice
 from resnetlab.models.blocks import FcBranch, FcNorm, ResidualBlock, make_fc_norm
 from resnetlab.models.config import MOST, ResidualConfig
-from resnetlab.models.interface import Classifier, make_head
+from resnetlab.models.classifier import Classifier, make_head
 from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
 
 

@@ -6,8 +6,8 @@ They are timm's repositories ``timm/<name>.<tag>``, most of them converted from 
 
 from dataclasses import dataclass
 
-from resnetlab.errors import unknown_name
-from resnetlab.registry import Registry
+from resnetlab.core.errors import unknown_name
+from resnetlab.models.registry import Registry
 
 MAIN = "main"
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from resnetlab.errors import require, require_choice
+from resnetlab.core.errors import require, require_choice
 from resnetlab.models.blocks import (
     BRANCHES,
     Order,
@@ -19,7 +19,7 @@ from resnetlab.models.blocks import (
     make_preactivation,
 )
 from resnetlab.models.config import MOST, ResidualConfig
-from resnetlab.models.interface import Classifier, make_head
+from resnetlab.models.classifier import Classifier, make_head
 from resnetlab.models.layers import Norm, make_activation, make_norm
 from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
 

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnetlab.errors import ConfigError, require_choice
+from resnetlab.core.errors import ConfigError, require_choice
 from resnetlab.models.layers import Norm, make_norm
 
 ShortcutOption = Literal["A", "B", "C"]

@@ -11,11 +11,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from resnetlab.errors import ConfigError, require, unknown_name
+from resnetlab.core.errors import ConfigError, require, unknown_name
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.config import ResidualConfig
 from resnetlab.models.init import build
-from resnetlab.models.interface import Classifier
+from resnetlab.models.classifier import Classifier
 from resnetlab.models.mlp import MLPConfig, spread
 from resnetlab.models.resnet import ResNetConfig
 from resnetlab.models.shortcuts import IdentityShortcut

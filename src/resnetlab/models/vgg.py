@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from resnetlab.errors import require
+from resnetlab.core.errors import require
 from resnetlab.models.config import NetConfig
-from resnetlab.models.interface import Classifier, make_head
+from resnetlab.models.classifier import Classifier, make_head
 
 WIDTHS = (64, 128, 256, 512, 512)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from resnetlab.errors import CheckpointError, ConfigError
-from resnetlab.models.dialects import OWN, Theirs, find_dialect, head_names, their_names
+from resnetlab.core.errors import CheckpointError, ConfigError
+from resnetlab.models.key_mapping import OWN, Theirs, find_dialect, head_names, their_names
 from resnetlab.models.init import HEAD
-from resnetlab.models.state import Entry, open_state
+from resnetlab.models.weight_files import Entry, open_state
 
 _COUNTERS = ".num_batches_tracked"
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")

@@ -1,69 +1,80 @@
-"""The page of a study: one HTML file that holds everything it shows and asks nothing of the network."""
+"""What the pages share: how a template is filled, and how drawings and settings are put into it."""
 
-from collections.abc import Iterable
-from pathlib import Path
+import re
 from typing import Any
 
-from resnetlab.files import atomic_write
-from resnetlab.records import StudyRecord
-from resnetlab.report.figures import Drawing, draw_figures
-from resnetlab.report.html import flatten, inline_svg, render_template
-from resnetlab.report.run_page import follow_page
-from resnetlab.report.tables import (
-    error_table,
-    gradient_table,
-    pair_table,
-    size_table,
-    study_heading,
-    trace_table,
-    verdict_lines,
-)
+from resnetlab.report.table import Table
 
-PAGE, FIGURES, TEMPLATE = "report.html", "figures", "page.html.jinja"
+NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]\d+)?( ?%| [kMG])?( ± \S+)?|–|diverged")
+"""What stands at the right of its column, where every cell of it is such."""
+LONG = 28
+"""Letters beyond which a cell is broken into lines."""
+SMALLEST, LARGEST = 0.75, 1.2
+"""How much smaller than drawn a figure becomes before it scrolls, and how much larger on a wide page."""
+PHONE = 340
+"""Pixels that a figure has on a phone."""
 
 
-def write_report(study: StudyRecord, folder: Path) -> Path:
-    """Write ``report.html`` and each figure as ``figures/<name>.svg`` and ``.png``; the path of the page."""
-    drawings = draw_figures(study)
-    write_drawings(drawings, folder)
-    atomic_write(folder / PAGE, render_page(study, drawings))
-    return folder / PAGE
+def render_template(name: str, **content: Any) -> str:
+    """The page as HTML. Every text is escaped, but for ``Markup``."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-
-def write_drawings(drawings: Iterable[Drawing], folder: Path) -> None:
-    """Each as ``figures/<name>.svg`` and ``.png``."""
-    for drawing in drawings:
-        atomic_write(folder / FIGURES / f"{drawing.name}.svg", drawing.svg)
-        atomic_write(folder / FIGURES / f"{drawing.name}.png", drawing.png)
-
-
-def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:
-    """The page as HTML. The drawings, whose texts matplotlib has escaped, go in as they are."""
-    from markupsafe import Markup
-
-    return render_template(
-        TEMPLATE,
-        study=study,
-        heading=study_heading(study),
-        verdicts=verdict_lines(study),
-        errors=error_table(study),
-        pairs=pair_table(study),
-        gradients=gradient_table(study),
-        trace=trace_table(study),
-        sizes=size_table(study),
-        figures={drawing.name: drawing for drawing in drawings},
-        svg={drawing.name: Markup(follow_page(inline_svg(drawing.name, drawing.svg))) for drawing in drawings},
-        settings=flatten(study.settings),
-        data=flatten(study.runs[0].record.data),
-        environments=distinct(flatten(run.record.environment) for run in study.runs),
-        seconds=sum(epoch.seconds for run in study.runs for epoch in run.record.history),
+    environment = Environment(
+        loader=PackageLoader("resnetlab", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.globals["cell_kinds"] = cell_kinds
+    page = environment.get_template(name).render(**content)
+    # A file's name of bytes that are no UTF-8 holds letters that none can be written for.
+    return page.encode(errors="replace").decode()
 
 
-def distinct(items: Any) -> list[dict[str, str]]:
-    """Each different one of ``items`` once, in order: runs of one study may come from several machines."""
-    found: list[dict[str, str]] = []
-    for item in items:
-        if item not in found:
-            found.append(item)
-    return found
+def cell_kinds(table: Table) -> list[str]:
+    """What each column of the table holds: a ``number`` in every cell, a ``long`` text somewhere, else ``text``. The
+    first names the rows, so that it is no number."""
+    columns = [[row[place] for row in table.rows] for place in range(len(table.heads))]
+    longest = [max(map(len, (head, *column))) for head, column in zip(table.heads, columns, strict=True)]
+    return [
+        "long"
+        if longest[place] > LONG
+        else "number"
+        if place and column and all(map(NUMBER.fullmatch, column))
+        else "text"
+        for place, column in enumerate(columns)
+    ]
+
+
+def inline_svg(name: str, drawn: bytes) -> str:
+    """The drawing as an element of the page: without XML prologue, with ids that no drawing of other name has, and with
+    a range of widths within which its letters can be read."""
+    svg = drawn.decode()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
+    return svg.replace("<svg", f'<svg aria-hidden="true"{_widths(svg)}', 1)
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as lines of name and text: ``training.epochs`` and ``8``."""
+    lines: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            lines |= flatten(value, f"{prefix}{key}.")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            lines[f"{prefix}{key}"] = "–" if value is None or value in ([], {}) else text
+    return lines
+
+
+def _widths(svg: str) -> str:
+    """The style of a drawing; ``wide`` marks those that a phone cannot show whole."""
+    found = re.search(r'width="([\d.]+)pt"', svg)
+    if found is None:
+        return ""
+    pixels = float(found[1]) * 4 / 3
+    least = round(SMALLEST * pixels)
+    most = f"max-width: {round(LARGEST * pixels)}px"
+    return f' class="wide" style="min-width: {least}px; {most}"' if least > PHONE else f' style="{most}"'

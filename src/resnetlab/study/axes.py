@@ -7,13 +7,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from resnetlab.comparison import ComparedRun, Comparison
-from resnetlab.diagnostics import contrasts, flow
-from resnetlab.errors import ConfigError, DataError, require, unknown_name
-from resnetlab.recipe import Recipe, as_text, read_mapping, recipe_from
-from resnetlab.records import RunRecord, as_plain
-from resnetlab.report.command import command_of
-from resnetlab.settings import build_settings, parse_yaml
+from resnetlab.records.study import ComparedRun, Comparison
+from resnetlab.study import statistics as contrasts
+from resnetlab.records import gradients as flow
+from resnetlab.core.errors import ConfigError, DataError, require, unknown_name
+from resnetlab.train.recipe import Recipe, as_text, read_mapping, recipe_from
+from resnetlab.core.serialize import as_plain
+from resnetlab.records.run import RunRecord
+from resnetlab.core.command import command_of
+from resnetlab.core.config import build_settings, parse_yaml
 from resnetlab.study.plan import PlannedRun
 
 MOST = 10_000

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 from uuid import uuid4
 
-from resnetlab.errors import ResNetLabError
+from resnetlab.core.errors import ResNetLabError
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store

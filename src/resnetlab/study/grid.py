@@ -6,11 +6,14 @@ from itertools import product
 from typing import Literal
 
 from resnetlab.data.config import AugmentConfig, DecodeConfig
-from resnetlab.diagnostics import degradation, flow
-from resnetlab.errors import ConfigError, require, require_choice
-from resnetlab.recipe import Recipe, ShortcutChoice
-from resnetlab.records import RunRecord, StudyRecord, StudyRun, as_plain
-from resnetlab.report.command import command_of
+from resnetlab.study import degradation
+from resnetlab.records import gradients as flow
+from resnetlab.core.errors import ConfigError, require, require_choice
+from resnetlab.train.recipe import Recipe, ShortcutChoice
+from resnetlab.core.serialize import as_plain
+from resnetlab.records.run import RunRecord
+from resnetlab.records.study import StudyRecord, StudyRun
+from resnetlab.core.command import command_of
 from resnetlab.study.plan import PlannedRun
 from resnetlab.train.config import TrainConfig
 

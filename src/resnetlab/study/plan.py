@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from resnetlab.errors import DataError
-from resnetlab.recipe import Recipe
-from resnetlab.records import RunRecord, as_plain, read_record
-from resnetlab.run import RECORD
-from resnetlab.train.logs import Silent, Watcher
+from resnetlab.core.errors import DataError
+from resnetlab.train.recipe import Recipe
+from resnetlab.core.serialize import as_plain, read_record
+from resnetlab.records.run import RunRecord
+from resnetlab.train.run import RECORD
+from resnetlab.train.callbacks import Silent, Watcher
 
 STUDY, RUNS, RESULTS = "study.json", "runs", "results.json"
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, overload
 
-from resnetlab.comparison import Comparison
-from resnetlab.errors import ConfigError, ResNetLabError
-from resnetlab.files import folder_lock, is_vacant, write_json
-from resnetlab.recipe import differences, fitted_config
-from resnetlab.records import StudyRecord, as_plain, write_record
-from resnetlab.run import DATA, check_data, claim_data, run_recipe
+from resnetlab.records.study import Comparison
+from resnetlab.core.errors import ConfigError, ResNetLabError
+from resnetlab.core.files import folder_lock, is_vacant, write_json
+from resnetlab.train.recipe import differences, fitted_config
+from resnetlab.core.serialize import as_plain, write_record
+from resnetlab.records.study import StudyRecord
+from resnetlab.train.run import DATA, check_data, claim_data, run_recipe
 from resnetlab.study.axes import AxesStudy
 from resnetlab.study.claims import Claims, Everything, StoreClaims
 from resnetlab.study.grid import StudyConfig
@@ -20,8 +21,8 @@ from resnetlab.study.plan import RESULTS, STUDY, PlannedRun, StudyWatcher, Unwat
 from resnetlab.study.reading import Study, plan_runs, read_config, read_study
 
 if TYPE_CHECKING:
-    from resnetlab.data.arrays import ImageData
-    from resnetlab.train.stopping import StopRequest
+    from resnetlab.data.dataset import ImageData
+    from resnetlab.train.signals import StopRequest
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at what the other workers have done."""
@@ -147,7 +148,7 @@ def check_runs(planned: Sequence[PlannedRun]) -> "ImageData":
     Raises what the first run, or one hours later, would raise.
     """
     from resnetlab.models.init import build
-    from resnetlab.recipe import recipe_data
+    from resnetlab.train.recipe import recipe_data
     from resnetlab.train.prepare import pick_device
 
     read: dict[tuple[object, ...], ImageData] = {}

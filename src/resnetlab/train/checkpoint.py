@@ -16,9 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from resnetlab.errors import CheckpointError
-from resnetlab.files import read_folder
-from resnetlab.records import EpochRecord, GradientMoment, as_plain, from_plain
+from resnetlab.core.errors import CheckpointError
+from resnetlab.core.files import read_folder
+from resnetlab.core.serialize import as_plain, from_plain
+from resnetlab.records.gradients import GradientMoment
+from resnetlab.records.run import EpochRecord
 
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 FILES = (MODEL, TRAINING, STATE)

@@ -6,7 +6,7 @@ from math import inf, isfinite
 from typing import Literal
 
 from resnetlab.data.config import AugmentConfig
-from resnetlab.errors import require, require_choice
+from resnetlab.core.errors import require, require_choice
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["one-cycle", "cosine", "step", "constant"]

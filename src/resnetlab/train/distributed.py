@@ -13,7 +13,7 @@ from torch import distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from resnetlab.errors import ConfigError
+from resnetlab.core.errors import ConfigError
 
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for the others, who may still be reading their data."""

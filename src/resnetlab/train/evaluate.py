@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from resnetlab.data.arrays import ImageData
+from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
-from resnetlab.records import Metrics
+from resnetlab.records.run import Metrics
 from resnetlab.train.config import Precision
 from resnetlab.train.distributed import sum_over_ranks
 from resnetlab.train.precision import autocast

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.data.loader import Loader
-from resnetlab.examination import ClassScore, Examination, Mistake
+from resnetlab.records.run import ClassScore, Examination, Mistake
 
 BINS = 15
 WRONGEST = 24

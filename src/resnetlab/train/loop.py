@@ -13,24 +13,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from resnetlab.data.arrays import ImageData
+from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
-from resnetlab.errors import DivergedError, StoppedError
-from resnetlab.randomness import derive_seed
-from resnetlab.records import EpochRecord, Metrics
+from resnetlab.core.errors import DivergedError, StoppedError
+from resnetlab.core.randomness import derive_seed
+from resnetlab.records.run import EpochRecord, Metrics
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import share_buffers, sum_over_ranks, world
 from resnetlab.train.divergence import broken_weights, find_origin, forget_broken_statistics
 from resnetlab.train.ema import Ema
 from resnetlab.train.evaluate import evaluate_batches
-from resnetlab.train.keeping import Keeper, epochs_without_best
-from resnetlab.train.logs import Silent, Watcher
+from resnetlab.train.checkpoint_manager import Keeper, epochs_without_best
+from resnetlab.train.callbacks import Silent, Watcher
 from resnetlab.train.meter import Meter
 from resnetlab.train.optim import learning_rate, make_optimizer, set_rate, total_steps
 from resnetlab.train.precision import autocast, make_scaler
 from resnetlab.train.prepare import make_loaders, pick_device, place, prepare, spread, training_mode
 from resnetlab.train.state import TrainingState
-from resnetlab.train.stopping import StopRequest
+from resnetlab.train.signals import StopRequest
 from resnetlab.train.trace import Trace
 
 WARM_WINDOW = 50

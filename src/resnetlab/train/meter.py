@@ -5,7 +5,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from resnetlab.train.logs import Pulse
+from resnetlab.train.callbacks import Pulse
 
 EVERY = 0.5
 """Seconds between two pulses."""

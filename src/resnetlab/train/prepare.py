@@ -4,13 +4,13 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from resnetlab.data.arrays import ImageData
+from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
-from resnetlab.data.varied import Augmentation
-from resnetlab.errors import ConfigError
-from resnetlab.models.checkpointing import checkpoint_blocks, segment_length
-from resnetlab.models.interface import Classifier
-from resnetlab.randomness import generator
+from resnetlab.data.augmentation import Augmentation
+from resnetlab.core.errors import ConfigError
+from resnetlab.models.recompute import checkpoint_blocks, segment_length
+from resnetlab.models.classifier import Classifier
+from resnetlab.core.randomness import generator
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import World, check_share, world
 from resnetlab.train.sync_bn import synchronise_norms

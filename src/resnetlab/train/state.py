@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from resnetlab.errors import CheckpointError
-from resnetlab.records import EpochRecord
+from resnetlab.core.errors import CheckpointError
+from resnetlab.records.run import EpochRecord
 from resnetlab.train.checkpoint import Checkpoint
 from resnetlab.train.distributed import sum_over_ranks, world
 from resnetlab.train.ema import Ema

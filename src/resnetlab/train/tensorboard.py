@@ -5,9 +5,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from resnetlab.errors import MissingExtraError
-from resnetlab.records import EpochRecord
-from resnetlab.train.logs import Silent
+from resnetlab.core.errors import MissingExtraError
+from resnetlab.records.run import EpochRecord
+from resnetlab.train.callbacks import Silent
 
 FOLDER = "tensorboard"
 

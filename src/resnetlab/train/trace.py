@@ -7,7 +7,7 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from resnetlab.records import GradientMoment
+from resnetlab.records.gradients import GradientMoment
 
 
 @dataclass(kw_only=True)

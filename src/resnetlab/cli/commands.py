@@ -1,0 +1,150 @@
+"""The verbs. Each is a dataclass of its flags, and a function that does it and prints what came of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from resnetlab.cli.data import Data
+from resnetlab.cli.diagnose import Diagnose
+from resnetlab.cli.find_lr import FindLr
+from resnetlab.cli.memory import Plan
+from resnetlab.cli.recipe_args import WithRecipe
+from resnetlab.cli.study import Study, StudyOfAxes, names_axes
+from resnetlab.cli.train import Evaluate, Train
+from resnetlab.cli.weights import weights
+from resnetlab.core.errors import DataError, unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """List the networks by name."""
+
+    pattern: tyro.conf.Positional[str] = "*"
+    """Shell pattern, such as 'cifar_*'."""
+
+    def __call__(self) -> None:
+        from resnetlab.cli.tables import print_names
+        from resnetlab.models.zoo import list_models
+
+        print_names(list_models(self.pattern), self.pattern)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """Show what networks are made of and what they cost, side by side."""
+
+    names: tyro.conf.Positional[tuple[str, ...]]
+    """Networks, such as: vgg19 plain34 resnet34."""
+    shortcut: Literal["default", "A", "B", "C", "none"] = "default"
+    """Shortcut option instead of the named network's own."""
+    image_size: int | None = None
+    """Side of the picture in pixels; the family's own by default."""
+
+    def __call__(self) -> None:
+        from resnetlab.cli.info import print_summaries
+
+        print_summaries(self.names, self.shortcut, self.image_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Draw the page of a run, study or diagnosis, and a study's tables and figures, again from its records alone."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of a run, a study or a diagnosis."""
+
+    def __call__(self) -> None:
+        from resnetlab.cli.study import report_study
+        from resnetlab.records.diagnosis import DIAGNOSIS
+        from resnetlab.train.run import RECIPE
+        from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS
+
+        if (self.folder / RECIPE).is_file():
+            report_run(self.folder)
+        elif (self.folder / DIAGNOSIS).is_file():
+            report_diagnosis(self.folder)
+        elif (self.folder / STUDY_DIAGNOSIS).is_file():
+            report_study_diagnosis(self.folder)
+        else:
+            report_study(self.folder)
+
+
+def report_run(folder: Path) -> None:
+    """Draw the page of the run in ``folder`` again. Raises ``DataError`` where it has not ended or is damaged."""
+    from resnetlab.cli.tables import print_run
+    from resnetlab.train.recipe import Recipe
+    from resnetlab.core.serialize import as_plain, read_record
+    from resnetlab.records.run import RunRecord
+    from resnetlab.core.command import command_of
+    from resnetlab.report.run.page import read_examination, write_run_report
+    from resnetlab.train.run import RECORD
+
+    if not (folder / RECORD).is_file():
+        raise DataError(f"the run in {folder} has not ended (it has no {RECORD}); go on with it: --resume auto")
+    record = read_record(RunRecord, folder / RECORD)
+    command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
+    write_run_report(record, read_examination(folder), command, folder)
+    print_run(record, folder)
+
+
+def report_diagnosis(folder: Path) -> None:
+    """Draw the page of the diagnosis in ``folder`` again. Raises ``DataError`` where it is damaged."""
+    from resnetlab.cli.diagnose import print_diagnosis
+    from resnetlab.records.diagnosis import DIAGNOSIS, Diagnosis
+    from resnetlab.core.serialize import read_record
+    from resnetlab.report.diagnosis.page import write_diagnosis_report
+
+    diagnosis = read_record(Diagnosis, folder / DIAGNOSIS)
+    print_diagnosis(diagnosis, write_diagnosis_report(diagnosis, folder))
+
+
+def report_study_diagnosis(folder: Path) -> None:
+    """Draw the page of the study's diagnosis in ``folder`` again. Raises ``DataError`` where it is damaged."""
+    from resnetlab.cli.diagnose import print_study_diagnosis
+    from resnetlab.core.serialize import read_record
+    from resnetlab.report.study_diagnosis.page import write_study_diagnosis_report
+    from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS, StudyDiagnosis
+
+    diagnosis = read_record(StudyDiagnosis, folder / STUDY_DIAGNOSIS)
+    print_study_diagnosis(diagnosis, write_study_diagnosis_report(diagnosis, folder))
+
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "list": List,
+    "info": Info,
+    "plan": Plan,
+    "train": Train,
+    "find-lr": FindLr,
+    "evaluate": Evaluate,
+    "diagnose": Diagnose,
+    "study": Study,
+    "report": Report,
+    "weights": weights,
+    "data": Data,
+}
+
+
+def run_verb(words: list[str]) -> None:
+    """Read the words of a command and do it."""
+    read_command(words)()
+
+
+def read_command(words: list[str]) -> Callable[[], None]:
+    """The command that the words give. tyro answers wrong ones with exit code 2 and the nearest right name."""
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        raise unknown_name("command", words[0], VERBS)
+    kind = VERBS[words[0]] if words and words[0] in VERBS else None
+    if kind is Study and names_axes(words[1:]):
+        kind = StudyOfAxes
+    if isinstance(kind, type) and issubclass(kind, WithRecipe):
+        return kind.read(words[1:], f"resnetlab {words[0]}")  # type: ignore[return-value]  # each can be called
+    verb: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
+        VERBS,
+        prog="resnetlab",
+        description="Build, train and explain plain and residual networks.",
+        args=words,
+    )
+    return verb

@@ -1,0 +1,152 @@
+"""``resnetlab plan``: what a training step will take, and with ``--measure`` what one really took beside it."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from resnetlab.core.errors import ConfigError, ResNetLabError
+
+if TYPE_CHECKING:
+    from resnetlab.models.config import NetConfig
+    from resnetlab.models.memory import Plan as Prediction
+
+STATUS = Path("/proc/self/status")
+HEAPS: dict[str, dict[str, str]] = {
+    "freed memory given back": {"MALLOC_MMAP_THRESHOLD_": str(2**16)},
+    "the usual heap": {},
+}
+"""What is measured: how it is called, and its environment. The first is what a prediction can be compared with.
+
+There glibc has pages of its own for every tensor from 64 KiB on, and gives them back when it is freed. Otherwise freed
+tensors leave gaps in the heap, which can cost more than what is in use (249 MiB for 89: cifar_resnet110,
+32 pictures, segments of 6).
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Predict memory and multiply-adds of a training step, before anything is allocated."""
+
+    name: tyro.conf.Positional[str]
+    """Network, such as: cifar_resnet110."""
+    batch_size: int = 128
+    """Pictures in the step."""
+    checkpoint_every: int | None = None
+    """Blocks in a segment of activation checkpointing; none keeps all activations."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd with momentum, or adamw."""
+    image_size: int | None = None
+    """Side of the picture in pixels; the family's own by default."""
+    measure: bool = False
+    """Do the step for real, in processes of their own on the CPU, and show their peaks (Linux)."""
+
+    def __call__(self) -> None:
+        from resnetlab.cli.tables import print_columns
+        from resnetlab.models.memory import plan
+
+        config = named_config(self.name, self.image_size)
+        predicted = plan(config, self.batch_size, checkpointing=self.checkpoint_every, optimizer=self.optimizer)
+        print_columns(prediction_rows(self.name, predicted))
+        if self.measure:
+            print("\nmeasured peak of a training process on the CPU, less what it held before it built the network:")
+            print_columns([(label, mib(measure_apart(self, heap))) for label, heap in HEAPS.items()])
+
+
+def prediction_rows(name: str, predicted: "Prediction") -> list[tuple[str, str]]:
+    """What is printed of a plan, a line each."""
+    return [
+        (name, f"one step of {predicted.batch} pictures, float32"),
+        ("parameters", mib(predicted.parameters)),
+        ("buffers", mib(predicted.buffers)),
+        ("gradients", mib(predicted.gradients)),
+        ("optimizer state", mib(predicted.optimizer_state)),
+        ("saved activations", mib(predicted.saved_activations)),
+        ("recomputed at once", mib(predicted.recomputed)),
+        ("total, at most", mib(predicted.total)),
+        ("multiply-adds", f"{predicted.multiply_adds:,}"),
+    ]
+
+
+def mib(count: int) -> str:
+    """Bytes as MiB, as wide as all others."""
+    return f"{count / 2**20:10,.2f} MiB"
+
+
+def measure_apart(asked: Plan, settings: dict[str, str]) -> int:
+    """``measure_step`` in a fresh process, whose memory holds nothing of this one, with these in its environment.
+
+    Raises ``ResNetLabError`` where it does not end well, as where memory is out.
+    """
+    step = (asked.name, asked.image_size, asked.batch_size, asked.checkpoint_every, asked.optimizer)
+    code = f"from resnetlab.cli.memory import measure_step; print(measure_step(*{step!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | settings, check=False
+    )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"ended by signal {-done.returncode}"]
+        raise ResNetLabError(
+            f"the measured step failed ({reason[0]}); where memory is short, "
+            "try a smaller --batch-size, or --checkpoint-every"
+        )
+    return int(done.stdout)
+
+
+def measure_step(name: str, image_size: int | None, batch: int, checkpointing: int | None, optimizer: str) -> int:
+    """Peak bytes of this process over two training steps from building the network on, less what it held before.
+
+    Two, because the first makes the optimizer's state only when its activations are gone. A tiny network goes before
+    them: what torch itself loads then, some 150 MiB, is no cost of the step.
+    """
+    take_steps(named_config("cifar_resnet8", 8), 2, checkpointing, optimizer)
+    before = own_memory("VmRSS")
+    take_steps(named_config(name, image_size), batch, checkpointing, optimizer)
+    return own_memory("VmHWM") - before
+
+
+def named_config(name: str, image_size: int | None) -> "NetConfig":
+    """The configuration of that name, at its own picture size or another."""
+    from resnetlab.models.zoo import model_config
+
+    return model_config(name) if image_size is None else model_config(name, image_size=image_size)
+
+
+def take_steps(config: "NetConfig", batch: int, checkpointing: int | None, optimizer: str) -> None:
+    """Build the network and do two training steps on black pictures, each as the training loop does it."""
+    import torch
+    from torch.nn import functional as F
+
+    from resnetlab.models.recompute import checkpoint_blocks
+    from resnetlab.models.init import build
+    from resnetlab.train.config import TrainConfig
+    from resnetlab.train.optim import make_optimizer
+
+    net = build(config, seed=0)
+    if checkpointing is not None:
+        checkpoint_blocks(net, checkpointing)
+    step = make_optimizer(net.train(), TrainConfig(optimizer="adamw" if optimizer == "adamw" else "sgd"))
+    pictures = torch.zeros(batch, config.in_chans, config.image_size, config.image_size)
+    labels = torch.zeros(batch, dtype=torch.int64)
+    for _ in range(2):
+        loss = F.cross_entropy(net(pictures), labels)
+        step.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        step.step()
+
+
+def own_memory(entry: str) -> int:
+    """Bytes that this process holds in memory: ``"VmRSS"`` now, ``"VmHWM"`` at its peak.
+
+    Not ``getrusage``: its ``ru_maxrss`` starts with the peak of the process that started this one.
+
+    Raises ``ConfigError`` where the system does not tell.
+    """
+    try:
+        lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+        return int(lines[entry].split()[0]) * 1024
+    except (OSError, KeyError) as error:
+        raise ConfigError(f"the measure reads {STATUS}, which this system lacks ({error}); leave it out") from error

@@ -1,0 +1,214 @@
+"""How anything is written: whole or not at all.
+
+``atomic_write`` puts one file in its place; ``replace_folder`` puts a whole folder in its place, with a manifest of
+sizes and SHA-256 sums that is written last. A folder without a valid manifest does not exist for a reader.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from errno import EDQUOT, EFBIG, ENOSPC
+from pathlib import Path
+from typing import Any
+
+from resnetlab.core.errors import CheckpointError, ConfigError, DataError, StorageError
+
+MANIFEST = "manifest.json"
+LOCK = ".lock"
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (ENOSPC, EDQUOT, EFBIG)
+        remedy = "free some space there, or choose another folder" if full else "choose another folder"
+        raise StorageError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+
+
+def check_place(folder: Path) -> None:
+    """Make ``folder`` and, where it was not there, remove it again. Raises ``StorageError`` where the system refuses,
+    so that a place that cannot be written to is known before the work, and nothing is left behind."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    with _storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            made.rmdir()
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in ``folder`` to disk: without this a rename can be lost with the power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Write ``content`` to ``path`` so that a reader, or a crash, meets the old file or the new one and nothing else.
+
+    A temporary file in the same folder, flush, fsync, rename, fsync of the folder. Missing folders are made.
+
+    Raises ``StorageError`` where the system refuses.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """``atomic_write`` of JSON that any reader accepts: no NaN, no infinity."""
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in ``path``. Raises ``DataError`` where the file is missing or damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read as JSON ({error}); it was damaged or is not ours") from error
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 as hexadecimal text."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Put a new version of ``folder``, holding just ``contents``, in its place; the version before stays beside it.
+
+    The new version is complete under ``<folder>.next`` before the old one becomes ``<folder>.previous``, so at every
+    moment one of the three is whole (``read_folder`` looks at all of them). A manifest is added and written last.
+    """
+    upcoming, previous = _sibling(folder, "next"), _sibling(folder, "previous")
+    with _storage_errors(folder):
+        _settle(folder)
+        shutil.rmtree(upcoming, ignore_errors=True)
+        for name, data in contents.items():
+            atomic_write(upcoming / name, data)
+        entries = {name: {"bytes": len(data), "sha256": digest(data)} for name, data in contents.items()}
+        write_json(upcoming / MANIFEST, {"files": entries})
+        # The new version must be on the disk by its name before the oldest one goes.
+        sync_folder(folder.parent)
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            os.replace(folder, previous)
+        os.replace(upcoming, folder)
+        sync_folder(folder.parent)
+
+
+def read_folder(folder: Path, *, fall_back: bool = False) -> tuple[Path, dict[str, bytes]]:
+    """Where the newest complete version of ``folder`` lies, and its files, every sum checked.
+
+    With ``fall_back`` a damaged version is passed over for the one before. Raises ``CheckpointError`` where there is
+    none, or a damaged one and no ``fall_back``.
+    """
+    faults = []
+    for version in _versions(folder):
+        if (version / MANIFEST).is_file():
+            try:
+                return version, _read_version(version)
+            except CheckpointError as error:
+                if not fall_back:
+                    raise
+                faults.append(str(error))
+    raise CheckpointError("; ".join(faults) or f"{folder} holds no complete checkpoint (no {MANIFEST})")
+
+
+def is_vacant(folder: Path) -> bool:
+    """Whether ``folder`` is missing, or empty but for our own lock and what a killed process left half-written."""
+    return not folder.exists() or all(
+        path.name == LOCK or (path.name.startswith(".") and path.suffix == ".tmp") for path in folder.iterdir()
+    )
+
+
+def folder_exists(folder: Path) -> bool:
+    """Whether any version of ``folder`` was ever completed, whole or damaged since."""
+    return any((version / MANIFEST).is_file() for version in _versions(folder))
+
+
+def _sibling(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f"{folder.name}.{suffix}")
+
+
+def _versions(folder: Path) -> tuple[Path, Path, Path]:
+    """Where a whole version may lie, newest first: a complete ``next`` is one whose last rename did not happen."""
+    return _sibling(folder, "next"), folder, _sibling(folder, "previous")
+
+
+def _settle(folder: Path) -> None:
+    """Finish the renames that a crash cut off, so that a complete ``next`` is never thrown away as a leftover."""
+    upcoming, previous = _sibling(folder, "next"), _sibling(folder, "previous")
+    if not (upcoming / MANIFEST).is_file():
+        return
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        os.replace(folder, previous)
+    os.replace(upcoming, folder)
+    sync_folder(folder.parent)
+
+
+def _read_version(folder: Path) -> dict[str, bytes]:
+    files = {}
+    for name, entry in _manifest_entries(folder).items():
+        data = _read_bytes(folder / name)
+        if len(data) != entry["bytes"] or digest(data) != entry["sha256"]:
+            raise CheckpointError(f"{folder / name} is damaged: its SHA-256 is not the one in {MANIFEST}")
+        files[name] = data
+    return files
+
+
+def _manifest_entries(folder: Path) -> dict[str, dict[str, Any]]:
+    try:
+        entries: dict[str, dict[str, Any]] = json.loads(_read_bytes(folder / MANIFEST))["files"]
+        whole = all(Path(name).name == name and {"bytes", "sha256"} <= set(entry) for name, entry in entries.items())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{folder / MANIFEST} is damaged ({error})") from error
+    if not whole:
+        raise CheckpointError(f"{folder / MANIFEST} is damaged (an entry is not complete)")
+    return entries
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; the system lets go when the process ends, however it ends.
+
+    Raises ``ConfigError`` where another process holds it, ``StorageError`` where the system refuses.
+    """
+    import fcntl
+
+    with _storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another process is writing in {folder}; wait for it or choose another folder") from None
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,104 @@
+"""Crops and mirror images, in batches on the device.
+
+What is drawn for a sample is a function of (seed, epoch, sample): one draw for all samples of an epoch, indexed by the
+samples of a batch. So neither the batch, the rank nor the process that a sample is in changes what happens to it.
+"""
+
+from dataclasses import dataclass, replace
+from math import log
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from resnetlab.core.randomness import generator
+
+CROP_RATIO = (3 / 4, 4 / 3)
+
+
+def draw_offsets(samples: int, padding: int, seed: int, epoch: int) -> Tensor:
+    """Row and column, each from 0 to 2 · ``padding``, where the crop of every sample of an epoch starts: ``(N, 2)``."""
+    return torch.from_numpy(generator(seed, "crop", epoch).integers(0, 2 * padding + 1, (samples, 2)))
+
+
+def draw_uniforms(samples: int, numbers: int, seed: int, purpose: str, epoch: int) -> Tensor:
+    """``(N, numbers)`` in [0, 1) as float32, for one purpose in one epoch."""
+    return torch.from_numpy(generator(seed, purpose, epoch).random((samples, numbers), dtype="float32"))
+
+
+def crop_padded(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
+    """Pictures ``(N, C, H, W)`` padded with zeros on every side, and cut to their own size at ``offsets`` ``(N, 2)``.
+
+    The augmentation of He et al. 2015, §4.2, with 4 pixels around pictures of 32.
+    """
+    n, _, height, width = images.shape
+    # Every window of every picture as a view, of which one each is copied: the inner loop runs along whole pictures.
+    windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(n, device=images.device), :, offsets[:, 0], offsets[:, 1]]
+
+
+def flip(images: Tensor, which: Tensor) -> Tensor:
+    """Mirror left and right of the pictures ``(N, C, H, W)`` for which ``which`` ``(N,)`` is true."""
+    return torch.where(which[:, None, None, None], images.flip(3), images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResizedCrop:
+    """What decides the random resized crop of every sample of a split.
+
+    ``uniforms`` ``(N, 4)`` in [0, 1), and the least and the largest share of the area (``resized_boxes``).
+    """
+
+    uniforms: Tensor
+    scale: tuple[float, float]
+
+    def to(self, device: torch.device) -> "ResizedCrop":
+        return replace(self, uniforms=self.uniforms.to(device))
+
+
+def resized_boxes(uniforms: Tensor, height: int, width: int, scale: tuple[float, float]) -> Tensor:
+    """Boxes (top, left, height, width) in pixels, ``(N, 4)`` as int64, from four numbers in [0, 1) each.
+
+    The first gives the share of the area, uniform in ``scale``; the second the ratio width / height, log-uniform in
+    ``CROP_RATIO``; the others row and column, uniform over all places where the box fits. A side that comes out longer
+    than the picture's is cut to it, so that large shares turn out smaller, where Inception and torchvision draw up to
+    ten times and then take the middle.
+    """
+    return fitting_boxes(uniforms, height, width, scale, CROP_RATIO)
+
+
+def fitting_boxes(
+    uniforms: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Tensor:
+    """``resized_boxes`` for any range of width / height; in float64, as the same sum in Python would be."""
+    share, aspect, row, column = uniforms.double().unbind(1)
+    area = height * width * (scale[0] + share * (scale[1] - scale[0]))
+    aspect = torch.exp(log(ratio[0]) + aspect * (log(ratio[1]) - log(ratio[0])))
+    tall = (area / aspect).sqrt().round().clamp(1, height)
+    wide = (area * aspect).sqrt().round().clamp(1, width)
+    top = (row * (height - tall + 1)).floor()
+    left = (column * (width - wide + 1)).floor()
+    return torch.stack([top, left, tall, wide], dim=1).long()
+
+
+def crop_resized(images: Tensor, boxes: Tensor) -> Tensor:
+    """Each picture's own box, stretched to the size of the pictures ``(N, C, H, W)``, uint8 to uint8.
+
+    Bilinear between pixel centres; what lies outside of the box has no part in it. A box is never larger than its
+    picture, so nothing shrinks and nothing needs a filter against aliasing.
+    """
+    _, _, height, width = images.shape
+    top, left, tall, wide = boxes.float().unbind(1)
+    rows = _stretched(top, tall, height)[:, :, None].expand(-1, -1, width)
+    columns = _stretched(left, wide, width)[:, None, :].expand(-1, height, -1)
+    # grid_sample counts from -1 to 1, from the first pixel's outer edge to the last one's.
+    grid = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], dim=3)
+    pixels = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return pixels.add_(0.5).to(torch.uint8)
+
+
+def _stretched(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Where ``size`` evenly spread pixels of an interval lie, ``(N, size)``, none beyond its outermost centres."""
+    steps = torch.arange(size, device=start.device) + 0.5
+    inside = (steps * (length[:, None] / size) - 0.5).clamp_min(0).minimum(length[:, None] - 1)
+    return start[:, None] + inside

@@ -1,0 +1,107 @@
+"""What is asked about a network: the parts of a diagnosis, and by which pictures each is measured."""
+
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Literal
+
+from resnetlab.data.config import DecodeConfig
+from resnetlab.core.errors import require, require_choice
+from resnetlab.records.diagnosis import Part
+from resnetlab.train.recipe import Recipe, ShortcutChoice
+from resnetlab.train.config import Device
+
+PARTS: tuple[Part, ...] = ("gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam")
+"""What ``all`` stands for: every part that trains nothing."""
+MOST_NAMED = 8
+"""Pictures that can be named for cam: with more, a page of large ones with a twin could exceed 3 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnosisConfig:
+    """What is asked about a network, and by which pictures.
+
+    Raises ``ConfigError`` for values that make no diagnosis.
+    """
+
+    what: tuple[
+        Literal["all", "gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"], ...
+    ] = ("all",)
+    """Parts; all is each of them but identity, which trains."""
+    data: str | None = None
+    """Pictures, as for train; by default those of the run, else digits."""
+    model: str | None = None
+    """The network that a file of weights is of, by name."""
+    shortcut: ShortcutChoice = "default"
+    """Shortcut option, of a network by name or a file of weights."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Further settings of such a network, such as norm layer."""
+    checkpoint: Literal["last", "best"] = "last"
+    """The last epoch of a run, or its best one."""
+    plain: Path | None = None
+    """The run of the plain twin on the same data, as a control."""
+    seed: int = 0
+    """Decides initial weights and which pictures are taken."""
+    split_seed: int = 0
+    """Decides the split of data that comes without one."""
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    """How encoded pictures become arrays."""
+    batch_size: int = 32
+    """Training pictures in the one batch that gradients, residuals, signal and paths are read from."""
+    pictures: int = 2000
+    """Test pictures, at most, that each lesion is measured on."""
+    path_draws: int = 8
+    """paths: random paths of each length."""
+    landscape_side: int = 15
+    """landscape: networks along each side of the square; odd, so that this one stands in the centre."""
+    landscape_reach: float = 1.0
+    """landscape: from the centre to the edge; 1 is as far as the weights are large."""
+    landscape_pictures: int = 256
+    """landscape: training pictures, at most, that the loss is measured on."""
+    cam_pictures: tuple[int, ...] = ()
+    """cam: numbers of up to 8 test pictures, from 0; by default the first of each of 8 classes."""
+    cam_layer: str | None = None
+    """cam: the layer whose maps are shown, such as stages.0; by default the last stage."""
+    stage: int = 0
+    """identity: the stage that gets more blocks, counted from 0."""
+    added: int = 2
+    """identity: how many."""
+    epochs: int = 2
+    """identity: epochs of training afterwards."""
+    device: Device = "auto"
+    """auto takes cuda where there is one."""
+
+    def __post_init__(self) -> None:
+        require(len(self.what) > 0, "what", self.what, "one or more parts")
+        for part in self.what:
+            require_choice("what", part, ("all", *PARTS, "identity"))
+        require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2: BN takes statistics over a batch")
+        require(self.pictures >= 1, "pictures", self.pictures, "at least 1")
+        require(self.path_draws >= 1, "path_draws", self.path_draws, "at least 1")
+        side, reach = self.landscape_side, self.landscape_reach
+        require(side >= 3 and side % 2 == 1, "landscape_side", side, "an odd number from 3 on")
+        require(isfinite(reach) and reach > 0, "landscape_reach", reach, "a number above 0")
+        require(self.landscape_pictures >= 1, "landscape_pictures", self.landscape_pictures, "at least 1")
+        few = len(self.cam_pictures) <= MOST_NAMED
+        require(few, "cam_pictures", len(self.cam_pictures), f"at most {MOST_NAMED} pictures")
+        require(min(self.cam_pictures, default=0) >= 0, "cam_pictures", self.cam_pictures, "numbers from 0 on")
+        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require_choice("device", self.device, ("auto", "cpu", "cuda"))
+
+    @property
+    def recipe(self) -> Recipe:
+        """The settings of a network that no run describes, but for its name."""
+        return Recipe(
+            shortcut=self.shortcut,
+            options=self.options,
+            split_seed=self.split_seed,
+            decode=self.decode,
+            seed=self.seed,
+        )
+
+    @property
+    def parts(self) -> list[Part]:
+        """What was asked for, each part once, in the order in which it is shown."""
+        asked = {*self.what, *(PARTS if "all" in self.what else ())}
+        return [part for part in (*PARTS, "identity") if part in asked]

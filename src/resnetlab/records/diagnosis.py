@@ -1,0 +1,178 @@
+"""What diagnostics found, as records: drawn and reported without torch, like every other result."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from resnetlab.records.gradients import BlockGradient, Flow
+from resnetlab.records.run import Metrics
+from resnetlab.records.surveys import CamReading, LandscapeReading, PathReading
+
+DIAGNOSIS = "diagnosis.json"
+"""The file of a ``Diagnosis`` in its folder."""
+
+Part = Literal["gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockReading:
+    """One block y = g(F(x) + S(x)) over one batch; None where a number is not finite, or there is no such thing.
+
+    - ``input_rms`` and ``output_rms`` are the root mean squares of x and y, ``gradient_in_rms`` and
+      ``gradient_out_rms`` those of the gradients.
+    - ``ratio`` is ‖F(x)‖ / ‖S(x)‖, of a plain net ‖F(x)‖ / ‖x‖; norms are L2 over the batch.
+    - ``responses`` are the standard deviations of what each norm of F gives, after it and before any activation or
+      addition, from the first to the last (He et al. 2015, arXiv:1512.03385, Figure 7); of F(x) alone without norms.
+    - ``cosine`` is that between x and y, averaged over the pictures, where they have one shape: 1 for the identity.
+    - ``dead`` is the share of channels of y that are zero in every picture, ``zeros`` that of all values of y; in
+      pre-activation order of what the branch reads, p(x).
+    - ``gradient_in`` is ‖∂L/∂x‖. ``gradient_branch`` and ``gradient_shortcut`` are the norms of its two summands, what
+      arrives through F and through S; those of ‖∂L/∂p(x)‖ where both read p(x). ``gradient_out`` is ‖∂L/∂y‖.
+    """
+
+    block: str
+    input_norm: float | None
+    branch_norm: float | None
+    shortcut_norm: float | None
+    ratio: float | None
+    responses: list[float | None]
+    cosine: float | None
+    dead: float | None
+    zeros: float | None
+    input_rms: float | None
+    output_rms: float | None
+    gradient_in: float | None = None
+    gradient_branch: float | None = None
+    gradient_shortcut: float | None = None
+    gradient_out: float | None = None
+    gradient_in_rms: float | None = None
+    gradient_out_rms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesion:
+    """What one change to a network's blocks costs: the blocks, and the test error and loss without retraining. The loss
+    is None where it is not finite."""
+
+    blocks: list[str]
+    error: float
+    loss: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LesionReading:
+    """A trained network with blocks dropped or exchanged (Veit et al. 2016, arXiv:1605.06431, §4).
+
+    ``dropped`` has each block that can go, alone. ``several`` has random sets of blocks, ``swapped`` neighbours that
+    change places. ``fixed`` are the blocks that cannot be dropped: they change the shape, or are alone. ``n`` is the
+    number of test pictures, ``chance`` the error of whoever always names the most frequent class of them.
+    """
+
+    n: int
+    chance: float
+
+    intact: Lesion
+    dropped: list[Lesion]
+    several: list[Lesion]
+    swapped: list[Lesion]
+    fixed: list[str]
+
+    @property
+    def costs(self) -> list[float]:
+        """What each single block is worth: by how much the error rises without it."""
+        return [change.error - self.intact.error for change in self.dropped]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalReading:
+    """How signal and gradient change over the depth of a network before any training.
+
+    ``forward`` is in orders of magnitude from the first block's input to the last block's output, of the root mean
+    square; ``backward`` from the last block's output to the first block's input, of that of ∂L. None where a number is
+    zero or not finite. ``diagnostics.signal`` says by which rule the verdict comes about.
+    """
+
+    setting: dict[str, str]
+    blocks: int
+    forward: float | None
+    backward: float | None
+    verdict: Literal["steady", "exploding", "vanishing", "silent", "broken"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityReading:
+    """A trained network made deeper by blocks that are the identity, and trained on (``models.surgery.deepen``).
+
+    ``added`` blocks stand behind those of ``stage``, which makes ``blocks`` in all. ``equal`` says whether every logit
+    of the test pictures stayed the same to the bit. ``before`` is the network as it was, ``deeper`` the deepened one
+    after ``epochs`` more of training, ``same`` the one of the old depth after as many: the control.
+    """
+
+    stage: int
+    added: int
+    blocks: int
+    equal: bool
+    epochs: int
+    before: Metrics
+    deeper: Metrics
+    same: Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetReading:
+    """One network and what was read of it: ``gradients`` and ``blocks`` for one batch in training mode.
+
+    ``state`` says in words how it came by its weights. What was not asked for is empty or None.
+    """
+
+    model: str
+    state: str
+    parameters: int
+    plain: bool
+    gradients: list[BlockGradient]
+    flow: Flow | None
+    blocks: list[BlockReading]
+    lesion: LesionReading | None
+    paths: PathReading | None = None
+    landscape: LandscapeReading | None = None
+    cams: list[CamReading] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """The network in a few words."""
+        return f"{self.model}, {self.state}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One part of a diagnosis in plain language: the verdict, the sentences with the numbers it rests on, what the user
+    might do about it, and the rule with its thresholds."""
+
+    part: Part
+    verdict: str
+    sentences: list[str]
+    advice: list[str]
+    rule: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What a network is like, part by part, from the numbers that were measured on ``batch`` pictures.
+
+    ``net`` is the one that was asked about, ``initial`` the same at initialisation where it was trained here,
+    ``control`` its plain twin where one was given. ``command`` makes the diagnosis again.
+    """
+
+    source: str
+    command: str
+    batch: int
+    net: NetReading
+    initial: NetReading | None
+    control: NetReading | None
+    signal: list[SignalReading]
+    identity: IdentityReading | None
+    findings: list[Finding]
+    notes: list[str]
+    data: dict[str, Any]
+    environment: dict[str, Any]
+    seconds: float
+    format: Literal[1] = 1

@@ -1,0 +1,74 @@
+"""Pictures beside what a network looked at in them, as one sheet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from resnetlab.report.contact_sheet import CELL, DPI, EDGE, GAP, GREY, HEAD, LARGEST, Array, fit, to_png, write
+
+Heat = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+MOST_CAMS = 60
+COLUMNS, CAPTION, NARROW = 4, 26, 9
+"""Pictures in a row; pixels of a line below them, and of a letter in it."""
+STRENGTH = 0.6
+"""How much of a pixel the colour of the heat covers where it is 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cam:
+    """A picture ``(H, W, C)`` as uint8, its heat ``(h, w)`` from 0 to 1 (NaN is none), and what to write below, in one
+    line or two."""
+
+    caption: str
+    picture: Array
+    heat: Heat
+    detail: str = ""
+
+
+def draw_cams(title: str, detail: str, cams: Sequence[Cam], peak: int = 255) -> bytes:
+    """A PNG with each of the first ``MOST_CAMS`` pictures, alone and under its heat; ``peak`` is shown as white."""
+    from matplotlib.figure import Figure
+
+    cams = cams[:MOST_CAMS]
+    side = max((max(cam.picture.shape[:2]) for cam in cams), default=CELL)
+    # A small picture grows in whole pixels, as on the sheet of a data set.
+    cell = side * max(1, round(LARGEST / side)) if side <= LARGEST else min(side, 2 * LARGEST)
+    lines = 2 if any(cam.detail for cam in cams) else 1
+    wide, high = 2 * cell + GAP + EDGE, cell + lines * CAPTION + EDGE
+    columns = max(1, min(COLUMNS, len(cams)))
+    width = max(EDGE + columns * wide, 480)
+    height = HEAD + ceil(len(cams) / columns) * high
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
+    for number, cam in enumerate(cams):
+        row, column = divmod(number, columns)
+        top, left = HEAD + row * high, EDGE + column * wide
+        picture = fit(cam.picture, peak, cell)
+        canvas[top : top + cell, left : left + cell] = picture
+        canvas[top : top + cell, left + cell + GAP : left + 2 * cell + GAP] = lay_over(picture, cam.heat)
+        for line, (text, colour) in enumerate(((cam.caption, "black"), (cam.detail, GREY))):
+            write(axes, left, top + cell + CAPTION * (line + 0.5), text, 2 * cell // NARROW, size=7, color=colour)
+    axes.imshow(canvas, interpolation="nearest", aspect="auto", extent=(0, width, height, 0))
+    write(axes, EDGE, HEAD * 0.34, title, (width - 2 * EDGE) // 17, size=13, weight="bold")
+    write(axes, EDGE, HEAD * 0.68, detail, (width - 2 * EDGE) // 9, size=8, color=GREY)
+    return to_png(figure)
+
+
+def lay_over(picture: Array, heat: Heat) -> Array:
+    """The grey picture ``(H, W, 3)`` under colours that cover it by as much as ``heat``, of any size, is warm."""
+    import matplotlib as mpl
+    from PIL import Image
+
+    small = Image.fromarray(np.nan_to_num(heat, nan=0.0).clip(0, 1).astype(np.float32))
+    warm = np.asarray(small.resize(picture.shape[1::-1], Image.Resampling.BILINEAR))
+    colours = mpl.colormaps["inferno"](warm)[..., :3]
+    grey = picture.astype(np.float64).mean(axis=2, keepdims=True) / 255
+    cover = STRENGTH * warm[..., None]
+    mixed: Array = (255 * ((1 - cover) * grey + cover * colours)).round().astype(np.uint8)
+    return mixed

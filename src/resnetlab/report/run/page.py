@@ -1,0 +1,163 @@
+"""The page of a run: one HTML file that holds everything it shows, asks nothing of the network and runs no script."""
+
+from base64 import b64decode
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resnetlab.core.errors import DataError
+from resnetlab.records.run import EXAMINATION, Examination
+from resnetlab.core.files import atomic_write
+from resnetlab.core.serialize import read_record
+from resnetlab.records.run import RunRecord
+from resnetlab.report.page import flatten, inline_svg, render_template
+from resnetlab.report.run.figures import PALETTE, Curves, draw_run_figures
+from resnetlab.report.run.tables import (
+    class_table,
+    confused_pairs,
+    epoch_table,
+    key_figures,
+    run_title,
+    run_verdict,
+    speed_lines,
+)
+
+PAGE, TEMPLATE = "report.html", "run.html.jinja"
+MATRIX = 20
+"""Classes up to which the whole confusion matrix is shown."""
+ITEMS = 12
+"""Entries of a list in the data's description that are shown."""
+SMALL = 64
+"""Side in pixels below which a picture is enlarged without smoothing."""
+
+GREYS = (("soft", "#000000"), ("line", "#e4e4e4"), ("soft", "#808080"), ("soft", "#606060"))
+"""Which of the page's colours stands for a colour of the drawings that are made for paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A picture of a mistake with its words; ``small`` where its pixels are to be seen one by one."""
+
+    source: str
+    small: bool
+    true: str
+    predicted: str
+    probability: str
+    sample: int
+
+    @property
+    def words(self) -> str:
+        return f"Test picture {self.sample}: {self.true}, taken for {self.predicted} with {self.probability}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatCell:
+    """One count of the confusion matrix, with its share of the row from 0 to 1, which shades it."""
+
+    count: int
+    share: float
+    right: bool
+
+
+def write_run_report(record: RunRecord, examination: Examination | None, command: str, folder: Path) -> Path:
+    """Write ``report.html`` into ``folder``; its path. ``command`` makes the run again (``command_of``).
+
+    Raises ``DataError`` where a picture of the examination is none.
+    """
+    atomic_write(folder / PAGE, render_run_page(record, examination, command, draw_run_figures(record)))
+    return folder / PAGE
+
+
+def read_examination(folder: Path) -> Examination | None:
+    """The examination of the run in ``folder``, None where it has none (it diverged, or is of an older version).
+
+    Raises ``DataError`` where it is damaged.
+    """
+    path = folder / EXAMINATION
+    return read_record(Examination, path) if path.is_file() else None
+
+
+def render_run_page(record: RunRecord, examination: Examination | None, command: str, drawings: list[Curves]) -> str:
+    """The page as HTML. The drawings hold no text from outside."""
+    from markupsafe import Markup
+
+    return render_template(
+        TEMPLATE,
+        title=run_title(record),
+        record=record,
+        verdict=run_verdict(record),
+        key_figures=key_figures(record, examination),
+        figures={drawing.name: drawing for drawing in drawings},
+        svg={drawing.name: Markup(follow_page(inline_svg(drawing.name, drawing.svg))) for drawing in drawings},
+        epochs=epoch_table(record.history),
+        examination=examination,
+        matrix=heat_rows(examination) if examination and len(examination.classes) <= MATRIX else None,
+        pairs=confused_pairs(examination) if examination else None,
+        wrongest=shown_mistakes(examination) if examination else [],
+        scores=class_table(examination) if examination else None,
+        speed=speed_lines(record),
+        command=command,
+        settings=flatten(record.recipe),
+        data=flatten(shorten(record.data)),
+        environment=flatten(record.environment),
+    )
+
+
+def follow_page(svg: str) -> str:
+    """The drawing with the page's variables in place of its colours, which are the page's by light or, in the drawings
+    that are files too, black and greys."""
+    for name, colour in (*PALETTE.items(), *GREYS):
+        svg = svg.replace(colour, f"var(--{name})")
+    return svg
+
+
+def heat_rows(examination: Examination) -> list[tuple[str, int, list[HeatCell]]]:
+    """The rows of the confusion matrix: the true class, its pictures, and a cell for every predicted class."""
+    counts = {(true, predicted): count for true, predicted, count in examination.confusion}
+    names = examination.classes
+    return [
+        (
+            name,
+            score.n,
+            [
+                HeatCell(count=count, share=count / score.n if score.n else 0.0, right=true == predicted)
+                for predicted in range(len(names))
+                for count in (counts.get((true, predicted), 0),)
+            ],
+        )
+        for true, (name, score) in enumerate(zip(names, examination.scores, strict=True))
+    ]
+
+
+def shown_mistakes(examination: Examination) -> list[Shown]:
+    """The most confident mistakes as the page shows them."""
+    return [
+        Shown(
+            source=f"data:image/png;base64,{mistake.picture}",
+            small=png_side(mistake.picture) < SMALL,
+            true=examination.classes[mistake.true],
+            predicted=examination.classes[mistake.predicted],
+            probability=f"{mistake.probability:.1%}",
+            sample=mistake.sample,
+        )
+        for mistake in examination.wrongest
+    ]
+
+
+def png_side(picture: str) -> int:
+    """The longer side of a PNG in base64, from its header. Raises ``DataError`` where it is none."""
+    try:
+        head = b64decode(picture, validate=True)[:24]
+    except ValueError:
+        head = b""
+    if len(head) < 24 or not head.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise DataError("a picture of the examination is no PNG in base64; the file was damaged or is not ours")
+    return max(int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"))
+
+
+def shorten(data: dict[str, Any]) -> dict[str, Any]:
+    """The data's description with long lists cut: a thousand names of classes tell nobody anything."""
+    return {
+        key: [*value[:ITEMS], f"… ({len(value):,} in all)"] if isinstance(value, list) and len(value) > ITEMS else value
+        for key, value in data.items()
+    }

@@ -1,0 +1,69 @@
+"""The page of a study: one HTML file that holds everything it shows and asks nothing of the network."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from resnetlab.core.files import atomic_write
+from resnetlab.records.study import StudyRecord
+from resnetlab.report.figure import Drawing, draw_figures
+from resnetlab.report.page import flatten, inline_svg, render_template
+from resnetlab.report.run.page import follow_page
+from resnetlab.report.table import (
+    error_table,
+    gradient_table,
+    pair_table,
+    size_table,
+    study_heading,
+    trace_table,
+    verdict_lines,
+)
+
+PAGE, FIGURES, TEMPLATE = "report.html", "figures", "page.html.jinja"
+
+
+def write_report(study: StudyRecord, folder: Path) -> Path:
+    """Write ``report.html`` and each figure as ``figures/<name>.svg`` and ``.png``; the path of the page."""
+    drawings = draw_figures(study)
+    write_drawings(drawings, folder)
+    atomic_write(folder / PAGE, render_page(study, drawings))
+    return folder / PAGE
+
+
+def write_drawings(drawings: Iterable[Drawing], folder: Path) -> None:
+    """Each as ``figures/<name>.svg`` and ``.png``."""
+    for drawing in drawings:
+        atomic_write(folder / FIGURES / f"{drawing.name}.svg", drawing.svg)
+        atomic_write(folder / FIGURES / f"{drawing.name}.png", drawing.png)
+
+
+def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:
+    """The page as HTML. The drawings, whose texts matplotlib has escaped, go in as they are."""
+    from markupsafe import Markup
+
+    return render_template(
+        TEMPLATE,
+        study=study,
+        heading=study_heading(study),
+        verdicts=verdict_lines(study),
+        errors=error_table(study),
+        pairs=pair_table(study),
+        gradients=gradient_table(study),
+        trace=trace_table(study),
+        sizes=size_table(study),
+        figures={drawing.name: drawing for drawing in drawings},
+        svg={drawing.name: Markup(follow_page(inline_svg(drawing.name, drawing.svg))) for drawing in drawings},
+        settings=flatten(study.settings),
+        data=flatten(study.runs[0].record.data),
+        environments=distinct(flatten(run.record.environment) for run in study.runs),
+        seconds=sum(epoch.seconds for run in study.runs for epoch in run.record.history),
+    )
+
+
+def distinct(items: Any) -> list[dict[str, str]]:
+    """Each different one of ``items`` once, in order: runs of one study may come from several machines."""
+    found: list[dict[str, str]] = []
+    for item in items:
+        if item not in found:
+            found.append(item)
+    return found

@@ -1,0 +1,95 @@
+"""The learning-rate range test: some steps of training with a rate that grows until the loss explodes."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+from math import isfinite
+
+import torch
+from torch import nn
+
+from resnetlab.data.dataset import ImageData
+from resnetlab.data.loader import Loader
+from resnetlab.core.errors import DivergedError, require
+from resnetlab.core.randomness import derive_seed
+from resnetlab.records.lr_curve import RateCurve, has_exploded, ramp, smooth, suggest
+from resnetlab.train.config import TrainConfig
+from resnetlab.train.callbacks import Silent, Watcher
+from resnetlab.train.loop import begin, take_step
+from resnetlab.train.optim import set_rate
+from resnetlab.train.prepare import make_loader, pick_device, place, prepare, training_mode
+from resnetlab.train.state import TrainingState
+
+
+def find_rate(
+    net: nn.Module,
+    data: ImageData,
+    config: TrainConfig,
+    *,
+    seed: int,
+    steps: int = 100,
+    lowest: float = 1e-6,
+    highest: float = 10.0,
+    watcher: Watcher | None = None,
+) -> RateCurve:
+    """Train a copy of ``net`` with a rate that grows from ``lowest`` to ``highest`` over ``steps`` steps.
+
+    All else is as in ``fit`` with ``config``: pictures, order, optimizer, frozen parts, the ratio of the head's rate.
+    The test ends early where the running loss is four times its lowest, or a loss is no finite number. The same
+    arguments give the same curve; ``net`` stays as it is.
+
+    Raises ``ConfigError`` for fewer than 10 steps or rates that do not grow, ``DivergedError`` where the very first
+    loss is not finite.
+    """
+    require(steps >= 10, "steps", steps, "at least 10")
+    require(0 < lowest < highest, "lowest, highest", (lowest, highest), "two positive rates, the second the higher")
+    watcher = watcher or Silent()
+    net, config = deepcopy(net), replace(config, ema=0.0)
+    device = pick_device(config.device)
+    loader = make_loader(data, config, device, seed, alone=True)
+    place(net, loader)
+    prepare(net, config)
+    state = begin(net, config, loader)
+    rates = ramp(lowest, highest, steps)
+    losses: list[float] = []
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for loss in _losses(state, loader, config, seed, rates):
+            losses.append(loss)
+            watcher.on_step(len(losses), steps, None)
+            if has_exploded(losses):
+                break
+    if not losses:
+        raise DivergedError("the loss of the first step is not finite: the network fails before it is trained")
+    smoothed = smooth(losses)
+    steepest, minimum = suggest(rates[: len(losses)], smoothed)
+    whole = len(losses) == steps and not has_exploded(losses)
+    return RateCurve(
+        rates=rates[: len(losses)],
+        losses=losses,
+        smoothed=smoothed,
+        steepest=steepest,
+        minimum=minimum,
+        ended="the highest rate was reached" if whole else "the loss exploded",
+    )
+
+
+def _losses(
+    state: TrainingState, loader: Loader, config: TrainConfig, seed: int, rates: list[float]
+) -> Iterator[float]:
+    """Take a step with each rate, over the ends of epochs, and give its loss; ends where a loss is not finite."""
+    training_mode(state.net, config.freeze)
+    for step, rate in enumerate(rates):
+        epoch, number = divmod(step, loader.steps)
+        if number == 0:
+            state.begin_epoch()
+            batches = loader.shuffled(seed, epoch + 1)
+        torch.manual_seed(derive_seed(seed, "step", step))
+        set_rate(state.optimizer, rate)
+        try:
+            take_step(state, state.net, batches, loader, number, step, config)
+        except DivergedError:
+            return
+        loss = state.losses[number].item()
+        if not isfinite(loss):
+            return
+        yield loss

@@ -1,0 +1,99 @@
+"""A run's trained network without some of its blocks, kept as a bundle, with what that costs."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from resnetlab.core.errors import ConfigError
+from resnetlab.core.files import is_vacant
+from resnetlab.train.recipe import Recipe, as_text
+from resnetlab.core.serialize import as_plain
+from resnetlab.records.run import Metrics
+from resnetlab.train.run import measure_test, restored_network
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from resnetlab.models.classifier import Classifier
+
+SHOWN = 12
+"""Blocks that an error names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """What was left out and what it costs: parameters, and loss and error on the run's test pictures, not retrained.
+
+    ``recipe`` makes the smaller network again and starts from its weights.
+    """
+
+    blocks: list[str]
+    parameters_before: int
+    parameters_after: int
+    before: Metrics
+    after: Metrics
+    recipe: Recipe
+
+
+def prune_run(folder: Path, blocks: Collection[str], out: Path, which: Literal["last", "best"] = "last") -> Pruning:
+    """Write the network of the run in ``folder`` without ``blocks`` as a bundle to ``out``; the run stays as it is.
+
+    Raises ``ConfigError`` where ``out`` is not vacant, where no block is named, and for blocks that cannot go, with
+    those that can; else as ``run.restored_network`` does.
+    """
+    from resnetlab.models.bundle import write_bundle
+
+    if not blocks:
+        raise ConfigError("no block is named; give those to leave out, such as --without stages.2.1")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; give a folder for the smaller network")
+    if not is_vacant(out):
+        raise ConfigError(f"{out} is not empty; give a new or an empty folder for the smaller network")
+    net, data, recipe = restored_network(folder, which)
+    smaller = without_blocks(net, blocks)
+    names = sorted(set(blocks))
+    pruning = Pruning(
+        blocks=names,
+        parameters_before=_size(net),
+        parameters_after=_size(smaller),
+        before=measure_test(net, data, recipe),
+        after=measure_test(smaller, data, recipe),
+        recipe=Recipe(
+            model=recipe.model,
+            shortcut=recipe.shortcut,
+            options=recipe.options | _changed_options(net, smaller),
+            weights=str(out),
+            data=recipe.data,
+            split_seed=recipe.split_seed,
+            decode=recipe.decode,
+        ),
+    )
+    text = (
+        f"{recipe.model} trained on {data.source}, without {', '.join(names)} and not trained since: test error "
+        f"{pruning.before.error:.2%} before, {pruning.after.error:.2%} after, n = {pruning.after.n:,}."
+    )
+    write_bundle(smaller, out, title=f"{recipe.model}, pruned", text=text)
+    return pruning
+
+
+def without_blocks(net: "nn.Module", blocks: Collection[str]) -> "Classifier":
+    """``drop_blocks``, whose errors here name the blocks that can go, too."""
+    from resnetlab.models.surgery import drop_blocks, droppable_blocks
+
+    try:
+        return drop_blocks(net, blocks)
+    except ConfigError as error:
+        free = droppable_blocks(net)
+        names = ", ".join(free[:SHOWN]) + (f" and {len(free) - SHOWN} more" if len(free) > SHOWN else "")
+        raise ConfigError(f"{error} (those that can go, each alone: {names or 'none'})") from error
+
+
+def _changed_options(net: "nn.Module", smaller: "nn.Module") -> dict[str, str]:
+    """What of the configuration surgery has changed, the depths, as options of a recipe."""
+    before, after = as_plain(net.config), as_plain(smaller.config)
+    return {key: as_text(value) for key, value in after.items() if value != before[key]}
+
+
+def _size(net: "nn.Module") -> int:
+    return sum(parameter.numel() for parameter in net.parameters())

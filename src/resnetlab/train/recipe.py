@@ -1,0 +1,221 @@
+"""A recipe is model + data + training + seed, read from YAML, checked, and built."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from resnetlab.data.config import DecodeConfig
+from resnetlab.core.errors import ConfigError, DataError, require, require_choice
+from resnetlab.core.files import atomic_write
+from resnetlab.core.serialize import as_plain, from_plain
+from resnetlab.core.config import build_settings, read_yaml
+from resnetlab.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from resnetlab.data.dataset import ImageData
+    from resnetlab.models.config import NetConfig
+
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th")
+
+ShortcutChoice = Literal["default", "A", "B", "C", "none"]
+SHORTCUT_CHOICES = ("default", "A", "B", "C", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a run.
+
+    Raises ``ConfigError`` for values that make no run.
+    """
+
+    model: str = "cifar_resnet20"
+    """Name of the network; resnetlab list shows them."""
+    shortcut: ShortcutChoice = "default"
+    """Shortcut option of the paper; none is the plain twin, default is what the name stands for."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Further settings of the network, such as norm layer, or zero_init_residual true."""
+    weights: str | None = None
+    """Weights to start from: a file, a run's folder, or name.tag of the Hub. A head of other classes starts anew."""
+    data: str = "digits"
+    """digits, a folder of pictures, or what: resnetlab data --help names, such as idx:FOLDER or parquet:FOLDER."""
+    split_seed: int = 0
+    """Decides the split of data that comes without one."""
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    """How encoded pictures become arrays."""
+    seed: int = 0
+    """Decides initial weights, order of the pictures and all else that is random."""
+    training: TrainConfig = field(default_factory=TrainConfig)
+    """How it is trained."""
+
+    def __post_init__(self) -> None:
+        require_choice("shortcut", self.shortcut, SHORTCUT_CHOICES)
+        for key, value in self.options.items():
+            require(isinstance(value, str), f"option {key}", value, "written as text, such as 'true' or '[16, 32]'")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(0 <= self.split_seed < 2**32, "split_seed", self.split_seed, "from 0 to 2^32 - 1")
+
+
+def recipe_data(recipe: Recipe, on_progress: "Callable[[int, int], None] | None" = None) -> "ImageData":
+    """The recipe's pictures; with weights ``name.tag`` standardised as these were trained.
+
+    Raises ``DataError`` for what cannot be read.
+    """
+    from resnetlab.data.dataset import Normalisation
+    from resnetlab.data.sources import load_data
+
+    data = load_data(recipe.data, recipe.split_seed, recipe.decode, on_progress)
+    tag = hub_tag(recipe)
+    if tag is None or data.in_chans != 3:
+        return data
+
+    from resnetlab.models.pretrained import PRETRAINED
+
+    given = PRETRAINED[tag].preprocessing
+    mean, sd = (tuple(255 * value for value in values) for values in (given.mean, given.std))
+    return replace(data, standard=Normalisation(mean=mean, sd=sd))
+
+
+def hub_tag(recipe: Recipe) -> str | None:
+    """The ``name.tag`` of the recipe's weights, where they are the Hub's and no file."""
+    if recipe.weights is None or Path(recipe.weights).exists():
+        return None
+
+    from resnetlab.models.pretrained import default_tag
+
+    # A dot is part of a tag, but no tag ends like a file.
+    if "/" not in recipe.weights and Path(recipe.weights).suffix not in WEIGHT_FILES:
+        return default_tag(recipe.weights)
+    raise DataError(f"{recipe.weights} does not exist; give a file of weights, a run's folder, or name.tag of the Hub")
+
+
+def recipe_network(recipe: Recipe, data: "ImageData", device: str = "cpu") -> tuple["nn.Module", list[str]]:
+    """The recipe's network fitted to the data, with its initial weights or those it starts from, and what was done.
+
+    Raises ``ConfigError`` for an unknown name or option, ``CheckpointError`` for weights that do not fit.
+    """
+    from resnetlab.models.hub import fetch
+    from resnetlab.models.init import build
+    from resnetlab.models.weights import load_weights
+
+    net = build(fitted_config(recipe, data), seed=recipe.seed, device=device)
+    if recipe.weights is None:
+        return net, []
+    tag = hub_tag(recipe)
+    place = Path(recipe.weights) if tag is None else fetch(tag)
+    # A run's folder stands for its best epoch.
+    place = place / "best" if (place / "best").is_dir() else place
+    return net, [str(load_weights(net, place, reset_head=True, adapt_input=True))]
+
+
+def fitted_config(recipe: Recipe, data: "ImageData") -> "NetConfig":
+    """The configuration of the recipe's network, fitted to the data's channels, size and classes."""
+    return replace(
+        recipe_config(recipe), num_classes=len(data.classes), in_chans=data.in_chans, image_size=data.image_size
+    )
+
+
+def recipe_config(recipe: Recipe) -> "NetConfig":
+    """The configuration of the recipe's network: the named one with its shortcut and options (YAML values) changed.
+
+    Raises ``ConfigError`` for an unknown name or option.
+    """
+    from resnetlab.models.zoo import model_config
+
+    overrides = read_values(recipe.options)
+    for key in overrides.keys() & {"num_classes", "in_chans", "image_size"}:
+        raise ConfigError(f"{key} is no option: the data decides it")
+    if "shortcut" in overrides:
+        raise ConfigError("shortcut is no option: it is a setting of its own, --shortcut")
+    if recipe.shortcut != "default":
+        overrides["shortcut"] = None if recipe.shortcut == "none" else recipe.shortcut
+    return model_config(recipe.model, **overrides)
+
+
+def read_values(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Each text as the YAML value that it is: ``"[16, 32]"`` a list, ``"true"`` a truth.
+
+    Raises ``ConfigError`` for a text that is none.
+    """
+    import yaml
+
+    try:
+        return {key: yaml.safe_load(text) for key, text in texts.items()}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"an option is no YAML value: {error}") from error
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Each setting that differs, as ``training.epochs: 8 → 10``."""
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: {old} → {new}")
+    return found
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """The recipe as YAML, which ``read_recipe`` reads."""
+    atomic_write(path, recipe_text(recipe))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Every setting of the recipe as YAML."""
+    import yaml
+
+    return yaml.safe_dump(as_plain(recipe), sort_keys=False, allow_unicode=True)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe of a run's folder. Raises ``DataError`` where the file is missing or is no recipe."""
+    if not path.is_file():
+        raise DataError(f"{path.parent} holds no run (it has no {path.name})")
+    return from_plain(Recipe, read_yaml(path), str(path))
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe that a user wrote. What it leaves out has its default value.
+
+    Raises ``DataError`` where the file is missing or is no YAML, ``ConfigError`` for an unknown key, with the nearest
+    known one, and for values that make no run.
+    """
+    return recipe_from(read_mapping(path), path)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The settings in a file that a user wrote. Raises as ``load_recipe`` does."""
+    if not path.is_file():
+        raise DataError(f"there is no recipe {path}; give a YAML file, such as recipes/digits/resnet20.yaml")
+    plain = read_yaml(path)
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path} is no recipe: it must hold settings such as 'model: cifar_resnet20'")
+    return plain
+
+
+def recipe_from(plain: dict[str, Any], path: Path) -> Recipe:
+    """The recipe of such settings, which came from ``path``. Raises ``ConfigError`` as ``load_recipe`` does."""
+    if isinstance(plain.get("options"), dict):
+        plain["options"] = {key: as_text(value) for key, value in plain["options"].items()}
+    try:
+        return build_settings(Recipe, plain)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def as_text(value: Any) -> str:
+    """A value as the YAML text that stands for it; a text as it is."""
+    import yaml
+
+    return (
+        value
+        if isinstance(value, str)
+        else yaml.safe_dump(value, default_flow_style=True, width=inf, allow_unicode=True).removesuffix("...\n").strip()
+    )

@@ -1,0 +1,79 @@
+"""Ending a run on request: while it trains, SIGTERM and Ctrl-C are noted, the step under way ends, and it is saved."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+from resnetlab.core.errors import StoppedError
+from resnetlab.train.distributed import sum_over_ranks, world
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ASK_EVERY = 10
+"""Steps between the questions of several ranks to each other: each costs a message, and all must stop at the same."""
+
+
+class StopRequest:
+    """The signal that asked to stop, if one has.
+
+    It is noted where someone asks for it between steps (``deferred``); elsewhere, as while data are read, it ends the
+    run where it stands, since there is nothing to save. A second signal ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._deferred = False
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within, a signal is only noted."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal; raises ``KeyboardInterrupt`` where nobody asks for it.
+
+        That and no error of ours, since a library that is being loaded may catch every ``Exception``. It carries the
+        number, for where it leaves before ``stop_on_signals`` can tell.
+        """
+        if self.signal is not None:
+            os._exit(128 + number)
+        self.signal = number
+        if not self._deferred:
+            raise KeyboardInterrupt(number)
+
+    def agreed(self, step: int, device: torch.device) -> int | None:
+        """The signal on which to stop after ``step``: one's own, or where there are several ranks any rank's."""
+        if world().size == 1:
+            return self.signal
+        if step % ASK_EVERY:
+            return None
+        asked = torch.tensor([self.signal == number for number in SIGNALS], dtype=torch.int32, device=device)
+        counts = sum_over_ranks(asked).tolist()
+        return next((number for number, count in zip(SIGNALS, counts, strict=True) if count), None)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Let SIGINT and SIGTERM ask to stop, instead of ending the process wherever it stands.
+
+    Raises ``StoppedError`` where one ends what is within outside of training.
+    """
+    request = StopRequest()
+    before = {number: signal.signal(number, request.note) for number in SIGNALS}
+    try:
+        yield request
+    except KeyboardInterrupt:
+        if request.signal is None:
+            raise
+        name = signal.Signals(request.signal).name
+        raise StoppedError(f"stopped by {name} outside of training", request.signal) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

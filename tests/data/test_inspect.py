@@ -1,0 +1,98 @@
+"""Duplicates and constant pictures in sets where they were put."""
+
+import itertools
+
+import torch
+
+from resnetlab.data.dataset import ImageData, Split
+from resnetlab.data.inspect import inspect_data, pick_samples
+from tests.conftest import make_data
+
+
+def planted() -> ImageData:
+    """600 and 300 pictures: more than a batch of each."""
+    data = make_data(train=600, test=300)
+    train, test = data.train.images.clone(), data.test.images.clone()
+    train[590] = train[3]
+    train[599] = train[3]
+    test[299] = test[1]
+    test[260] = train[3]
+    test[7] = train[598]
+    train[400] = 9
+    test[270] = 0
+    return ImageData(
+        source="made",
+        train=Split(images=train, labels=data.train.labels),
+        test=Split(images=test, labels=data.test.labels),
+        classes=data.classes,
+        notes=("a note",),
+    )
+
+
+def by_hand(one: Split, other: Split | None = None) -> list[tuple[int, int]]:
+    """Pairs (earliest, copy) by comparing all with all."""
+    pairs = []
+    for number, picture in enumerate((other or one).images):
+        for earlier, candidate in enumerate(one.images):
+            if other is None and earlier >= number:
+                break
+            if torch.equal(candidate, picture):
+                pairs.append((earlier, number))
+                break
+    return pairs
+
+
+def test_duplicates_are_those_of_comparing_all_with_all():
+    data = planted()
+    found = inspect_data(data)
+    for name, pairs, (one, other) in (
+        ("train", by_hand(data.train), (data.train, data.train)),
+        ("test", by_hand(data.test), (data.test, data.test)),
+        ("across", by_hand(data.train, data.test), (data.train, data.test)),
+    ):
+        assert found.duplicates[name].examples == tuple(pairs)
+        assert found.duplicates[name].count == len(pairs) > 0
+        relabelled = sum(bool(one.labels[a] != other.labels[b]) for a, b in pairs)
+        assert found.duplicates[name].relabelled == relabelled
+    assert (found.constant["train"].count, found.constant["train"].examples) == (1, (400,))
+    assert (found.constant["test"].count, found.constant["test"].examples) == (1, (270,))
+    assert (found.notes, found.fingerprint) == (("a note",), data.fingerprint)
+
+
+def test_one_changed_pixel_makes_no_duplicate():
+    data = planted()
+    data.train.images[590, 0, 7, 7] ^= 1
+    assert inspect_data(data).duplicates["train"].examples == ((3, 599),)
+
+
+def test_picture_that_is_constant_in_one_channel_alone_is_not_constant():
+    images = torch.zeros(3, 2, 4, 4, dtype=torch.uint8)
+    images[0, 1] = torch.arange(16).view(4, 4)
+    images[1, 1] = 5
+    split = Split(images=images, labels=torch.tensor([0, 1, 0]))
+    found = inspect_data(ImageData(source="made", train=split, test=split, classes=("a", "b")))
+    assert found.constant["train"].examples == (1, 2)
+
+
+def test_progress_ends_with_all_pictures():
+    seen = []
+    inspect_data(planted(), lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (900, 900)
+    assert all(a[0] < b[0] for a, b in itertools.pairwise(seen))
+
+
+def test_samples_are_pictures_of_their_class_spread_over_it():
+    data = planted()
+    found = pick_samples(data, 2, 5)
+    assert list(found) == [0, 1]
+    for number, images in found.items():
+        members = data.train.images[data.train.labels == number]
+        assert len(images) == 5
+        assert torch.equal(images[0], members[0])
+        assert torch.equal(images[-1], members[-1])
+
+
+def test_class_without_pictures_has_no_samples():
+    split = Split(images=torch.zeros(3, 1, 4, 4, dtype=torch.uint8), labels=torch.tensor([0, 2, 2]))
+    found = pick_samples(ImageData(source="made", train=split, test=split, classes=("a", "b", "c")), 9, 5)
+    assert [tuple(images.shape) for images in found.values()] == [(1, 1, 4, 4), (0, 1, 4, 4), (2, 1, 4, 4)]

@@ -1,0 +1,187 @@
+"""Names of other projects: known ones, bijections, and the functions that go with them."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from resnetlab.core.errors import CheckpointError, ConfigError
+from resnetlab.models.key_mapping import DIALECTS, find_dialect, head_names, their_names
+from resnetlab.models.weights import export_weights, load_weights
+from resnetlab.models.zoo import create_model
+
+SMALL = {"widths": [4, 8, 16, 32], "num_classes": 5, "image_size": 32}
+THREE = {"widths": [4, 8, 16], "stem_width": 4, "num_classes": 5}
+LABML = {
+    "strides": [2, 1, 1, 1],
+    "stem_pool": False,
+    "stem_activation": False,
+    "conv_bias": True,
+    **SMALL,
+}
+MEMBERS = [
+    ("torchvision", "resnet18", SMALL),
+    ("torchvision", "resnet50", SMALL),
+    ("torchvision", "wide_resnet50_2", SMALL),
+    ("torchvision", "resnext50_32x4d", {**SMALL, "widths": [16, 32, 64, 128]}),
+    ("torchvision", "vgg11_bn", {}),
+    ("timm", "resnet50", SMALL),
+    ("timm", "resnet18d", SMALL),
+    ("timm", "resnet50d", SMALL),
+    ("timm", "resnetv2_18", SMALL),
+    ("timm", "resnetv2_50", SMALL),
+    ("timm", "seresnet50", SMALL),
+    ("timm", "seresnext50_32x4d", {**SMALL, "widths": [16, 32, 64, 128]}),
+    ("timm", "vgg11_bn", {}),
+    ("akamaster", "cifar_resnet8", {**THREE, "pad": "center"}),
+    ("akamaster", "cifar_resnet8", {**THREE, "shortcut": "B"}),
+    ("labml", "resnet18", LABML),
+    ("labml", "resnet50", {**LABML, "num_classes": 0}),
+]
+
+# Read off the state dicts of torchvision 0.28 and timm 1.0.31, and off the sources of the other two.
+KNOWN = [
+    ("torchvision", "resnet50", {}, "stem.conv.weight", "conv1.weight", (64, 3, 7, 7)),
+    ("torchvision", "resnet50", {}, "stages.2.5.branch.norm3.running_var", "layer3.5.bn3.running_var", (1024,)),
+    ("torchvision", "resnet50", {}, "stages.0.0.shortcut.norm.bias", "layer1.0.downsample.1.bias", (256,)),
+    ("torchvision", "vgg16_bn", {}, "stages.4.7.running_mean", "features.41.running_mean", (512,)),
+    ("torchvision", "vgg19", {}, "hidden.3.bias", "classifier.3.bias", (4096,)),
+    ("timm", "resnet50d", {}, "stem.conv.weight", "conv1.6.weight", (64, 32, 3, 3)),
+    ("timm", "resnet50d", {}, "stages.0.0.shortcut.conv.weight", "layer1.0.downsample.1.weight", (256, 64, 1, 1)),
+    ("timm", "seresnet50", {}, "stages.0.0.branch.se.fc1.weight", "layer1.0.se.fc1.weight", (16, 256, 1, 1)),
+    ("timm", "resnetv2_50", {}, "stages.0.2.preactivation.norm.weight", "stages.0.blocks.2.norm1.weight", (256,)),
+    ("timm", "resnetv2_50", {}, "stages.0.2.branch.norm2.weight", "stages.0.blocks.2.norm3.weight", (64,)),
+    ("timm", "resnetv2_50", {}, "final.norm.weight", "norm.weight", (2048,)),
+    ("timm", "resnetv2_50", {}, "head.weight", "head.fc.weight", (1000, 2048, 1, 1)),
+    ("timm", "vgg11", {}, "hidden.0.weight", "pre_logits.fc1.weight", (4096, 512, 7, 7)),
+    ("akamaster", "cifar_resnet20", {"pad": "center"}, "head.weight", "linear.weight", (10, 64)),
+    ("labml", "resnet18", LABML, "stages.1.1.branch.norm2.bias", "0.blocks.3.bn2.bias", (8,)),
+    ("labml", "resnet18", LABML, "head.bias", "1.bias", (5,)),
+]
+
+
+def made(name, settings):
+    """The network with a number of its own in every tensor; without drawing VGG's 130 million."""
+    net = create_model(name, device="meta", **settings).to_empty(device="cpu")
+    with torch.no_grad():
+        for number, tensor in enumerate(net.state_dict().values()):
+            tensor.fill_(number)
+    return net
+
+
+@pytest.mark.parametrize(("dialect", "name", "settings", "ours", "theirs", "shape"), KNOWN)
+def test_known_names_are_theirs(dialect, name, settings, ours, theirs, shape):
+    net = create_model(name, device="meta", **settings)
+    assert their_names(net, dialect)[ours] == (theirs, shape)
+
+
+@pytest.mark.parametrize(("dialect", "name", "settings"), MEMBERS)
+def test_round_trip_renames_every_key_and_keeps_every_value(dialect, name, settings):
+    net = made(name, settings)
+    exported = export_weights(net, dialect)
+    assert len(exported) == len(net.state_dict())
+    assert find_dialect(exported) in (dialect, "torchvision")
+    twin = create_model(name, device="meta", **settings).to_empty(device="cpu")
+    report = load_weights(twin, exported)
+    assert len(report.matched) + len(report.renamed) == len(exported)
+    assert all(torch.equal(twin.state_dict()[key], value) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize(("dialect", "name", "settings"), MEMBERS)
+def test_head_names_are_known_without_a_head(dialect, name, settings):
+    if settings.get("num_classes") == 0:
+        pytest.skip("labml's names differ with and without a head")
+    net = create_model(name, device="meta", **settings)
+    found = their_names(net, dialect)
+    assert head_names(net, dialect) == (found["head.weight"].name, found["head.bias"].name)
+    if dialect != "labml":
+        assert head_names(net.reset_classifier(0), dialect) == (found["head.weight"].name, found["head.bias"].name)
+
+
+def batch_norm(x, weights, name):
+    return F.batch_norm(
+        x, *[weights[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")], eps=1e-5
+    )
+
+
+def random_weights(net):
+    torch.manual_seed(0)
+    return {
+        key: torch.rand_like(value) + 0.5 if "running" in key or "bn" in key else torch.randn_like(value) / 4
+        for key, value in net.items()
+        if value.is_floating_point()
+    }
+
+
+def akamaster(weights, x):
+    """What akamaster's net of option A computes, written out."""
+    x = F.relu(batch_norm(F.conv2d(x, weights["conv1.weight"], padding=1), weights, "bn1"))
+    for stage in (1, 2, 3):
+        block, stride = f"layer{stage}.0", 1 if stage == 1 else 2
+        out = F.conv2d(x, weights[f"{block}.conv1.weight"], padding=1, stride=stride)
+        out = F.conv2d(F.relu(batch_norm(out, weights, f"{block}.bn1")), weights[f"{block}.conv2.weight"], padding=1)
+        if stage > 1:
+            quarter = out.shape[1] // 4
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, quarter, quarter))
+        x = F.relu(batch_norm(out, weights, f"{block}.bn2") + x)
+    return F.linear(x.mean(dim=(2, 3)), weights["linear.weight"], weights["linear.bias"])
+
+
+def test_akamaster_weights_compute_what_they_do_there():
+    net = create_model("cifar_resnet8", pad="center", **THREE).eval()
+    weights = random_weights(export_weights(net, "akamaster"))
+    report = load_weights(net, {f"module.{name}": value for name, value in weights.items()})
+    assert report.dialect == "akamaster"
+    assert all(name.endswith("num_batches_tracked") for name in report.missing)
+    x = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(net(x), akamaster(weights, x), rtol=1e-4, atol=1e-4)
+
+
+def labml(weights, x):
+    """What labml's base of one basic block a stage and a linear layer compute, written out."""
+
+    def conv(x, name, padding, stride=1):
+        return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], stride=stride, padding=padding)
+
+    x = batch_norm(conv(x, "0.conv", 3, 2), weights, "0.bn")
+    for number in range(4):
+        block, stride = f"0.blocks.{number}", 2 if number == 0 else 1
+        out = F.relu(batch_norm(conv(x, f"{block}.conv1", 1, stride), weights, f"{block}.bn1"))
+        out = batch_norm(conv(out, f"{block}.conv2", 1), weights, f"{block}.bn2")
+        x = batch_norm(conv(x, f"{block}.shortcut.conv", 0, stride), weights, f"{block}.shortcut.bn")
+        x = F.relu(out + x)
+    return F.linear(x.mean(dim=(2, 3)), weights["1.weight"], weights["1.bias"])
+
+
+def test_labml_weights_compute_what_they_do_there():
+    net = create_model("resnet18", depths=[1, 1, 1, 1], **LABML).eval()
+    weights = random_weights(export_weights(net, "labml"))
+    assert load_weights(net, weights).dialect == "labml"
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(net(x), labml(weights, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name", "settings", "remedy"),
+    [
+        ("akamaster", "cifar_resnet20", {}, "pad='center'"),
+        ("akamaster", "cifar_plain20", {"pad": "center"}, "shortcut='A'"),
+        ("torchvision", "resnet50", {"stride_in": "1x1"}, "stride_in='3x3'"),
+        ("torchvision", "resnet18", {"shortcut": "A"}, "shortcut='B'"),
+        ("torchvision", "resnet18", {"activation": "gelu"}, "activation='relu'"),
+        ("torchvision", "resnet18", {"strides": [2, 2, 2, 2]}, r"strides=\(1, 2, 2, 2\)"),
+        ("torchvision", "resnetv2_50", {}, "no network of kind 'pre'"),
+        ("torchvision", "seresnet50", {}, "no name for"),
+        ("timm", "mlp_resnet8", {}, "no network of kind 'mlp'"),
+        ("labml", "resnet18", {}, "stem_activation=False"),
+        ("tochvision", "resnet18", {}, "did you mean 'torchvision'"),
+    ],
+)
+def test_network_that_a_project_cannot_have_is_refused_with_the_remedy(dialect, name, settings, remedy):
+    with pytest.raises(ConfigError, match=remedy):
+        their_names(create_model(name, device="meta", **settings), dialect)
+
+
+def test_names_of_nobody_are_refused():
+    with pytest.raises(CheckpointError, match=r"'encoder.weight'.*known are resnetlab, torchvision"):
+        find_dialect(["encoder.weight", "decoder.weight"])
+    assert DIALECTS[0] == "resnetlab"

@@ -1,0 +1,149 @@
+"""Predictions against what autograd keeps, and what torch allocates, in a real step on the CPU."""
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from resnetlab.core.errors import ConfigError
+from resnetlab.models.recompute import Segmented, checkpoint_blocks
+from resnetlab.models.init import build
+from resnetlab.models.memory import plan
+from resnetlab.models.zoo import create_model, model_config
+from resnetlab.train.config import TrainConfig
+from resnetlab.train.optim import make_optimizer
+
+
+def really_saved(net: nn.Module, x: torch.Tensor, *, with_input: bool = True) -> int:
+    """Bytes that autograd keeps on the CPU: every storage once by its address, those of the network left out."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*net.parameters(), *net.buffers())}
+    own |= set() if with_input else {x.untyped_storage().data_ptr()}
+    sizes: dict[int, int] = {}
+    alive = []
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            sizes[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = net.train()(x)
+    assert output.requires_grad
+    return sum(sizes.values())
+
+
+def really_recomputed(net: nn.Module, x: torch.Tensor) -> int:
+    """The most that a segment keeps beside its input."""
+    x, most = net.stem(net.prepare(x)).detach(), 0
+    for stage in net.stages:
+        assert isinstance(stage, Segmented)
+        for segment in stage.segments():
+            most = max(most, really_saved(segment, x, with_input=False))
+            x = segment(x).detach()
+    return most
+
+
+def pictures(config, batch: int) -> torch.Tensor:
+    return torch.randn(batch, config.in_chans, config.image_size, config.image_size)
+
+
+@pytest.mark.parametrize(
+    ("depth", "checkpointing"), [(20, None), (20, 1), (20, 2), (110, None), (110, 4), (218, None), (218, 6)]
+)
+def test_saved_activations_equal_those_of_a_real_step(depth, checkpointing):
+    config = model_config(f"cifar_resnet{depth}", image_size=16)
+    predicted = plan(config, 2, checkpointing=checkpointing)
+    net = build(config, seed=0)
+    if checkpointing:
+        checkpoint_blocks(net, checkpointing)
+        assert predicted.recomputed == really_recomputed(net, pictures(config, 2))
+    assert predicted.saved_activations == really_saved(net, pictures(config, 2))
+
+
+@pytest.mark.parametrize("checkpointing", [None, 2])
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("cifar_preact_resnet20", {}),
+        ("cifar_preact_resnet20", {"norm": "none", "scaling": "skipinit"}),
+        ("cifar_plain20", {"shortcut": None}),
+        ("resnet50", {"depths": (1, 1, 1, 1), "image_size": 64, "se_reduction": 16}),
+        ("mlp_resnet34", {"norm": "layer"}),
+    ],
+)
+def test_saved_activations_of_every_family_are_within_five_percent(name, overrides, checkpointing):
+    config = model_config(name, **overrides)
+    predicted = plan(config, 3, checkpointing=checkpointing)
+    net = build(config, seed=0)
+    if checkpointing:
+        checkpoint_blocks(net, checkpointing)
+        assert predicted.recomputed == pytest.approx(really_recomputed(net, pictures(config, 3)), rel=0.05)
+    assert predicted.saved_activations == pytest.approx(really_saved(net, pictures(config, 3)), rel=0.05)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_network_gradients_and_optimizer_state_are_those_of_a_real_step(optimizer):
+    net = create_model("cifar_resnet20")
+    predicted = plan(net, 4, optimizer=optimizer)
+    step = make_optimizer(net, TrainConfig(optimizer=optimizer))
+    net(pictures(net.config, 4)).sum().backward()
+    step.step()
+    state = [value for slots in step.state.values() for value in slots.values()]
+    for count, tensors in (
+        (predicted.parameters, list(net.parameters())),
+        (predicted.buffers, list(net.buffers())),
+        (predicted.gradients, [parameter.grad for parameter in net.parameters()]),
+        (predicted.optimizer_state, [tensor for tensor in state if isinstance(tensor, torch.Tensor)]),
+    ):
+        assert count == sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+    assert predicted.total == sum(
+        getattr(predicted, part)
+        for part in ("parameters", "buffers", "gradients", "optimizer_state", "saved_activations")
+    )
+
+
+def test_multiply_adds_are_those_counted_by_hand():
+    """Forward M, gradients of the weights M, of the inputs M less the first layer, which has none to pass on to."""
+    forward, first = 40_551_040, 32 * 32 * 16 * 3 * 9
+    assert plan(model_config("cifar_resnet20"), 5).multiply_adds == 5 * (3 * forward - first)
+
+
+def test_checkpointing_trades_memory_for_a_second_forward_pass():
+    kept, checked = (plan(model_config("cifar_resnet56"), 16, checkpointing=every) for every in (None, 3))
+    assert checked.saved_activations + checked.recomputed < kept.saved_activations / 2.5
+    assert 1.3 < checked.multiply_adds / kept.multiply_adds < 4 / 3
+
+
+def test_nothing_is_allocated_for_a_net_that_no_machine_holds():
+    predicted = plan(model_config("cifar_resnet20", widths=(2048, 4096, 8192)), 65_536)
+    assert predicted.total > 2**43
+
+
+def test_the_given_net_is_left_alone():
+    net = create_model("cifar_resnet8").eval()
+    before = repr(net)
+    assert plan(net, 4, checkpointing=1) == plan(net.config, 4, checkpointing=1)
+    assert repr(net) == before
+    assert not net.training
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch": 1}, "batch=1 .* at least 2"),
+        ({"batch": 2, "precision": "bf16"}, "precision='bf16' .* must be 'fp32'"),
+        ({"batch": 2, "optimizer": "sdg"}, "did you mean 'sgd'"),
+        ({"batch": 2, "checkpointing": 0}, "every=0"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(model_config("cifar_resnet8"), **arguments)
+
+
+def test_what_has_no_config_is_refused():
+    with pytest.raises(ConfigError, match="Linear has no config"):
+        plan(nn.Linear(2, 2), 2)

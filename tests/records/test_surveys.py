@@ -1,0 +1,35 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from resnetlab.core.errors import DataError
+from resnetlab.records.diagnosis import NetReading
+from resnetlab.core.serialize import as_plain, from_plain
+from resnetlab.records.surveys import CamReading, LandscapeReading
+from tests.made import cam_reading, landscape_reading, net_reading
+
+
+def test_warm_is_what_has_half_of_the_largest_heat():
+    assert cam_reading(warm=3).warm == 3 / 16
+    assert cam_reading(warm=16).warm == 1
+    assert replace(cam_reading(), heat=[[0.49, 0.5, 1.0]]).warm == 2 / 3
+    assert cam_reading(warm=0).warm is None
+    assert cam_reading(predicted=None).warm is None
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[1.0], [1.0, 2.0]], [[1.0, 1.0]] * 3])
+def test_rows_that_make_no_square_are_refused(rows):
+    whole = as_plain(landscape_reading(3))
+    assert from_plain(LandscapeReading, whole, "it") == landscape_reading(3)
+    with pytest.raises(DataError, match="it is not a valid"):
+        from_plain(LandscapeReading, whole | {"losses": rows}, "it")
+    if rows != [[1.0, 1.0]] * 3:
+        with pytest.raises(DataError, match="it is not a valid"):
+            from_plain(CamReading, as_plain(cam_reading()) | {"heat": rows}, "it")
+
+
+def test_record_of_an_older_version_has_no_surveys():
+    plain = json.loads(json.dumps(as_plain(net_reading())))
+    older = {name: value for name, value in plain.items() if name not in ("paths", "landscape", "cams")}
+    assert from_plain(NetReading, older, "it") == replace(net_reading(), paths=None, landscape=None, cams=[])

@@ -1,0 +1,80 @@
+"""A folder of photographs, cut out of the sample pictures of scikit-learn and matplotlib, and a net of digits."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from resnetlab.data.config import AugmentConfig, DecodeConfig
+from resnetlab.models.weight_files import open_state
+from resnetlab.train.recipe import Recipe
+from resnetlab.train.run import evaluate_run, run_recipe
+from resnetlab.train.config import TrainConfig
+
+EACH = {"train": 24, "test": 8}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Three classes of cuttings, 60 to 160 pixels wide and not square, as JPEG, some of them turned by EXIF."""
+    folder = tmp_path_factory.mktemp("photos")
+    with get_sample_data("grace_hopper.jpg") as stream:
+        portrait = np.asarray(Image.open(io.BytesIO(stream.read())).convert("RGB"))
+    whole = {"china": load_sample_image("china.jpg"), "flower": load_sample_image("flower.jpg"), "portrait": portrait}
+    rng = np.random.default_rng(0)
+    for split, number in EACH.items():
+        for name, picture in whole.items():
+            (folder / split / name).mkdir(parents=True)
+            for cutting in range(number):
+                height, width = rng.integers(60, 160, 2)
+                top, left = (
+                    rng.integers(0, side - cut) for side, cut in zip(picture.shape[:2], (height, width), strict=True)
+                )
+                image = Image.fromarray(picture[top : top + height, left : left + width])
+                exif = Image.Exif()
+                exif[0x0112] = 1 + 5 * (cutting % 2)  # every other one lies on its side
+                if cutting % 2:
+                    image = image.transpose(Image.Transpose.ROTATE_90)
+                image.save(folder / split / name / f"{cutting}.jpg", quality=92, exif=exif)
+    return folder
+
+
+def test_a_net_trained_on_digits_is_fine_tuned_on_photographs(tmp_path, photos):
+    digits = Recipe(model="cifar_resnet8", training=TrainConfig(epochs=1, batch_size=128))
+    run_recipe(digits, tmp_path / "digits")
+    tuned = Recipe(
+        model="cifar_resnet8",
+        weights=str(tmp_path / "digits"),
+        data=str(photos),
+        decode=DecodeConfig(image_size=32, workers=1),
+        training=TrainConfig(
+            epochs=20, batch_size=16, lr=0.05, head_lr=0.1, augment=AugmentConfig(crop_padding=0, flip=True)
+        ),
+    )
+    record = run_recipe(tuned, tmp_path / "tuned")
+    assert record.data["classes"] == ["china", "flower", "portrait"]
+    assert (record.data["train"], record.data["test"]) == (72, 24)
+    assert record.data["encoding"] == "jpeg"
+    assert record.final.test.error <= 3 / 24
+    assert evaluate_run(tmp_path / "tuned") == record.final.test
+    _, tensors = open_state(tmp_path / "tuned" / "last")
+    assert tensors["stem.conv.weight"].shape == (16, 3, 3, 3)
+    assert tensors["head.weight"].shape == (3, 64)
+
+
+def test_pictures_of_every_size_train_at_a_size_that_does_not_fit_in_memory_rules(tmp_path, photos):
+    """Above 64 pixels pictures stay encoded, and are cut out of the whole picture as they are asked for."""
+    recipe = Recipe(
+        model="cifar_resnet8",
+        data=str(photos),
+        decode=DecodeConfig(image_size=80, workers=2),
+        training=TrainConfig(epochs=1, batch_size=16, augment=AugmentConfig(random_resized_crop=True)),
+    )
+    record = run_recipe(recipe, tmp_path / "run")
+    assert record.data["shape"] == [3, 80, 80]
+    alone = Recipe(**{**vars(recipe), "decode": DecodeConfig(image_size=80)})
+    assert run_recipe(alone, tmp_path / "alone").history[0].running_loss == record.history[0].running_loss

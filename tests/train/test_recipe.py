@@ -1,0 +1,229 @@
+import json
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+
+from resnetlab.data.dataset import Split
+from resnetlab.core.errors import CheckpointError, ConfigError, DataError
+from resnetlab.records.run import EXAMINATION, Examination
+from resnetlab.train.recipe import (
+    Recipe,
+    differences,
+    hub_tag,
+    read_recipe,
+    recipe_config,
+    recipe_data,
+    write_recipe,
+)
+from resnetlab.core.serialize import read_record
+from resnetlab.train.run import evaluate_run, run_recipe
+from resnetlab.train.config import TrainConfig
+from resnetlab.train.callbacks import Silent
+from tests.conftest import make_data
+
+TINY = Recipe(model="cifar_resnet8", training=TrainConfig(epochs=1, batch_size=256))
+
+
+def test_recipe_round_trip_through_yaml(tmp_path):
+    recipe = Recipe(
+        model="mlp_resnet8", options={"norm": "layer"}, training=TrainConfig(schedule="step", milestones=(3,))
+    )
+    write_recipe(tmp_path / "recipe.yaml", recipe)
+    assert read_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize("text", ["model: 3\nmodle: x", "- a", "", "model: [", "training: {epochs: 0}", "\x00"])
+def test_yaml_that_is_no_recipe_is_a_data_error(tmp_path, text):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(DataError, match=r"recipe\.yaml"):
+        read_recipe(tmp_path / "recipe.yaml")
+
+
+def test_run_leaves_its_folder_and_evaluates_to_the_same_figure(tmp_path):
+    record = run_recipe(TINY, tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        ".lock",
+        "recipe.yaml",
+        "data.json",
+        "classes.json",
+        "examination.json",
+        "report.html",
+        "README.md",
+        "metrics.jsonl",
+        "last",
+        "best",
+        "record.json",
+    }
+    assert evaluate_run(tmp_path / "run") == record.final.test
+    assert record.data["train"] == 1437
+    assert record.parameters == 75_002
+    assert len(record.gradients_start) == 5
+
+
+def test_run_that_has_ended_gives_its_record_again(tmp_path):
+    record = run_recipe(TINY, tmp_path)
+    assert run_recipe(TINY, tmp_path, resume=True) == record
+
+
+def test_run_over_another_is_refused_with_what_differs(tmp_path):
+    run_recipe(TINY, tmp_path)
+    with pytest.raises(ConfigError, match="--resume auto"):
+        run_recipe(TINY, tmp_path)
+    other = Recipe(model="cifar_resnet8", seed=3, training=TrainConfig(epochs=2, batch_size=256))
+    with pytest.raises(ConfigError, match=r"seed: 0 → 3, training\.epochs: 1 → 2"):
+        run_recipe(other, tmp_path, resume=True)
+
+
+def test_run_in_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ConfigError, match="not empty"):
+        run_recipe(TINY, tmp_path)
+    with pytest.raises(ConfigError, match="is a file"):
+        run_recipe(TINY, tmp_path / "thesis.tex")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": "cifar_resnet9"},
+        {"data": "digit"},
+        {"options": {"norm": "x"}},
+        {"options": {"num_classes": "3"}},
+        {"options": {"shortcut": "A"}},
+        {"options": {"depths": "[1, x]"}, "model": "resnet18"},
+        {"options": {"depths": "null"}, "model": "resnet18"},
+        {"options": {"widths": "[1.5]"}, "model": "mlp_resnet8"},
+        {"options": {"widths": "["}, "model": "mlp_resnet8"},
+        {"options": {"widths": "[64, 32]"}, "model": "mlp_resnet8", "shortcut": "A"},
+        {"model": "mlp_resnet" + "9" * 5000},
+        {"model": "vgg11"},
+    ],
+    ids=lambda wrong: str(wrong)[:40],
+)
+def test_wrong_recipe_writes_nothing(tmp_path, wrong):
+    with pytest.raises(ConfigError):
+        run_recipe(Recipe(**wrong), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_are_yaml_values_of_the_networks_settings():
+    config = recipe_config(Recipe(model="mlp_resnet8", options={"widths": "[8, 16]", "zero_init_residual": "true"}))
+    assert config.widths == (8, 16)
+    assert config.zero_init_residual is True
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("default", "A"), ("B", "B"), ("none", None)])
+def test_shortcut_of_a_recipe_overrides_the_names_own(choice, expected):
+    assert recipe_config(Recipe(model="cifar_resnet8", shortcut=choice)).shortcut == expected
+
+
+def test_options_that_are_no_text_are_refused_with_the_remedy():
+    with pytest.raises(ConfigError, match="written as text, such as 'true'"):
+        Recipe(options={"zero_init_residual": True})
+
+
+def test_a_run_goes_on_in_a_folder_that_a_kill_left_with_a_temporary_file(tmp_path):
+    (tmp_path / ".recipe.yaml.99.tmp").touch()
+    assert run_recipe(TINY, tmp_path, resume=True).status == "finished"
+
+
+def test_data_that_have_changed_are_refused(tmp_path):
+    run_recipe(TINY, tmp_path)
+    noted = json.loads((tmp_path / "data.json").read_text())
+    (tmp_path / "data.json").write_text(json.dumps(noted | {"sha256": "0"}))
+    with pytest.raises(DataError, match="has changed"):
+        evaluate_run(tmp_path)
+    (tmp_path / "record.json").unlink()
+    with pytest.raises(DataError, match="has changed"):
+        run_recipe(TINY, tmp_path, resume=True)
+
+
+def test_a_folder_taken_by_another_process_meanwhile_is_not_shared(tmp_path, monkeypatch):
+    """Between the first look at the folder and the lock, another run begins and ends there."""
+    import resnetlab.train.run as module
+
+    original, other = module.claim_folder, Recipe(model="cifar_resnet8", seed=5, training=TINY.training)
+
+    def late(recipe, out, *, resume):
+        original(recipe, out, resume=resume)
+        monkeypatch.setattr(module, "claim_folder", original)
+        run_recipe(other, out)
+
+    monkeypatch.setattr(module, "claim_folder", late)
+    with pytest.raises(ConfigError):
+        run_recipe(TINY, tmp_path / "run")
+
+
+def test_watcher_is_told_of_a_stem_that_does_not_fit_the_pictures(tmp_path):
+    class Told(Silent):
+        notes: ClassVar[list[str]] = []
+
+        def on_note(self, text):
+            self.notes.append(text)
+
+    options = {"depths": "[1, 1]", "widths": "[8, 8]"}
+    for number, stem in enumerate(({}, {"stem": "auto"}, {"stem": "cifar"})):
+        recipe = Recipe(model="resnet18", options=options | stem, training=TINY.training)
+        run_recipe(recipe, tmp_path / str(number), watcher=Told())
+    assert Told.notes == [
+        "the imagenet stem leaves a map of 2×2 from pictures of 8 pixels; small ones are better served by "
+        "stem=cifar, or stem=auto",
+        "stem: cifar, chosen for pictures of 8 pixels",
+    ]
+
+
+def test_resnet_20_learns_the_digits(tmp_path):
+    record = run_recipe(Recipe(), tmp_path)
+    assert record.final.train.error < 0.01
+    assert record.final.test.error < 0.03
+
+
+def test_diverged_run_is_recorded_as_such(tmp_path):
+    recipe = Recipe(model="mlp_resnet1000", training=TrainConfig(epochs=1))
+    record = run_recipe(recipe, tmp_path)
+    assert record.status == "diverged"
+    assert record.final is None
+    assert "nan at step 1" in record.message
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        evaluate_run(tmp_path)
+
+
+def test_evaluate_what_is_no_run_is_a_data_error(tmp_path):
+    with pytest.raises(DataError, match="holds no run"):
+        evaluate_run(tmp_path)
+
+
+def test_differences_name_nested_settings_and_missing_ones():
+    assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "d": 4}) == ["a.b: 1 → 3", "c: 2 → None", "d: None → 4"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ("lost.safetensors", DataError, "lost.safetensors does not exist"),
+        ("runs/lost", DataError, "runs/lost does not exist"),
+        ("resnet50.tv9_in1k", ConfigError, "did you mean"),
+        ("cifar_resnet20", ConfigError, "network with pretrained weights"),
+    ],
+)
+def test_weights_that_are_nowhere_are_refused(weights, error, message):
+    with pytest.raises(error, match=message):
+        hub_tag(Recipe(weights=weights))
+
+
+def test_weights_of_the_hub_bring_their_standard(monkeypatch):
+    assert hub_tag(Recipe(weights="resnet18")) == "resnet18.tv_in1k"
+    data = make_data()
+    colour = replace(data, train=Split(images=data.train.images.repeat(1, 3, 1, 1), labels=data.train.labels))
+    monkeypatch.setattr("resnetlab.data.sources.load_data", lambda *_: colour)
+    assert recipe_data(Recipe(weights="resnet18")).normalisation.mean == pytest.approx((123.675, 116.28, 103.53))
+    assert recipe_data(Recipe()).normalisation.mean != pytest.approx((123.675, 116.28, 103.53))
+
+
+def test_examination_of_a_run_in_16_bits_counts_what_the_run_counted(tmp_path):
+    training = TrainConfig(epochs=1, batch_size=256, precision="bf16")
+    record = run_recipe(Recipe(model="cifar_resnet8", training=training), tmp_path)
+    found = read_record(Examination, tmp_path / EXAMINATION)
+    assert found.top1_accuracy == pytest.approx(1 - record.final.test.error, abs=1e-12)
+    assert found.loss == pytest.approx(record.final.test.loss, rel=1e-6)

@@ -1,0 +1,71 @@
+"""The gradients of a run over its steps: in its record, after an interruption too."""
+
+from dataclasses import replace
+
+import pytest
+
+from resnetlab.records.gradients import moment
+from resnetlab.core.errors import StoppedError
+from resnetlab.train.recipe import Recipe
+from resnetlab.core.serialize import as_plain, from_plain
+from resnetlab.records.run import RunRecord
+from resnetlab.train.run import run_recipe
+from resnetlab.train.config import TrainConfig
+from resnetlab.train.signals import StopRequest
+from tests.faults.runs import StopAt
+
+SMALL = Recipe(
+    model="cifar_plain20",
+    options={"widths": "[4,8,16]", "stem_width": "4"},
+    training=TrainConfig(epochs=2, batch_size=256, save_every=2),
+)
+"""Ten steps."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> RunRecord:
+    return run_recipe(SMALL, tmp_path_factory.mktemp("whole") / "run", page=False)
+
+
+def test_trace_goes_from_the_first_step_to_the_last(whole):
+    trace = whole.gradient_trace
+    assert [one.step for one in trace] == [0, 1, 2, 4, 8, 10]
+    assert trace[0] == moment(0, whole.gradients_start)
+    assert trace[-1] == moment(10, whole.gradients_end)
+    assert len({one.first for one in trace}) == 6
+
+
+def test_last_step_that_is_a_power_of_two_stands_once(tmp_path):
+    record = run_recipe(replace(SMALL, training=replace(SMALL.training, max_steps=4)), tmp_path / "run", page=False)
+    assert [one.step for one in record.gradient_trace] == [0, 1, 2, 4]
+    assert record.gradient_trace[-1] == moment(4, record.gradients_end)
+
+
+@pytest.mark.parametrize("cut", [3, 9])
+def test_interrupted_run_has_the_trace_of_a_whole_one_to_the_bit(tmp_path, whole, cut):
+    stop = StopRequest()
+    with pytest.raises(StoppedError):
+        run_recipe(SMALL, tmp_path / "run", watcher=StopAt(stop, cut), stop=stop, page=False)
+    record = run_recipe(SMALL, tmp_path / "run", resume=True, page=False)
+    assert record.gradient_trace == whole.gradient_trace
+
+
+def test_run_killed_before_its_record_was_written_has_the_whole_trace(tmp_path, whole):
+    run_recipe(SMALL, tmp_path / "run", page=False)
+    (tmp_path / "run" / "record.json").unlink()
+    assert run_recipe(SMALL, tmp_path / "run", resume=True, page=False).gradient_trace == whole.gradient_trace
+
+
+def test_diverged_run_is_traced_as_far_as_it_came(tmp_path):
+    wild = replace(SMALL, training=replace(SMALL.training, lr=1e30, schedule="constant", weight_decay=0.0))
+    record = run_recipe(wild, tmp_path / "run", page=False)
+    assert record.status == "diverged"
+    assert [one.step for one in record.gradient_trace] == [0, 1]
+    assert (record.gradient_trace[0].growth is None, record.gradient_trace[1].growth) == (False, None)
+
+
+def test_record_from_before_there_was_a_trace_still_reads(whole):
+    old = as_plain(whole)
+    assert from_plain(RunRecord, old, "new.json") == whole
+    del old["gradient_trace"]
+    assert from_plain(RunRecord, old, "old.json") == replace(whole, gradient_trace=[])

@@ -1,0 +1,76 @@
+"""A request to stop is obeyed after the step, which is saved."""
+
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from resnetlab.core.errors import StoppedError
+from resnetlab.models.zoo import create_model
+from resnetlab.train.checkpoint import read_checkpoint
+from resnetlab.train.config import TrainConfig
+from resnetlab.train.callbacks import Silent
+from resnetlab.train.loop import fit
+from resnetlab.train.signals import StopRequest, stop_on_signals
+
+CONFIG = TrainConfig(epochs=2, batch_size=16)
+
+
+class Ask(Silent):
+    def __init__(self, stop: StopRequest, step: int) -> None:
+        self.stop, self.step, self.seen = stop, step, 0
+
+    def on_step(self, step: int, steps: int, pulse) -> None:
+        self.seen = step
+        if step == self.step:
+            self.stop.signal = signal.SIGTERM
+
+
+@pytest.mark.parametrize("step", [1, 4, 6, 7, 12])
+def test_run_stops_after_the_step_saved_and_resumes_to_equal_bits(tmp_path, data, step):
+    nets = [create_model("cifar_resnet8", in_chans=1, num_classes=3) for _ in range(3)]
+    history = fit(nets[0], data, CONFIG, seed=0)
+    watcher = Ask(StopRequest(), step)
+    with pytest.raises(StoppedError, match=f"SIGTERM after step {step}; saved in") as stopped:
+        fit(nets[1], data, CONFIG, seed=0, out=tmp_path, watcher=watcher, stop=watcher.stop)
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+    assert watcher.seen == step
+    kept = read_checkpoint(tmp_path / "last")
+    assert 6 * len(kept.history) + kept.step == step
+    again = fit(nets[2], data, CONFIG, seed=0, out=tmp_path)
+    assert [replace(e, seconds=0, images_per_second=0) for e in again] == [
+        replace(e, seconds=0, images_per_second=0) for e in history
+    ]
+    theirs = nets[0].state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in nets[2].state_dict().items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_outside_of_training_ends_it_at_once_whatever_a_library_catches(number):
+    before, passed = signal.getsignal(number), []
+
+    def load_library() -> None:
+        with stop_on_signals():
+            try:
+                signal.raise_signal(number)
+            except Exception:
+                passed.append("caught")
+            passed.append("went on")
+
+    with pytest.raises(StoppedError, match=f"stopped by {number.name} outside of training") as stopped:
+        load_library()
+    assert not passed
+    assert stopped.value.exit_code == 128 + number
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_within_training_is_only_noted():
+    with stop_on_signals() as stop, stop.deferred():
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+
+
+def test_ctrl_c_that_no_signal_asked_for_stays_one():
+    with pytest.raises(KeyboardInterrupt), stop_on_signals():
+        raise KeyboardInterrupt
