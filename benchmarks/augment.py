@@ -17,13 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnetlab.data import operations
-from resnetlab.data.transforms import crop_padded, crop_resized, draw_offsets, draw_uniforms, flip, resized_boxes
-from resnetlab.data.blank import blank, erasing_boxes
-from resnetlab.data.mix import draw_mixtures, mix_images
-from resnetlab.data.policies import PolicyDraws, apply_policy, draw_rand, draw_trivial
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.files import write_json
+from resnetlab.data import policies as operations
+from resnetlab.data.policies import PolicyDraws, apply_policy, draw_rand, draw_trivial
+from resnetlab.data.transforms import (
+    blank,
+    crop_padded,
+    crop_resized,
+    draw_mixtures,
+    draw_offsets,
+    draw_uniforms,
+    erasing_boxes,
+    flip,
+    mix_images,
+    resized_boxes,
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

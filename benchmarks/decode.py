@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from resnetlab.data.image import decode
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.files import write_json
+from resnetlab.data.image import decode
 
 SIZE, QUALITY, SIDE = (4000, 3000), 90, 224
 

@@ -24,15 +24,15 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from turns import take_turns
 
-from resnetlab.data.dataset import ImageData, Split
-from resnetlab.data.config import AugmentConfig
-from resnetlab.data.loader import Loader
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.files import write_json
+from resnetlab.data.config import AugmentConfig
+from resnetlab.data.dataset import ImageData, Split
+from resnetlab.data.loader import Loader
 from resnetlab.models.zoo import create_model
-from resnetlab.train.config import TrainConfig
-from resnetlab.train.checkpoint_manager import Keeper
 from resnetlab.train.callbacks import Silent
+from resnetlab.train.checkpoint_manager import Keeper
+from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import begin, train_epoch
 from resnetlab.train.prepare import make_loader, place
 from resnetlab.train.signals import StopRequest

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from turns import take_turns
 
-from resnetlab.train.gradients import block_gradients
-from resnetlab.diagnostics.probes import Probe
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.files import write_json
+from resnetlab.diagnostics.probes import Probe
 from resnetlab.models.zoo import create_model
+from resnetlab.train.gradients import block_gradients
 
 
 def passes(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Callable[[], None]]:

@@ -3,24 +3,26 @@
 from dataclasses import replace
 from math import comb
 
-from resnetlab.records.study import ComparedRun, Comparison
-from resnetlab.study import statistics as contrasts, degradation
 from resnetlab.records import gradients as flow
-from resnetlab.records.run import ClassScore, Examination, Mistake
 from resnetlab.records.diagnosis import (
     BlockReading,
+    CamReading,
     Diagnosis,
     IdentityReading,
+    LandscapeReading,
     Lesion,
     LesionReading,
     NetReading,
+    PathLength,
+    PathReading,
     SignalReading,
 )
 from resnetlab.records.gradients import BlockGradient, Flow
-from resnetlab.records.run import EpochRecord, Metrics, RunRecord
-from resnetlab.records.study import StudyRecord, StudyRun
+from resnetlab.records.run import ClassScore, EpochRecord, Examination, Metrics, Mistake, RunRecord
+from resnetlab.records.study import ComparedRun, Comparison, StudyRecord, StudyRun
 from resnetlab.records.study_diagnosis import RunReading, StudyDiagnosis
-from resnetlab.records.surveys import CamReading, LandscapeReading, PathLength, PathReading
+from resnetlab.study import degradation
+from resnetlab.study import statistics as contrasts
 
 HOSTILE = '<script>alert("x")</script>&\'"'
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from resnetlab.models.weights import load_weights as load_weights
     from resnetlab.models.zoo import create_model as create_model
     from resnetlab.models.zoo import list_models as list_models
-    from resnetlab.train.recipe import Recipe as Recipe
-    from resnetlab.train.run import evaluate_run as evaluate_run
-    from resnetlab.train.run import run_recipe as run_recipe
     from resnetlab.study import AxesStudy as AxesStudy
     from resnetlab.study import StudyConfig as StudyConfig
     from resnetlab.study import run_study as run_study
     from resnetlab.train.config import TrainConfig as TrainConfig
     from resnetlab.train.evaluate import evaluate as evaluate
     from resnetlab.train.loop import fit as fit
+    from resnetlab.train.recipe import Recipe as Recipe
+    from resnetlab.train.run import evaluate_run as evaluate_run
+    from resnetlab.train.run import run_recipe as run_recipe
 
 __version__ = "0.1.0"
 

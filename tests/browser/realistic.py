@@ -8,26 +8,24 @@ from itertools import product
 import numpy as np
 from PIL import Image
 
-from resnetlab.records.study import Comparison
-from resnetlab.study import statistics as contrasts
-from resnetlab.records import gradients as flow
-from resnetlab.records.run import ClassScore, Examination, Mistake
 from resnetlab.core.randomness import generator
-from resnetlab.records.diagnosis import Diagnosis, Lesion, NetReading
 from resnetlab.core.serialize import read_record
+from resnetlab.records import gradients as flow
+from resnetlab.records.diagnosis import Diagnosis, Lesion, NetReading
 from resnetlab.records.gradients import BlockGradient
-from resnetlab.records.run import EpochRecord, Metrics, RunRecord
-from resnetlab.records.study import StudyRecord
-from resnetlab.report.study.comparison_page import draw_errors, render_comparison
+from resnetlab.records.run import ClassScore, EpochRecord, Examination, Metrics, Mistake, RunRecord
+from resnetlab.records.study import Comparison, StudyRecord
+from resnetlab.records.study_diagnosis import StudyDiagnosis
 from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
 from resnetlab.report.diagnosis.page import render_diagnosis_page
 from resnetlab.report.figure import draw_figures
-from resnetlab.report.study.page import render_page
 from resnetlab.report.run.figures import draw_run_figures
 from resnetlab.report.run.page import render_run_page
+from resnetlab.report.study.comparison_page import draw_errors, render_comparison
+from resnetlab.report.study.page import render_page
 from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis.page import render_study_diagnosis
-from resnetlab.records.study_diagnosis import StudyDiagnosis
+from resnetlab.study import statistics as contrasts
 from tests.conftest import ROOT
 from tests.made import block_reading, compared_run, diagnosis, lesion_reading, run
 

@@ -214,8 +214,8 @@ def test_report_of_a_run_draws_its_page(run, tmp_path):
 
 
 def test_code_of_the_card_loads_the_network_of_a_run(run, tmp_path):
-    from resnetlab.models.weight_files import MODEL_FILE, open_state
     from resnetlab.core.serialize import read_record
+    from resnetlab.models.weight_files import MODEL_FILE, open_state
     from resnetlab.records.run import RunRecord
     from resnetlab.report.model_card import loading_code
 

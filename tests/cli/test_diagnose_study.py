@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 from resnetlab.cli import main
-from resnetlab.diagnostics.diagnose import diagnose
-from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.core.serialize import read_record
+from resnetlab.diagnostics.config import DiagnosisConfig
+from resnetlab.diagnostics.diagnose import diagnose
 from resnetlab.records.study_diagnosis import StudyDiagnosis
 
 

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from resnetlab.cli import main
+from resnetlab.core.serialize import as_plain, read_record
 from resnetlab.models.zoo import create_model
 from resnetlab.records.diagnosis import Diagnosis
-from resnetlab.core.serialize import as_plain, read_record
 from tests.made import diagnosis
 
 SMALL = ("--epochs", "1", "--max-steps", "6", "--batch-size", "64", "--evaluate-train", "end", "--quiet")

@@ -9,11 +9,11 @@ import pytest
 
 from resnetlab.cli.commands import read_command
 from resnetlab.models.init import build
-from resnetlab.train.recipe import Recipe, fitted_config, recipe_data
 from resnetlab.study import AxesStudy, plan_runs
 from resnetlab.study.axes import load_study
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import learning_rate
+from resnetlab.train.recipe import Recipe, fitted_config, recipe_data
 from tests.conftest import ROOT, make_data
 
 FILES = sorted((ROOT / "recipes").rglob("*.yaml"))

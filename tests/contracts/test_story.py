@@ -4,15 +4,15 @@ from statistics import median
 
 import pytest
 
-from resnetlab.records.diagnosis import Diagnosis
 from resnetlab.core.serialize import read_record
+from resnetlab.records.diagnosis import Diagnosis
 from resnetlab.records.gradients import BlockGradient
 from resnetlab.records.study import StudyRecord
+from resnetlab.records.study_diagnosis import StudyDiagnosis
 from resnetlab.report.figure import draw_figures
 from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis.tables import difference_tables, measure_tables
 from resnetlab.report.table import Table, error_table, gradient_table, pair_table, trace_table, verdict_lines
-from resnetlab.records.study_diagnosis import StudyDiagnosis
 from tests.conftest import ROOT
 
 RECORDS = ROOT / "docs" / "study"

@@ -1,4 +1,4 @@
-from resnetlab.core.command import command_of
+from resnetlab.core.config import command_of
 
 DEFAULTS = {"model": "a", "options": {}, "training": {"epochs": 8, "flip": False, "augment": {"scale": [0.1, 1.0]}}}
 

@@ -8,8 +8,8 @@ from scipy import stats as reference
 
 from resnetlab.core.errors import ConfigError, require_choice, unknown_name
 from resnetlab.core.randomness import derive_seed, generator
-from resnetlab.models.registry import Registry
 from resnetlab.core.stats import paired_interval, sample
+from resnetlab.models.registry import Registry
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=8)
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from resnetlab.data.config import AugmentConfig
 from resnetlab.core.errors import DataError
 from resnetlab.core.serialize import as_plain, from_plain, read_record, write_record
+from resnetlab.data.config import AugmentConfig
 from resnetlab.records.gradients import BlockGradient
 from resnetlab.records.run import EpochRecord, Metrics, best_epoch
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from resnetlab.data.transforms import crop_padded, draw_offsets, flip
+from resnetlab.core.errors import ConfigError
+from resnetlab.data.augmentation import Augmentation, Draws
 from resnetlab.data.config import AugmentConfig
 from resnetlab.data.policies import apply_policy
-from resnetlab.data.augmentation import Augmentation, Draws
-from resnetlab.core.errors import ConfigError
+from resnetlab.data.transforms import crop_padded, draw_offsets, flip
 from tests.data.references import photographs
 
 EVERYTHING = AugmentConfig(flip=True, policy="rand", erasing=0.5, cutout=9, mixup=0.2, cutmix=1.0)

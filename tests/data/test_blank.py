@@ -5,8 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
-from resnetlab.data.transforms import draw_uniforms
-from resnetlab.data.blank import blank, cutout_boxes, erasing_boxes
+from resnetlab.data.transforms import blank, cutout_boxes, draw_uniforms, erasing_boxes
 from tests.data.references import load_kornia
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from resnetlab.data.cifar import read_cifar
 from resnetlab.core.errors import DataError
+from resnetlab.data.cifar import read_cifar
 from tests.data.test_unpickle import python2
 
 TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

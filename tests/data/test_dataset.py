@@ -9,13 +9,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch.testing import assert_close
 
-from resnetlab.data.dataset import ImageData, Split
-from resnetlab.data.transforms import draw_offsets
+from resnetlab.core.errors import ConfigError, DataError
+from resnetlab.data.augmentation import Augmentation
 from resnetlab.data.config import AugmentConfig
+from resnetlab.data.dataset import ImageData, Split
 from resnetlab.data.loader import Loader
 from resnetlab.data.sources import load_data
-from resnetlab.data.augmentation import Augmentation
-from resnetlab.core.errors import ConfigError, DataError
+from resnetlab.data.transforms import draw_offsets
 from tests.conftest import make_data
 
 

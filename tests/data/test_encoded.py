@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from resnetlab.data.transforms import ResizedCrop
+from resnetlab.core.errors import DataError
 from resnetlab.data.encoded import EncodedSplit, _begin_worker
 from resnetlab.data.image import decode
-from resnetlab.core.errors import DataError
+from resnetlab.data.transforms import ResizedCrop
 from tests.conftest import ROOT
 from tests.faults.pictures import encoded
 

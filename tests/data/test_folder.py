@@ -8,15 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from resnetlab.core.errors import DataError
 from resnetlab.data import held as module
-from resnetlab.data.dataset import Split
 from resnetlab.data.config import DecodeConfig
+from resnetlab.data.dataset import Split, split_by_class
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.folder import read_folder
 from resnetlab.data.image import decode
-from resnetlab.data.split import split_by_class
 from resnetlab.data.tree import list_folder
-from resnetlab.core.errors import DataError
 
 SKIP = DecodeConfig(on_bad="skip")
 

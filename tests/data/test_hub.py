@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from resnetlab.core.errors import ConfigError, DataError, MissingExtraError
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.hub import find_files, read_hub, read_parquet
 from resnetlab.data.sources import load_data
-from resnetlab.core.errors import ConfigError, DataError, MissingExtraError
 
 datasets = pytest.importorskip("datasets")
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnetlab.data.idx import read_idx, read_idx_folder
 from resnetlab.core.errors import DataError
+from resnetlab.data.idx import read_idx, read_idx_folder
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 

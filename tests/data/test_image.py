@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from resnetlab.data.image import MOST_PIXELS, MOST_PIXELS_HELD, crop_box, decode, picture_size, read_picture
 from resnetlab.core.errors import DataError
+from resnetlab.data.image import MOST_PIXELS, MOST_PIXELS_HELD, crop_box, decode, picture_size, read_picture
 from tests.conftest import ROOT
 from tests.faults.pictures import encoded, seed_files
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import resnetlab.data.held as held_rule
-from resnetlab.data.dataset import Split
 from resnetlab.data.config import DecodeConfig
+from resnetlab.data.dataset import Split
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.image import decode
 from resnetlab.data.inspect import inspect_data, pick_samples

@@ -6,11 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from resnetlab.data.dataset import ImageData, Split
+from resnetlab.data.augmentation import Augmentation
 from resnetlab.data.config import AugmentConfig
+from resnetlab.data.dataset import ImageData, Split
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.loader import Loader
-from resnetlab.data.augmentation import Augmentation
 from tests.conftest import make_data
 
 KINDS = {

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import kstest
 from torch.nn import functional as F
 
-from resnetlab.data.mix import Box, Mixture, cut_mixture, draw_mixtures, mix_images, mixed_targets, partners
+from resnetlab.data.transforms import Box, Mixture, cut_mixture, draw_mixtures, mix_images, mixed_targets, partners
 from tests.data.references import load_kornia
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from resnetlab.data.npz import read_npz
 from resnetlab.core.errors import DataError
+from resnetlab.data.npz import read_npz
 
 RNG = np.random.default_rng(0)
 TRAIN, TEST = RNG.integers(0, 256, (12, 6, 6), dtype=np.uint8), RNG.integers(0, 256, (8, 6, 6), dtype=np.uint8)

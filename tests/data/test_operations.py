@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from resnetlab.data import operations
+from resnetlab.data import policies as operations
 from resnetlab.data.policies import OPERATIONS, SIGNED, rand_strengths, trivial_strengths
 from tests.data.references import as_pillow, from_pillow, load_kornia, photographs
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnetlab.core.errors import ConfigError, DataError
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.sources import SOURCES, load_data
-from resnetlab.core.errors import ConfigError, DataError
 from tests.data.test_cifar import write_binary
 from tests.data.test_idx import make_folder
 from tests.data.test_npz import keras

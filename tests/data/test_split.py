@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from resnetlab.data.split import split_by_class
+from resnetlab.data.dataset import split_by_class
 
 
 def test_a_fifth_of_every_class_is_the_test_and_nothing_is_lost():

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from resnetlab.data.unpickle import unpickle_arrays
 from resnetlab.core.errors import DataError
+from resnetlab.data.unpickle import unpickle_arrays
 from tests.models.test_hostile import NAMES, Call, payloads
 
 ARRAY = np.arange(24, dtype=np.uint8).reshape(2, 12)

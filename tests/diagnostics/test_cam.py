@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from resnetlab.diagnostics.cam import grad_cam, raw_cam
 from resnetlab.core.errors import ConfigError
+from resnetlab.diagnostics.cam import grad_cam, raw_cam
 from resnetlab.models.classifier import Classifier
 from resnetlab.models.resnet import ResNetConfig
 from resnetlab.models.vgg import VGGConfig

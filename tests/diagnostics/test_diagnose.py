@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from resnetlab.cli.commands import read_command
-from resnetlab.diagnostics.diagnose import UNTRAINED, diagnose, diagnose_command, possible_parts
-from resnetlab.diagnostics.config import MOST_NAMED, DiagnosisConfig
 from resnetlab.core.errors import ConfigError
+from resnetlab.diagnostics.config import MOST_NAMED, DiagnosisConfig
+from resnetlab.diagnostics.diagnose import UNTRAINED, diagnose, diagnose_command, possible_parts
+from resnetlab.diagnostics.load import INITIAL, Subject
+from resnetlab.diagnostics.soundings import equal_logits, first_pictures, further, read_net, sparing, unwatched
 from resnetlab.models.surgery import deepen
 from resnetlab.models.zoo import create_model
-from resnetlab.train.recipe import Recipe
 from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
-from resnetlab.diagnostics.soundings import equal_logits, first_pictures, further, read_net, sparing, unwatched
-from resnetlab.diagnostics.load import INITIAL, Subject
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.recipe import Recipe
 from tests.conftest import make_data
 
 PASS = ["gradients", "residuals"]

@@ -3,8 +3,7 @@ from dataclasses import replace
 import pytest
 
 from resnetlab.diagnostics import explain
-from resnetlab.records.gradients import judge
-from resnetlab.records.gradients import BlockGradient
+from resnetlab.records.gradients import BlockGradient, judge
 from tests.made import block_reading, diagnosis, lesion_reading, net_reading
 
 

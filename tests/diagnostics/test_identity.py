@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from resnetlab.models.zoo import create_model
-from resnetlab.train.recipe import Recipe
-from resnetlab.diagnostics.soundings import read_identity, unwatched
 from resnetlab.diagnostics.load import INITIAL, Subject
+from resnetlab.diagnostics.soundings import read_identity, unwatched
+from resnetlab.models.zoo import create_model
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.evaluate import evaluate
+from resnetlab.train.recipe import Recipe
 
 
 def read(net, data, lr: float, **changes):

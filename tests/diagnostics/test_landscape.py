@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from resnetlab.core.errors import ConfigError
+from resnetlab.core.serialize import read_record, write_record
 from resnetlab.data.loader import Loader
 from resnetlab.diagnostics import landscape as module
 from resnetlab.diagnostics.landscape import RULE, convex_share, directions, flat_share, landscape
-from resnetlab.core.errors import ConfigError
 from resnetlab.models.zoo import create_model
-from resnetlab.core.serialize import read_record, write_record
-from resnetlab.records.surveys import LandscapeReading
+from resnetlab.records.diagnosis import LandscapeReading
 from resnetlab.train.evaluate import evaluate_batches
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from resnetlab.diagnostics.lesion import judge, lesion, movable_blocks, neighbours, random_sets
 from resnetlab.core.errors import ConfigError
+from resnetlab.diagnostics.lesion import judge, lesion, movable_blocks, neighbours, random_sets
 from resnetlab.models.surgery import drop_blocks
 from resnetlab.models.zoo import create_model
 from resnetlab.records.diagnosis import Lesion, LesionReading

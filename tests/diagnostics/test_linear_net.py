@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from resnetlab.records import gradients as flow
 from resnetlab.diagnostics import residuals, signal
-from resnetlab.train.gradients import block_gradients
 from resnetlab.diagnostics.probes import Probe
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.shortcuts import IdentityShortcut
+from resnetlab.records import gradients as flow
+from resnetlab.train.gradients import block_gradients
 
 A = (0.5, -0.25, 2.0, 1.0)
 X, LABELS = (0.3, -0.2, 0.1, 0.7, -0.4), (0, 1, 1, 0, 0)

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from resnetlab.records.diagnosis import Diagnosis
 from resnetlab.core.serialize import read_record
+from resnetlab.records.diagnosis import Diagnosis
 from tests.conftest import ROOT
 
 DIAGNOSE = """

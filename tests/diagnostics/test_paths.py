@@ -7,16 +7,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from resnetlab.diagnostics.paths import MOST_LENGTHS, path_lengths
-from resnetlab.diagnostics.path_gradient import record
 from resnetlab.core.errors import ConfigError
+from resnetlab.core.serialize import read_record, write_record
+from resnetlab.diagnostics.path_gradient import record
+from resnetlab.diagnostics.paths import MOST_LENGTHS, path_lengths
 from resnetlab.models.blocks import ResidualBlock
-from resnetlab.models.recompute import checkpoint_blocks
 from resnetlab.models.layers import Multiplier
+from resnetlab.models.recompute import checkpoint_blocks
 from resnetlab.models.shortcuts import IdentityShortcut
 from resnetlab.models.zoo import create_model
-from resnetlab.core.serialize import read_record, write_record
-from resnetlab.records.surveys import PathReading
+from resnetlab.records.diagnosis import PathReading
 
 
 def linear_net(blocks: int, a: float) -> nn.Module:

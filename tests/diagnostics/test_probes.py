@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnetlab.train.gradients import block_gradients
 from resnetlab.diagnostics.probes import Probe, _Watch
 from resnetlab.models.blocks import FcBranch, ResidualBlock
-from resnetlab.models.recompute import checkpoint_blocks
 from resnetlab.models.layers import Multiplier
+from resnetlab.models.recompute import checkpoint_blocks
 from resnetlab.models.shortcuts import IdentityShortcut, MatrixShortcut
 from resnetlab.models.zoo import create_model
+from resnetlab.train.gradients import block_gradients
 
 
 class Linear(nn.Module):

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from resnetlab.diagnostics.signal_grid import own_setting, signal_grid
 from resnetlab.core.errors import ConfigError
+from resnetlab.diagnostics.signal_grid import own_setting, signal_grid
 from resnetlab.models.init import build
 from resnetlab.models.zoo import model_config
 

@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from resnetlab.core.errors import ConfigError
 from resnetlab.data.loader import Loader
 from resnetlab.diagnostics.cam import cell_cam, grad_cam
-from resnetlab.core.errors import ConfigError
+from resnetlab.diagnostics.load import INITIAL, Subject
+from resnetlab.diagnostics.soundings import first_pictures, unwatched
+from resnetlab.diagnostics.surveying import chosen_pictures, read_cams, read_landscape, read_paths
 from resnetlab.models.zoo import create_model
 from resnetlab.train.recipe import Recipe
-from resnetlab.diagnostics.soundings import first_pictures, unwatched
-from resnetlab.diagnostics.load import INITIAL, Subject
-from resnetlab.diagnostics.surveying import chosen_pictures, read_cams, read_landscape, read_paths
 from tests.conftest import make_data
 
 CPU = torch.device("cpu")

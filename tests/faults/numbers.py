@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnetlab.data import loader
 from resnetlab.core.errors import DivergedError
 from resnetlab.core.files import folder_exists, read_folder
-from resnetlab.train import checkpoint_manager as keeping, loop, state
+from resnetlab.data import loader
+from resnetlab.train import checkpoint_manager as keeping
+from resnetlab.train import loop, state
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.callbacks import Silent
 from tests.conftest import make_data
 from tests.faults import processes
 from tests.faults.processes import Pool

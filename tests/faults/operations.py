@@ -14,8 +14,8 @@ import torch
 from resnetlab.core.errors import CheckpointError
 from resnetlab.core.files import read_folder, replace_folder
 from resnetlab.records.run import EpochRecord, Metrics
-from resnetlab.train.config import TrainConfig
 from resnetlab.train.checkpoint_manager import Keeper
+from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import begin
 from resnetlab.train.prepare import make_loader
 from tests.conftest import make_data

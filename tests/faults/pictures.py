@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from resnetlab.core.errors import DataError
+from resnetlab.core.randomness import generator
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.folder import read_folder
 from resnetlab.data.image import decode
-from resnetlab.core.errors import DataError
-from resnetlab.core.randomness import generator
 
 DEADLINE = 20.0
 

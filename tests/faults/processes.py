@@ -20,7 +20,7 @@ from typing import Any
 CONTEXT = multiprocessing.get_context("forkserver")
 # torch loads the half of itself that compiles with the first optimizer, which would cost each child a second.
 CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "cattrs", "resnetlab.data.digits", "resnetlab.models.summary", "resnetlab.train.gradients"]
+    ["torch._dynamo", "cattrs", "resnetlab.data.sources", "resnetlab.models.summary", "resnetlab.train.gradients"]
     + ["resnetlab.report.run.page", "matplotlib.figure", "matplotlib.backends.backend_svg"]
     + [f"resnetlab.cli.{name}" for name in ("verbs", "train", "progress", "tables")]
     + [

@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 
-from resnetlab.data.dataset import ImageData
-from resnetlab.data.config import AugmentConfig
 from resnetlab.core.errors import StoppedError
+from resnetlab.data.config import AugmentConfig
+from resnetlab.data.dataset import ImageData
 from resnetlab.records.run import EpochRecord, rank_epochs
-from resnetlab.train.run_trace import GradientTrace
-from resnetlab.train import checkpoint_manager as keeping, loop, state
-from resnetlab.train.config import TrainConfig
+from resnetlab.train import checkpoint_manager as keeping
+from resnetlab.train import loop, state
 from resnetlab.train.callbacks import Silent
+from resnetlab.train.config import TrainConfig
+from resnetlab.train.gradients import GradientTrace
 from resnetlab.train.prepare import make_loader
 from resnetlab.train.signals import StopRequest
 from tests.conftest import make_data

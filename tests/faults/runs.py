@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.core.files import MANIFEST, digest, read_folder
+from resnetlab.train.callbacks import Silent
+from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import run_recipe
-from resnetlab.train.config import TrainConfig
-from resnetlab.train.callbacks import Silent
 from resnetlab.train.signals import StopRequest
 
 EPOCHS = 3

@@ -133,8 +133,8 @@ def _in_a_phase(out: Path, number: signal.Signals, phase: str, twice: bool, expe
 
 def signalled(out: Path, number: int, phase: str, twice: bool, mark: Path) -> None:
     """The command, with a signal to itself at the first moment of the phase."""
-    from resnetlab.train import run
-    from resnetlab.train import checkpoint_manager as keeping, loop
+    from resnetlab.train import checkpoint_manager as keeping
+    from resnetlab.train import loop, run
 
     def send() -> None:
         mark.touch()

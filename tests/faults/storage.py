@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from resnetlab.core.errors import CheckpointError, StoppedError
-from resnetlab.train.run import run_recipe
 from resnetlab.train import checkpoint_manager as keeping
 from resnetlab.train.callbacks import Silent
+from resnetlab.train.run import run_recipe
 from resnetlab.train.signals import StopRequest
 from tests.faults import processes
 from tests.faults.operations import in_place

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from resnetlab.core.errors import DataError
 from resnetlab.data.dataset import ImageData
 from resnetlab.data.encoded import EncodedSplit
-from resnetlab.core.errors import DataError
-from resnetlab.train.config import TrainConfig
 from resnetlab.train.callbacks import Silent
+from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import fit
 from tests.conftest import make_data
 from tests.faults import processes

@@ -8,8 +8,7 @@ import torch
 from safetensors.torch import save
 
 from resnetlab.core.errors import CheckpointError, ConfigError, MissingExtraError
-from resnetlab.models.bundle import read_bundle, write_bundle
-from resnetlab.models.hub import fetch
+from resnetlab.models.hub import fetch, read_bundle, write_bundle
 from resnetlab.models.pretrained import PRETRAINED, Preprocessing, default_tag
 from resnetlab.models.weights import export_weights
 from resnetlab.models.zoo import create_model, list_models

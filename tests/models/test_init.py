@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from resnetlab.core.errors import ConfigError
-from resnetlab.models.blocks import ResidualBlock, last_scale
-from resnetlab.models.kinds import config_from_plain, config_to_plain
-from resnetlab.models.zoo import create_model, model_config
 from resnetlab.core.randomness import generator
+from resnetlab.models.blocks import ResidualBlock, last_scale
+from resnetlab.models.hub import config_from_plain, config_to_plain
+from resnetlab.models.zoo import create_model, model_config
 
 PAIRS = [
     ("cifar_plain20", "cifar_resnet20", {}),

@@ -6,9 +6,9 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from resnetlab.core.errors import ConfigError
-from resnetlab.models.recompute import Segmented, checkpoint_blocks
 from resnetlab.models.init import build
 from resnetlab.models.memory import plan
+from resnetlab.models.recompute import Segmented, checkpoint_blocks
 from resnetlab.models.zoo import create_model, model_config
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.optim import make_optimizer

@@ -4,15 +4,15 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import AugmentConfig
 from resnetlab.data.sources import load_data
-from resnetlab.train.gradients import block_gradients
-from resnetlab.core.errors import ConfigError
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.mlp import MLPConfig, spread
 from resnetlab.models.summary import summarise
 from resnetlab.models.zoo import create_model, model_config
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.gradients import block_gradients
 from resnetlab.train.loop import fit
 
 

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
+from resnetlab.models.hub import config_from_plain, config_to_plain
 from resnetlab.models.init import build
-from resnetlab.models.kinds import config_from_plain, config_to_plain
 from resnetlab.models.vgg import VGGConfig
 from resnetlab.models.zoo import create_model, list_models, model_config
 

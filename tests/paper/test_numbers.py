@@ -7,13 +7,13 @@ models; multiply-adds are those of convolutions and matrices.
 import pytest
 import torch
 
-from resnetlab.data.digits import read_digits
 from resnetlab.data.loader import Loader
-from resnetlab.records.gradients import judge
-from resnetlab.train.gradients import block_gradients
+from resnetlab.data.sources import read_digits
 from resnetlab.models.init import build
 from resnetlab.models.summary import count_multiply_adds, saved_bytes, summarise
 from resnetlab.models.zoo import create_model, model_config
+from resnetlab.records.gradients import judge
+from resnetlab.train.gradients import block_gradients
 
 IMAGENET = [
     # name, settings, parameters, multiply-adds in 10⁹

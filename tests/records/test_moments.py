@@ -2,10 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from resnetlab.records.gradients import moment
-from resnetlab.train.gradients import block_gradients
 from resnetlab.models.zoo import create_model
-from resnetlab.records.gradients import BlockGradient, GradientMoment
+from resnetlab.records.gradients import BlockGradient, GradientMoment, moment
+from resnetlab.train.gradients import block_gradients
 
 
 def gradient(block: str, relative: float | None) -> BlockGradient:

@@ -4,9 +4,8 @@ from dataclasses import replace
 import pytest
 
 from resnetlab.core.errors import DataError
-from resnetlab.records.diagnosis import NetReading
 from resnetlab.core.serialize import as_plain, from_plain
-from resnetlab.records.surveys import CamReading, LandscapeReading
+from resnetlab.records.diagnosis import CamReading, LandscapeReading, NetReading
 from tests.made import cam_reading, landscape_reading, net_reading
 
 

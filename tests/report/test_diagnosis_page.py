@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from resnetlab.records.diagnosis import Diagnosis
 from resnetlab.core.serialize import read_record, write_record
+from resnetlab.records.diagnosis import Diagnosis
 from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
 from resnetlab.report.diagnosis.page import render_diagnosis_page, write_diagnosis_report
 from resnetlab.report.diagnosis.tables import block_table, diagnosis_tables, thinned

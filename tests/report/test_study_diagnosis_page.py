@@ -3,11 +3,11 @@ import re
 import pytest
 
 from resnetlab.core.serialize import read_record, write_record
+from resnetlab.records.study_diagnosis import StudyDiagnosis
 from resnetlab.report.run.figures import PALETTE
 from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis.page import render_study_diagnosis, write_study_diagnosis_report
 from resnetlab.report.study_diagnosis.tables import difference_tables, measure_tables
-from resnetlab.records.study_diagnosis import StudyDiagnosis
 from tests.made import HOSTILE, study_diagnosis
 from tests.report.test_page import Elements
 

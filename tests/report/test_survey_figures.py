@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from resnetlab.core.errors import DataError
+from resnetlab.records.diagnosis import LARGEST_PICTURE
 from resnetlab.report.diagnosis.cam import draw_cams, lay_over
 from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
 from resnetlab.report.diagnosis.page import render_diagnosis_page
 from resnetlab.report.diagnosis.survey_figures import DETAIL, cam_of, draw_cam_sheets, draw_survey_figures
-from resnetlab.records.surveys import LARGEST_PICTURE
 from tests.made import HOSTILE, cam_reading, diagnosis, net_reading
 from tests.report.test_page import Elements
 from tests.report.test_sheet import contains, pixels
@@ -83,7 +83,7 @@ def test_page_of_many_large_pictures_of_noise_stays_small():
     import torch
 
     from resnetlab.diagnostics.config import MOST_NAMED
-    from resnetlab.train.examine import SIDE, encode_png
+    from resnetlab.train.evaluate import SIDE, encode_png
     from tests.made import landscape_reading
 
     cams = [

@@ -4,16 +4,16 @@ import shlex
 import pytest
 
 from resnetlab.cli.commands import read_command
-from resnetlab.records.study import Comparison
-from resnetlab.data.config import AugmentConfig
-from resnetlab.study.statistics import adjust, make_combinations, make_contrasts
 from resnetlab.core.errors import ConfigError
-from resnetlab.train.recipe import Recipe
 from resnetlab.core.serialize import as_plain, read_record
 from resnetlab.core.stats import holm, paired_interval, paired_p
+from resnetlab.data.config import AugmentConfig
+from resnetlab.records.study import Comparison
 from resnetlab.study import AxesStudy, Unwatched, plan_runs, read_config, read_study, run_study, study_command
 from resnetlab.study.axes import at_depth, known_axes, read_axes
+from resnetlab.study.statistics import adjust, make_combinations, make_contrasts
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.recipe import Recipe
 from tests.made import compared_run, comparison
 
 TINY = AxesStudy(

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.core.errors import ConfigError
+from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.study import AxesStudy, StudyConfig, plan_runs
 from resnetlab.study.diagnosis import axes_of, choose, read_where, study_diagnosis_command, study_parts
 

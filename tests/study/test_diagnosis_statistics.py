@@ -4,8 +4,8 @@ from statistics import median
 import pytest
 from scipy.stats import ttest_rel
 
-from resnetlab.study import diagnosis_statistics as seedwise
 from resnetlab.core.stats import holm
+from resnetlab.study import diagnosis_statistics as seedwise
 from tests.made import lesion_reading, run_reading
 
 AXES = {"kind": ["plain", "residual"], "depth": ["20", "56"]}

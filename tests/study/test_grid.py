@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.data.config import AugmentConfig
 from resnetlab.core.errors import ConfigError, DataError
+from resnetlab.data.config import AugmentConfig
 from resnetlab.study import StudyConfig, Unwatched, plan_runs, read_study, run_study, study_command
-from resnetlab.train.config import TrainConfig
 from resnetlab.train.callbacks import Silent
+from resnetlab.train.config import TrainConfig
 
 TINY = StudyConfig(
     depths=(8, 14), seeds=2, training=TrainConfig(epochs=2, batch_size=128, augment=AugmentConfig(crop_padding=0))

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from resnetlab.data.config import AugmentConfig
-from resnetlab.train.recipe import Recipe
-from resnetlab.train.run import RECORD
 from resnetlab.study import RUNS, AxesStudy, run_study, study_command
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.recipe import Recipe
+from resnetlab.train.run import RECORD
 from tests.conftest import ROOT
 
 CONFIG = AxesStudy(

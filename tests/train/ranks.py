@@ -11,19 +11,19 @@ from safetensors.torch import save_file
 from torch import distributed as dist
 from torch import nn
 
+from resnetlab.core.errors import ConfigError
+from resnetlab.core.serialize import as_plain
 from resnetlab.data.config import AugmentConfig
 from resnetlab.data.loader import Loader
-from resnetlab.core.errors import ConfigError
 from resnetlab.models.zoo import create_model
-from resnetlab.train.recipe import Recipe
-from resnetlab.core.serialize import as_plain
 from resnetlab.records.run import EpochRecord
-from resnetlab.train.run import run_recipe
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import process_group, world
 from resnetlab.train.evaluate import evaluate_batches
-from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import fit
+from resnetlab.train.recipe import Recipe
+from resnetlab.train.run import run_recipe
 from resnetlab.train.sync_bn import SyncBatchNorm
 from tests.conftest import make_data
 

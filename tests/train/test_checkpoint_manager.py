@@ -12,10 +12,10 @@ from resnetlab.data.config import AugmentConfig
 from resnetlab.models.zoo import create_model
 from resnetlab.records.run import EpochRecord, Metrics
 from resnetlab.train import loop
-from resnetlab.train.checkpoint import read_checkpoint
-from resnetlab.train.config import TrainConfig
-from resnetlab.train.checkpoint_manager import epochs_without_best, rank_epochs
 from resnetlab.train.callbacks import Silent
+from resnetlab.train.checkpoint import read_checkpoint
+from resnetlab.train.checkpoint_manager import epochs_without_best, rank_epochs
+from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import fit
 from resnetlab.train.prepare import make_loader
 

@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.testing import assert_close
 
-from resnetlab.data.loader import Loader
 from resnetlab.core.serialize import as_plain, from_plain
+from resnetlab.data.loader import Loader
 from resnetlab.records.gradients import GradientMoment
 from resnetlab.records.run import EpochRecord
-from resnetlab.train.run import run_recipe
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.evaluate import evaluate_batches
 from resnetlab.train.loop import fit
+from resnetlab.train.run import run_recipe
 from resnetlab.train.sync_bn import SyncBatchNorm
 from tests.conftest import ROOT, make_data
 from tests.train.ranks import CASES, RUN, Double, normalise, single, timeless

@@ -8,12 +8,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from resnetlab.models.zoo import create_model
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.ema import Ema
 from resnetlab.train.evaluate import evaluate_batches
-from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import fit
+from resnetlab.train.optim import Ema
 from resnetlab.train.prepare import make_loaders
 
 CONFIG = TrainConfig(epochs=3, batch_size=16, ema=0.95)

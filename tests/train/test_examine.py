@@ -8,13 +8,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+from resnetlab.core.serialize import read_record, write_record
 from resnetlab.data.dataset import Split
 from resnetlab.data.loader import Loader
-from resnetlab.records.run import ClassScore, Examination
 from resnetlab.models.zoo import create_model
-from resnetlab.core.serialize import read_record, write_record
-from resnetlab.train.evaluate import evaluate_batches
-from resnetlab.train.examine import brighten, calibration_error, encode_png, examine
+from resnetlab.records.run import ClassScore, Examination
+from resnetlab.train.evaluate import brighten, calibration_error, encode_png, evaluate_batches, examine
 from tests.conftest import make_data
 
 

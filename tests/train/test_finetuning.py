@@ -11,9 +11,9 @@ from sklearn.datasets import load_sample_image
 
 from resnetlab.data.config import AugmentConfig, DecodeConfig
 from resnetlab.models.weight_files import open_state
+from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import evaluate_run, run_recipe
-from resnetlab.train.config import TrainConfig
 
 EACH = {"train": 24, "test": 8}
 

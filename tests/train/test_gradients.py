@@ -6,10 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from resnetlab.records.gradients import ORDERS, RULE, judge
-from resnetlab.train.gradients import block_gradients
 from resnetlab.models.zoo import create_model
-from resnetlab.records.gradients import BlockGradient
+from resnetlab.records.gradients import ORDERS, RULE, BlockGradient, judge
+from resnetlab.train.gradients import block_gradients
 
 
 def test_gradient_of_a_linear_net_equals_the_hand_solved_one():

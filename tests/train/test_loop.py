@@ -8,22 +8,22 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from resnetlab.core.errors import CheckpointError, ConfigError, DivergedError
+from resnetlab.core.serialize import from_plain
 from resnetlab.data.config import AugmentConfig
 from resnetlab.data.loader import Loader
-from resnetlab.core.errors import CheckpointError, ConfigError, DivergedError
 from resnetlab.models.vgg import VGGConfig
 from resnetlab.models.zoo import create_model
-from resnetlab.core.serialize import from_plain
 from resnetlab.records.run import EpochRecord, Metrics
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.checkpoint import read_checkpoint
+from resnetlab.train.checkpoint_manager import Keeper, best_epoch
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.evaluate import evaluate, evaluate_batches
-from resnetlab.train.checkpoint_manager import Keeper, best_epoch
-from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import begin, fit, train_epoch
 from resnetlab.train.prepare import make_loader, make_loaders, pick_device
-from resnetlab.train.state import TrainingState, restore_model
 from resnetlab.train.signals import StopRequest
+from resnetlab.train.state import TrainingState, restore_model
 from tests.conftest import make_data
 
 SHORT = TrainConfig(epochs=4, batch_size=16)

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from resnetlab.core.errors import ConfigError, DivergedError
+from resnetlab.core.serialize import read_record
 from resnetlab.models.zoo import create_model
 from resnetlab.records.lr_curve import RateCurve, has_exploded, ramp, smooth, suggest
-from resnetlab.core.serialize import read_record
 from resnetlab.report.lr_curve import draw_rate_curve
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.lr_finder import find_rate

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from resnetlab.train import meter
-from resnetlab.train.meter import Meter
+from resnetlab.train import callbacks as meter
+from resnetlab.train.callbacks import Meter
 
 
 @pytest.fixture

@@ -9,16 +9,15 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from resnetlab.data.dataset import ImageData
-from resnetlab.data.config import AugmentConfig
 from resnetlab.core.errors import DivergedError
+from resnetlab.data.config import AugmentConfig
+from resnetlab.data.dataset import ImageData
 from resnetlab.models.zoo import create_model
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import begin, diverged, fit
-from resnetlab.train.precision import make_scaler
-from resnetlab.train.prepare import make_loader
+from resnetlab.train.prepare import make_loader, make_scaler
 
 CPU = torch.device("cpu")
 PLAIN = AugmentConfig(crop_padding=0)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from resnetlab.data.config import AugmentConfig
 from resnetlab.core.errors import ConfigError
+from resnetlab.data.config import AugmentConfig
 from resnetlab.models.recompute import Segmented, segment_length
 from resnetlab.models.zoo import create_model
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import make_optimizer, set_rate
 from resnetlab.train.prepare import make_loader, prepare

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from resnetlab.core.errors import ConfigError, DataError
-from resnetlab.models.bundle import read_bundle
+from resnetlab.models.hub import read_bundle
 from resnetlab.models.surgery import drop_blocks
 from resnetlab.models.zoo import create_model
+from resnetlab.train.config import TrainConfig
 from resnetlab.train.prune import prune_run, without_blocks
 from resnetlab.train.recipe import Recipe, fitted_config, recipe_network
 from resnetlab.train.run import evaluate_run, restored_network, run_recipe
-from resnetlab.train.config import TrainConfig
 
 SMALL = Recipe(
     model="cifar_resnet20",

@@ -4,9 +4,12 @@ from typing import ClassVar
 
 import pytest
 
-from resnetlab.data.dataset import Split
 from resnetlab.core.errors import CheckpointError, ConfigError, DataError
+from resnetlab.core.serialize import read_record
+from resnetlab.data.dataset import Split
 from resnetlab.records.run import EXAMINATION, Examination
+from resnetlab.train.callbacks import Silent
+from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import (
     Recipe,
     differences,
@@ -16,10 +19,7 @@ from resnetlab.train.recipe import (
     recipe_data,
     write_recipe,
 )
-from resnetlab.core.serialize import read_record
 from resnetlab.train.run import evaluate_run, run_recipe
-from resnetlab.train.config import TrainConfig
-from resnetlab.train.callbacks import Silent
 from tests.conftest import make_data
 
 TINY = Recipe(model="cifar_resnet8", training=TrainConfig(epochs=1, batch_size=256))

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from resnetlab.records.gradients import moment
 from resnetlab.core.errors import StoppedError
-from resnetlab.train.recipe import Recipe
 from resnetlab.core.serialize import as_plain, from_plain
+from resnetlab.records.gradients import moment
 from resnetlab.records.run import RunRecord
-from resnetlab.train.run import run_recipe
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.recipe import Recipe
+from resnetlab.train.run import run_recipe
 from resnetlab.train.signals import StopRequest
 from tests.faults.runs import StopAt
 

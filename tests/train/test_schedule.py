@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from resnetlab.data.config import AugmentConfig
 from resnetlab.core.errors import ConfigError
+from resnetlab.data.config import AugmentConfig
 from resnetlab.models.zoo import create_model
 from resnetlab.train import loop
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import learning_rate
 from tests.train.test_optim import EPOCHS, SCHEDULERS, STEPS, ours, torchs

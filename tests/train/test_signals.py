@@ -8,9 +8,9 @@ import torch
 
 from resnetlab.core.errors import StoppedError
 from resnetlab.models.zoo import create_model
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.callbacks import Silent
 from resnetlab.train.loop import fit
 from resnetlab.train.signals import StopRequest, stop_on_signals
 

@@ -4,8 +4,7 @@ import pytest
 
 from resnetlab.core.errors import MissingExtraError
 from resnetlab.records.run import EpochRecord, Metrics
-from resnetlab.train.callbacks import Pulse, Silent, Together
-from resnetlab.train.tensorboard import TensorBoard, scalars
+from resnetlab.train.callbacks import Pulse, Silent, TensorBoard, Together, scalars
 
 
 def epoch(number: int, loss: float) -> EpochRecord:
@@ -64,7 +63,7 @@ def test_without_the_purge_an_epoch_would_stand_twice(tmp_path, monkeypatch):
     """The control of the test above."""
     from torch.utils.tensorboard import SummaryWriter
 
-    monkeypatch.setattr("resnetlab.train.tensorboard._writer_class", lambda: lambda path, **_: SummaryWriter(path))
+    monkeypatch.setattr("resnetlab.train.callbacks._writer_class", lambda: lambda path, **_: SummaryWriter(path))
     assert [step for step, _ in resumed(tmp_path)] == [1, 2, 3, 3, 4]
 
 

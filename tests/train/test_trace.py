@@ -7,18 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from resnetlab.data.config import AugmentConfig
-from resnetlab.records.gradients import moment
-from resnetlab.train.gradients import block_gradients
 from resnetlab.core.errors import DivergedError
+from resnetlab.data.config import AugmentConfig
 from resnetlab.models.zoo import create_model
-from resnetlab.records.gradients import GradientMoment
+from resnetlab.records.gradients import GradientMoment, moment
+from resnetlab.train.callbacks import Silent
 from resnetlab.train.checkpoint import pack, read_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.callbacks import Silent
+from resnetlab.train.gradients import Trace, block_gradients
 from resnetlab.train.loop import fit
 from resnetlab.train.state import TrainingState
-from resnetlab.train.trace import Trace
 
 BASE = TrainConfig(epochs=2, batch_size=16, save_every=4, augment=AugmentConfig(crop_padding=1))
 SETTINGS = {

@@ -59,8 +59,8 @@ class Report:
     def __call__(self) -> None:
         from resnetlab.cli.study import report_study
         from resnetlab.records.diagnosis import DIAGNOSIS
-        from resnetlab.train.run import RECIPE
         from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS
+        from resnetlab.train.run import RECIPE
 
         if (self.folder / RECIPE).is_file():
             report_run(self.folder)
@@ -75,11 +75,11 @@ class Report:
 def report_run(folder: Path) -> None:
     """Draw the page of the run in ``folder`` again. Raises ``DataError`` where it has not ended or is damaged."""
     from resnetlab.cli.tables import print_run
-    from resnetlab.train.recipe import Recipe
+    from resnetlab.core.config import command_of
     from resnetlab.core.serialize import as_plain, read_record
     from resnetlab.records.run import RunRecord
-    from resnetlab.core.command import command_of
     from resnetlab.report.run.page import read_examination, write_run_report
+    from resnetlab.train.recipe import Recipe
     from resnetlab.train.run import RECORD
 
     if not (folder / RECORD).is_file():
@@ -93,8 +93,8 @@ def report_run(folder: Path) -> None:
 def report_diagnosis(folder: Path) -> None:
     """Draw the page of the diagnosis in ``folder`` again. Raises ``DataError`` where it is damaged."""
     from resnetlab.cli.diagnose import print_diagnosis
-    from resnetlab.records.diagnosis import DIAGNOSIS, Diagnosis
     from resnetlab.core.serialize import read_record
+    from resnetlab.records.diagnosis import DIAGNOSIS, Diagnosis
     from resnetlab.report.diagnosis.page import write_diagnosis_report
 
     diagnosis = read_record(Diagnosis, folder / DIAGNOSIS)
@@ -105,8 +105,8 @@ def report_study_diagnosis(folder: Path) -> None:
     """Draw the page of the study's diagnosis in ``folder`` again. Raises ``DataError`` where it is damaged."""
     from resnetlab.cli.diagnose import print_study_diagnosis
     from resnetlab.core.serialize import read_record
-    from resnetlab.report.study_diagnosis.page import write_study_diagnosis_report
     from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS, StudyDiagnosis
+    from resnetlab.report.study_diagnosis.page import write_study_diagnosis_report
 
     diagnosis = read_record(StudyDiagnosis, folder / STUDY_DIAGNOSIS)
     print_study_diagnosis(diagnosis, write_study_diagnosis_report(diagnosis, folder))

@@ -37,9 +37,9 @@ class Data:
 
     def __call__(self) -> None:
         from resnetlab.cli.progress import progress_of
+        from resnetlab.core.files import atomic_write
         from resnetlab.data.inspect import inspect_data
         from resnetlab.data.sources import load_data
-        from resnetlab.core.files import atomic_write
 
         with progress_of("reading") as on_progress:
             data = load_data(self.source, self.split_seed, self.decode, on_progress)

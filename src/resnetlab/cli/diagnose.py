@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.core.errors import ConfigError
+from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.study import STUDY
 
 if TYPE_CHECKING:
     from resnetlab.records.diagnosis import Diagnosis
-    from resnetlab.study import PlannedRun
     from resnetlab.records.study_diagnosis import StudyDiagnosis
+    from resnetlab.study import PlannedRun
 
 ROWS = 12
 """Rows of a long table that the terminal shows."""

@@ -29,10 +29,10 @@ class FindLr(WithRecipe):
     def __call__(self) -> None:
         from resnetlab.cli.progress import TrainingProgress
         from resnetlab.core.files import atomic_write
-        from resnetlab.train.recipe import recipe_data, recipe_network
         from resnetlab.core.serialize import write_record
         from resnetlab.report.lr_curve import draw_rate_curve
         from resnetlab.train.lr_finder import find_rate
+        from resnetlab.train.recipe import recipe_data, recipe_network
 
         data = recipe_data(self.recipe)
         net, notes = recipe_network(self.recipe, data)

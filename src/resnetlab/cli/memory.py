@@ -120,8 +120,8 @@ def take_steps(config: "NetConfig", batch: int, checkpointing: int | None, optim
     import torch
     from torch.nn import functional as F
 
-    from resnetlab.models.recompute import checkpoint_blocks
     from resnetlab.models.init import build
+    from resnetlab.models.recompute import checkpoint_blocks
     from resnetlab.train.config import TrainConfig
     from resnetlab.train.optim import make_optimizer
 

@@ -8,12 +8,11 @@ import tyro
 
 from resnetlab.cli.recipe_args import WithRecipe, late_file
 from resnetlab.cli.train import leads
-from resnetlab.records.study import Comparison
 from resnetlab.core.errors import DataError, DivergedError, StoppedError
-from resnetlab.train.recipe import Recipe
-from resnetlab.records.study import StudyRecord
+from resnetlab.records.study import Comparison, StudyRecord
 from resnetlab.study import STUDY, AxesStudy, StudyConfig, read_study, run_study
 from resnetlab.study.axes import join_values, load_study, read_axes
+from resnetlab.train.recipe import Recipe
 
 OUT = Path("runs/study")
 SEEDS = 3

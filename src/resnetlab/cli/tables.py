@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnetlab.records.study import Comparison
 from resnetlab.core.errors import ConfigError
 from resnetlab.records.run import Metrics, RunRecord
-from resnetlab.records.study import StudyRecord
+from resnetlab.records.study import Comparison, StudyRecord
 from resnetlab.report.study.comparison_tables import combination_table, contrast_tables
 from resnetlab.report.table import Table, error_table, gradient_table, pair_table, verdict_lines
 

@@ -13,8 +13,8 @@ import tyro
 
 from resnetlab.cli.recipe_args import WithRecipe
 from resnetlab.core.errors import ConfigError, DivergedError, StoppedError
-from resnetlab.train.recipe import recipe_text
 from resnetlab.records.run import RunRecord
+from resnetlab.train.recipe import recipe_text
 from resnetlab.train.run import RECIPE
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ class Train(WithRecipe):
         with ending_at_once():
             import torch._dynamo  # noqa: F401  # the first optimizer would load it
 
-            from resnetlab.train.run import run_recipe
             from resnetlab.train.distributed import restarted_by_torchrun
+            from resnetlab.train.run import run_recipe
             from resnetlab.train.signals import stop_on_signals
 
         resume = self.resume != "never" or restarted_by_torchrun()
@@ -102,7 +102,7 @@ class Train(WithRecipe):
         if self.log == "none":
             return progress, progress, reading
 
-        from resnetlab.train.tensorboard import FOLDER, TensorBoard
+        from resnetlab.train.callbacks import FOLDER, TensorBoard
 
         return progress, Together(progress, stack.enter_context(TensorBoard(folder / FOLDER))), reading
 

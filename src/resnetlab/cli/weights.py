@@ -81,10 +81,10 @@ class Prune:
     """The last epoch of the run, or its best one."""
 
     def __call__(self) -> None:
+        from resnetlab.core.config import command_of
+        from resnetlab.core.serialize import as_plain
         from resnetlab.train.prune import prune_run
         from resnetlab.train.recipe import Recipe
-        from resnetlab.core.serialize import as_plain
-        from resnetlab.core.command import command_of
 
         found = prune_run(self.run, self.without, self.out, self.checkpoint)
         before, after = found.before, found.after

@@ -6,12 +6,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from resnetlab.data.transforms import ResizedCrop, crop_padded, draw_offsets, draw_uniforms, flip
-from resnetlab.data.blank import blank, cutout_boxes, erasing_boxes
-from resnetlab.data.config import AugmentConfig
-from resnetlab.data.mix import Mixture, draw_mixtures, mix_images, mixed_targets
-from resnetlab.data.policies import PolicyDraws, apply_policy, draw_rand, draw_trivial
 from resnetlab.core.errors import require
+from resnetlab.data.config import AugmentConfig
+from resnetlab.data.policies import PolicyDraws, apply_policy, draw_rand, draw_trivial
+from resnetlab.data.transforms import (
+    Mixture,
+    ResizedCrop,
+    blank,
+    crop_padded,
+    cutout_boxes,
+    draw_mixtures,
+    draw_offsets,
+    draw_uniforms,
+    erasing_boxes,
+    flip,
+    mix_images,
+    mixed_targets,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from resnetlab.core.errors import DataError
 from resnetlab.data.dataset import ImageData, Split
 from resnetlab.data.unpickle import unpickle_arrays
-from resnetlab.core.errors import DataError
 
 CHANNELS, SIDE = 3, 32
 PIXELS = CHANNELS * SIDE * SIDE

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from resnetlab.core.randomness import generator
 from resnetlab.data.transforms import ResizedCrop, crop_resized, resized_boxes
 
 Encoding = Literal["lossless", "jpeg", "mixed"]
@@ -160,3 +162,22 @@ class ImageData:
             "sd": list(self.normalisation.sd),
             "sha256": content.hexdigest(),
         }
+
+
+TEST_SHARE = 0.2
+
+
+def split_by_class(labels: "np.ndarray[tuple[int], np.dtype[np.int64]]", seed: int) -> tuple[list[int], list[int]]:
+    """Numbers of the training and of the test pictures, each rising: a fifth of every class goes to the test.
+
+    What becomes of a class depends on (seed, class, its count) alone. A class of one picture has it in training.
+    """
+    train: list[int] = []
+    test: list[int] = []
+    for label in np.unique(labels).tolist():
+        members = np.flatnonzero(labels == label)
+        members = members[generator(seed, "split", label).permutation(len(members))]
+        tests = min(max(1, round(TEST_SHARE * len(members))), len(members) - 1)
+        test += members[:tests].tolist()
+        train += members[tests:].tolist()
+    return sorted(train), sorted(test)

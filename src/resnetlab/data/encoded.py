@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from resnetlab.data.dataset import Encoding
-from resnetlab.data.transforms import ResizedCrop
-from resnetlab.data.image import decode
 from resnetlab.core.errors import DataError
+from resnetlab.data.dataset import Encoding
+from resnetlab.data.image import decode
+from resnetlab.data.transforms import ResizedCrop
 
 LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
 

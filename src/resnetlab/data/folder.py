@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from resnetlab.data.dataset import Encoding, ImageData, Split
+from resnetlab.core.errors import DataError
+from resnetlab.core.files import shown
 from resnetlab.data.config import DecodeConfig
+from resnetlab.data.dataset import Encoding, ImageData, Split, split_by_class
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.held import SMALL, USUAL_SIDE, is_held
-from resnetlab.data.opened import shown
 from resnetlab.data.scan import Index, scan_folder, scan_sizes
-from resnetlab.data.split import split_by_class
 from resnetlab.data.tree import File, Tree, list_folder, some
-from resnetlab.core.errors import DataError
 
 MOST_SHOWN = 20
 

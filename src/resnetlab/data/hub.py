@@ -11,10 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from resnetlab.data.dataset import ImageData
-from resnetlab.data.config import DecodeConfig
-from resnetlab.data.tables import read_tables
 from resnetlab.core.errors import ConfigError, DataError, MissingExtraError
+from resnetlab.data.config import DecodeConfig
+from resnetlab.data.dataset import ImageData
+from resnetlab.data.tables import read_tables
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "validation", "valid", "val", "dev")

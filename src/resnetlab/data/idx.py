@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.data.dataset import ImageData, Split
 from resnetlab.core.errors import DataError
+from resnetlab.data.dataset import ImageData, Split
 
 UNSIGNED_BYTE = 0x08
 FILES = {"train": "train", "test": "t10k"}

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from resnetlab.data.dataset import Encoding, Pictures, Split
+from resnetlab.core.errors import DataError
+from resnetlab.core.files import read_file
 from resnetlab.data.cells import Name, Part
 from resnetlab.data.config import DecodeConfig
+from resnetlab.data.dataset import Encoding, Pictures, Split
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.held import CHANNELS, USUAL_SIDE, is_held
 from resnetlab.data.image import Picture, read_picture, reason
-from resnetlab.data.opened import read_file
-from resnetlab.core.errors import DataError
 
 LISTED = 20
 

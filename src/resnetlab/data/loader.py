@@ -6,10 +6,10 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
+from resnetlab.core.randomness import generator
+from resnetlab.data.augmentation import Augmentation
 from resnetlab.data.dataset import Normalisation, Pictures
 from resnetlab.data.transforms import ResizedCrop
-from resnetlab.data.augmentation import Augmentation
-from resnetlab.core.randomness import generator
 
 
 class Loader:

@@ -15,9 +15,8 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from resnetlab.data.dataset import ImageData, Split
-from resnetlab.data.split import split_by_class
 from resnetlab.core.errors import DataError
+from resnetlab.data.dataset import ImageData, Split, split_by_class
 
 MOST_BYTES = 4 << 30
 MOST_CLASSES = 100_000

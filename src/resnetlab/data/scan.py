@@ -12,11 +12,9 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 from numpy.typing import NDArray
 
-from resnetlab.data.image import picture_size, read_picture, reason
-from resnetlab.data.opened import read_file
-from resnetlab.data.orientation import Pixels
+from resnetlab.core.files import digest, read_file
+from resnetlab.data.image import Pixels, picture_size, read_picture, reason
 from resnetlab.data.tree import File
-from resnetlab.core.files import digest
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

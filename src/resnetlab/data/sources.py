@@ -3,9 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from resnetlab.data.dataset import ImageData
-from resnetlab.data.config import DecodeConfig
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
 from resnetlab.core.errors import ConfigError, DataError, unknown_name
+from resnetlab.data.config import DecodeConfig
+from resnetlab.data.dataset import ImageData, Split
 
 Progress = Callable[[int, int], None]
 
@@ -76,8 +81,6 @@ def _parse(source: str) -> tuple[str, str]:
 def _read(scheme: str, place: str, split_seed: int, decode: DecodeConfig, on_progress: Progress | None) -> ImageData:
     # Each reader is imported where it is needed: none of them pays for another's packages.
     if scheme == "digits":
-        from resnetlab.data.digits import read_digits
-
         return read_digits(split_seed)
     if scheme == "idx":
         from resnetlab.data.idx import read_idx_folder
@@ -99,3 +102,24 @@ def _read(scheme: str, place: str, split_seed: int, decode: DecodeConfig, on_pro
 
     read = read_hub if scheme == "hub" else read_parquet
     return read(place, decode, split_seed, on_progress)
+
+
+TEST_SHARE = 0.2
+
+
+def read_digits(split_seed: int) -> ImageData:
+    """8×8 pictures of 17 grey levels, split 1437 / 360, stratified by class; ``split_seed`` decides which go where.
+
+    Source: UCI ML repository, Alpaydin & Kaynak 1998.
+    """
+    digits = load_digits()
+    indices = np.arange(len(digits.target))
+    train, test = train_test_split(indices, test_size=TEST_SHARE, random_state=split_seed, stratify=digits.target)
+    images = torch.from_numpy(digits.images.astype(np.uint8)).unsqueeze(1)
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    return ImageData(
+        source="digits",
+        train=Split(images=images[train], labels=labels[train]),
+        test=Split(images=images[test], labels=labels[test]),
+        classes=tuple(str(digit) for digit in digits.target_names),
+    )

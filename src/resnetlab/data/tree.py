@@ -9,8 +9,8 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Literal
 
-from resnetlab.data.opened import shown
 from resnetlab.core.errors import DataError
+from resnetlab.core.files import shown
 
 TEST_NAMES = ("val", "valid", "test")
 JUNK_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from resnetlab.diagnostics.rest import at_rest
 from resnetlab.core.errors import ConfigError, require, unknown_name
+from resnetlab.diagnostics.probes import at_rest
 from resnetlab.models.classifier import Classifier
-from resnetlab.records.surveys import HALF, CamReading
+from resnetlab.records.diagnosis import HALF, CamReading
 
 CamVerdict = Literal["focused", "between", "spread", "coarse", "blank", "broken"]
 

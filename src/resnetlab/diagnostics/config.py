@@ -5,11 +5,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from resnetlab.data.config import DecodeConfig
 from resnetlab.core.errors import require, require_choice
+from resnetlab.data.config import DecodeConfig
 from resnetlab.records.diagnosis import Part
-from resnetlab.train.recipe import Recipe, ShortcutChoice
 from resnetlab.train.config import Device
+from resnetlab.train.recipe import Recipe, ShortcutChoice
 
 PARTS: tuple[Part, ...] = ("gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam")
 """What ``all`` stands for: every part that trains nothing."""

@@ -11,18 +11,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from resnetlab.diagnostics.config import DiagnosisConfig
+from resnetlab.core.config import command_of
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.errors import ConfigError
 from resnetlab.core.files import check_place, is_vacant
-from resnetlab.records.diagnosis import DIAGNOSIS, Diagnosis, Finding, IdentityReading, NetReading, Part, SignalReading
-from resnetlab.train.recipe import fitted_config
 from resnetlab.core.serialize import as_plain, write_record
-from resnetlab.core.command import command_of
-from resnetlab.diagnostics.soundings import Progress, first_pictures, read_grid, read_identity, read_net, unwatched
-from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS
+from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.diagnostics.load import Subject, find_control, find_subject, has_shortcuts
+from resnetlab.diagnostics.soundings import Progress, first_pictures, read_grid, read_identity, read_net, unwatched
 from resnetlab.diagnostics.surveying import chosen_pictures, read_cams, read_landscape, read_paths
+from resnetlab.records.diagnosis import DIAGNOSIS, Diagnosis, Finding, IdentityReading, NetReading, Part, SignalReading
+from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS
+from resnetlab.train.recipe import fitted_config
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ measured on the networks at hand.
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from resnetlab.records import gradients as flow
 from resnetlab.diagnostics import lesion, residuals, signal
+from resnetlab.records import gradients as flow
 from resnetlab.records.diagnosis import Finding, IdentityReading, LesionReading, NetReading, SignalReading
 
 NAMED = 4

@@ -8,8 +8,7 @@ from statistics import median
 
 from resnetlab.diagnostics import cam, landscape, paths
 from resnetlab.diagnostics.explain import FLOW_ADVICE, SHORTCUT_ADVICE
-from resnetlab.records.diagnosis import Finding, NetReading
-from resnetlab.records.surveys import CamReading, LandscapeReading, PathReading
+from resnetlab.records.diagnosis import CamReading, Finding, LandscapeReading, NetReading, PathReading
 
 _PATH_ADVICE = {
     "short": "What trains this net are its short paths: before giving it more blocks, compare with a net of as many "

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from resnetlab.diagnostics.rest import at_rest
 from resnetlab.core.errors import require
 from resnetlab.core.randomness import generator
-from resnetlab.records.surveys import LandscapeReading
+from resnetlab.diagnostics.probes import at_rest
+from resnetlab.records.diagnosis import LandscapeReading
 
 Batch = tuple[Tensor, Tensor]
 Grid = np.ndarray[Any, np.dtype[np.float64]]

@@ -13,9 +13,9 @@ from typing import Literal
 from torch import nn
 
 from resnetlab.core.errors import ConfigError
+from resnetlab.core.randomness import generator
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.surgery import drop_blocks, droppable_blocks, reorder
-from resnetlab.core.randomness import generator
 from resnetlab.records.diagnosis import Lesion, LesionReading
 from resnetlab.records.run import Metrics
 

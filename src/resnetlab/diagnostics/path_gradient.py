@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from resnetlab.diagnostics.rest import at_rest
 from resnetlab.core.errors import ConfigError
+from resnetlab.diagnostics.probes import at_rest
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.recompute import Segmented
 

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from resnetlab.diagnostics.path_gradient import record
 from resnetlab.core.errors import require
 from resnetlab.core.randomness import generator
-from resnetlab.records.surveys import PathLength, PathReading
+from resnetlab.diagnostics.path_gradient import record
+from resnetlab.records.diagnosis import PathLength, PathReading
 
 HELD = 0.95
 """The share of the gradient that the range of lengths holds."""

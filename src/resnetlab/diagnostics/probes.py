@@ -4,8 +4,8 @@ Nothing is changed by looking: outputs, gradients and statistics are the same to
 few numbers, on its own device; they cross to the CPU in one transfer when the readings are asked for.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from math import isfinite
 from types import TracebackType
 from typing import Any, Self
@@ -14,10 +14,67 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from resnetlab.diagnostics import amounts
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.shortcuts import IdentityShortcut
 from resnetlab.records.diagnosis import BlockReading
+
+
+@contextmanager
+def at_rest(net: nn.Module, batch_norms: bool = False) -> Iterator[None]:
+    """Eval mode within a ``with``, and each module's own mode behind it: parts of a net may be frozen.
+
+    With ``batch_norms`` these alone take the statistics of the batch, as in training, while nothing is dropped; their
+    running statistics then move, unless the pass is made on copies.
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    for module, _ in modes:
+        module.training = batch_norms and isinstance(module, nn.modules.batchnorm._BatchNorm)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+SAFE = (1e-12, 1e15)
+"""Norms between these are right in float32: no square on the way overflowed, none that matters was lost."""
+
+
+def norm(tensor: Tensor) -> Tensor:
+    """‖tensor‖, L2, as a float64 number on the tensor's device, to about 1e-7 of its value."""
+    tensor = tensor.detach()
+    # A GPU converts while it reads; on a CPU the converted copy would cost thirty times the sum.
+    if tensor.dtype == torch.float32 and tensor.device.type == "cpu":
+        rows = torch.linalg.vector_norm(tensor.flatten(2) if tensor.dim() > 2 else tensor, dim=-1)
+        total: Tensor = torch.linalg.vector_norm(rows, dtype=torch.float64)
+        if SAFE[0] < float(total) < SAFE[1]:
+            return total
+    exact: Tensor = torch.linalg.vector_norm(tensor, dtype=torch.float64)
+    return exact
+
+
+def mean_cosine(x: Tensor, y: Tensor) -> Tensor:
+    """The cosine between the pictures of ``x`` and those of ``y``, both ``(N, …)``, averaged; 0 where one is zero."""
+    x, y = x.detach().flatten(1), y.detach().flatten(1)
+    if x.device.type == "cpu":
+        norms = torch.linalg.vector_norm(x, dim=1).double() * torch.linalg.vector_norm(y, dim=1).double()
+        if bool(((norms > SAFE[0]) & (norms < SAFE[1])).all()):
+            mean: Tensor = (torch.linalg.vecdot(x, y).double() / norms).mean()
+            return mean
+    return torch.nn.functional.cosine_similarity(x.double(), y.double(), dim=1, eps=1e-300).mean()
+
+
+def std(tensor: Tensor) -> Tensor:
+    """The standard deviation of all values."""
+    return tensor.detach().std(correction=0)
+
+
+def zero_shares(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """The share of channels of ``(N, C, …)`` that are zero in every picture, at every place, and that of all values."""
+    alive = tensor.detach().sign().abs_().flatten(2).sum(dim=2) if tensor.dim() > 2 else (tensor.detach() != 0).float()
+    places = tensor[0, 0].numel()
+    return (alive.sum(dim=0) == 0).double().mean(), 1 - alive.double().mean() / places
+
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -97,9 +154,9 @@ class _Watch:
             tensor.register_hook(lambda gradient: self._keep_norm(what, gradient))  # type: ignore[no-untyped-call]
 
     def _keep_norm(self, what: str, tensor: Tensor) -> None:
-        norm = amounts.norm(tensor)
-        self._keep(f"{what}_norm", norm)
-        self._keep(f"{what}_rms", norm / tensor.numel() ** 0.5)
+        size = norm(tensor)
+        self._keep(f"{what}_norm", size)
+        self._keep(f"{what}_rms", size / tensor.numel() ** 0.5)
 
     def _enter(self, _block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (x,) = inputs
@@ -116,12 +173,12 @@ class _Watch:
         self._keep_gradient("gradient_out", y)
         self._keep_norm("output", y)
         if x.shape == y.shape:
-            self._keep("cosine", amounts.cosine(x, y))
+            self._keep("cosine", mean_cosine(x, y))
 
     def _count_zeros(self, _module: nn.Module, _inputs: tuple[Tensor, ...], activated: Tensor) -> None:
-        dead, zeros = amounts.zeros(activated)
+        dead, zero = zero_shares(activated)
         self._keep("dead", dead)
-        self._keep("zeros", zeros)
+        self._keep("zeros", zero)
 
     def _view(self, what: str) -> Hook:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -136,7 +193,7 @@ class _Watch:
         return lambda _module, _inputs, output: self._keep_norm(what, output)
 
     def _spread_of(self, what: str) -> Hook:
-        return lambda _module, _inputs, output: self._keep(what, amounts.spread(output))
+        return lambda _module, _inputs, output: self._keep(what, std(output))
 
 
 def _reading(name: str, block: ResidualBlock, known: dict[tuple[str, str], float | None]) -> BlockReading:

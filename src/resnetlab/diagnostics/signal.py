@@ -5,8 +5,8 @@ from math import isfinite, log10
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnetlab.diagnostics.probes import Probe
 from resnetlab.core.errors import ConfigError
+from resnetlab.diagnostics.probes import Probe
 from resnetlab.records.diagnosis import BlockReading, SignalReading
 
 ORDERS = 2.0

@@ -6,11 +6,11 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from resnetlab.core.randomness import derive_seed, generator
-from resnetlab.records.diagnosis import IdentityReading, LesionReading, NetReading, Part, SignalReading
-from resnetlab.train.recipe import fitted_config
 from resnetlab.diagnostics.load import Subject, has_shortcuts
-from resnetlab.train.config import TrainConfig
+from resnetlab.records.diagnosis import IdentityReading, LesionReading, NetReading, Part, SignalReading
 from resnetlab.train.callbacks import Pulse, Silent
+from resnetlab.train.config import TrainConfig
+from resnetlab.train.recipe import fitted_config
 
 if TYPE_CHECKING:
     import torch
@@ -45,9 +45,9 @@ def read_net(
     subject: Subject, parts: list[Part], batch: "Batch", *, seed: int, pictures: int, progress: Progress
 ) -> NetReading:
     """The readings of one network: one pass forward and back for gradients and residuals, and its lesions."""
+    from resnetlab.diagnostics.probes import Probe
     from resnetlab.records import gradients as flow
     from resnetlab.train.gradients import block_gradients
-    from resnetlab.diagnostics.probes import Probe
 
     gradients, blocks = [], []
     if {"gradients", "residuals"} & {*parts}:
@@ -95,8 +95,8 @@ def read_lesion(subject: Subject, seed: int, pictures: int, progress: Progress) 
 
 def read_grid(subject: Subject, batch: "Batch", progress: Progress) -> list[SignalReading]:
     """Signal and gradient before training in every setting around that of the network."""
-    from resnetlab.diagnostics.signal_grid import signal_grid
     from resnetlab.diagnostics.signal import read_signal
+    from resnetlab.diagnostics.signal_grid import signal_grid
     from resnetlab.models.init import build
 
     grid = signal_grid(fitted_config(subject.recipe, subject.data))
@@ -164,8 +164,8 @@ def further(training: TrainConfig, epochs: int) -> TrainConfig:
 
 def sparing(net: "nn.Module") -> "nn.Module":
     """The network itself, or of a very deep one a copy that saves memory at the cost of a second forward pass."""
-    from resnetlab.models.recompute import checkpoint_blocks, segment_length
     from resnetlab.models.classifier import Classifier
+    from resnetlab.models.recompute import checkpoint_blocks, segment_length
 
     depths = [len(list(stage.children())) for stage in net.stages] if isinstance(net, Classifier) else []
     return checkpoint_blocks(deepcopy(net), segment_length(max(depths))) if sum(depths) > DEEP else net

@@ -5,9 +5,9 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from resnetlab.core.errors import require
-from resnetlab.diagnostics.soundings import DEEP, Progress
 from resnetlab.diagnostics.load import Subject, has_shortcuts
-from resnetlab.records.surveys import LARGEST_PICTURE, CamReading, LandscapeReading, PathReading
+from resnetlab.diagnostics.soundings import DEEP, Progress
+from resnetlab.records.diagnosis import LARGEST_PICTURE, CamReading, LandscapeReading, PathReading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,9 +40,9 @@ def read_landscape(
     """The loss around a network, on training pictures that the seed chooses: the same of a net and of its twin."""
     import torch
 
+    from resnetlab.core.randomness import generator
     from resnetlab.data.loader import Loader
     from resnetlab.diagnostics.landscape import landscape
-    from resnetlab.core.randomness import generator
     from resnetlab.train.evaluate import BATCH
 
     data, device = subject.data, next(subject.net.parameters()).device
@@ -77,7 +77,7 @@ def read_cams(subject: Subject, samples: Sequence[int], layer: str | None) -> li
 
     from resnetlab.diagnostics.cam import cell_cam
     from resnetlab.models.classifier import Classifier
-    from resnetlab.train.examine import brighten, encode_png
+    from resnetlab.train.evaluate import brighten, encode_png
 
     net, data = subject.net, subject.data
     assert isinstance(net, Classifier)

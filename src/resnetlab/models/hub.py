@@ -1,16 +1,94 @@
 """Weights from and to the Hugging Face Hub (extra ``hub``). ``HF_ENDPOINT`` and ``HF_HOME`` name the hub and cache."""
 
+import json
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from safetensors.torch import save
 from torch import nn
 
-from resnetlab.core.errors import CheckpointError, MissingExtraError
-from resnetlab.models.bundle import CONFIG_FILE, read_bundle, write_bundle
+from resnetlab.core.errors import CheckpointError, ConfigError, DataError, MissingExtraError, unknown_name
+from resnetlab.core.files import atomic_write, read_json, write_json
+from resnetlab.core.serialize import as_plain, from_plain
+from resnetlab.models.config import NetConfig
+from resnetlab.models.init import build
+from resnetlab.models.mlp import MLPConfig
 from resnetlab.models.pretrained import MAIN, PRETRAINED, default_tag
+from resnetlab.models.resnet import ResNetConfig
+from resnetlab.models.vgg import VGGConfig
 from resnetlab.models.weight_files import MODEL_FILE
+from resnetlab.models.weights import export_weights, load_weights
+
+KINDS: dict[str, type[NetConfig]] = {"resnet": ResNetConfig, "vgg": VGGConfig, "mlp": MLPConfig}
+
+
+def config_to_plain(config: object) -> dict[str, Any]:
+    """The configuration as plain data, which JSON can hold and ``config_from_plain`` reads.
+
+    Raises ``ConfigError`` for what is no configuration of ours.
+    """
+    for name, kind in KINDS.items():
+        if type(config) is kind:
+            return {"kind": name, **as_plain(config)}
+    raise ConfigError(f"{type(config).__name__} is no configuration of resnetlab; build the network with create_model")
+
+
+def config_from_plain(plain: Mapping[str, Any], origin: str = "the configuration") -> NetConfig:
+    """The configuration that ``config_to_plain`` gave; ``build`` makes the network of it.
+
+    Raises ``ConfigError`` for an unknown kind, and ``DataError`` naming ``origin`` for wrong keys or types.
+    """
+    kind = str(plain.get("kind"))
+    if kind not in KINDS:
+        raise unknown_name("kind of network", kind, KINDS)
+    return from_plain(KINDS[kind], {key: value for key, value in plain.items() if key != "kind"}, origin)
+
+
+CONFIG_FILE, CARD_FILE = "config.json", "README.md"
+LIBRARY = "resnetlab"
+
+
+def write_bundle(model: nn.Module, folder: Path, *, title: str, text: str = "") -> None:
+    """Write the network to ``folder``; ``title`` and ``text`` go into its model card.
+
+    Raises ``ConfigError`` for a network that is none of ours, ``StorageError`` where the system refuses.
+    """
+    plain = config_to_plain(getattr(model, "config", None))
+    atomic_write(folder / MODEL_FILE, save(export_weights(model), metadata={"format": "pt"}))
+    write_json(folder / CONFIG_FILE, {"library_name": LIBRARY, **plain})
+    atomic_write(folder / CARD_FILE, make_card(model, title, text))
+
+
+def read_bundle(folder: Path) -> nn.Module:
+    """The network in ``folder``, rebuilt from its configuration and loaded.
+
+    Raises ``CheckpointError`` where a file is missing or damaged, or they do not fit each other.
+    """
+    origin = folder / CONFIG_FILE
+    try:
+        plain = read_json(origin)
+        if not isinstance(plain, dict) or plain.pop("library_name", None) != LIBRARY:
+            raise DataError(f"{origin} is no configuration of resnetlab: its library_name is another")
+        config = config_from_plain(plain, str(origin))
+    except (ConfigError, DataError) as error:
+        raise CheckpointError(f"{origin}: {error}") from error
+    model = build(config, seed=0)
+    load_weights(model, folder / MODEL_FILE)
+    return model
+
+
+def make_card(model: nn.Module, title: str, text: str) -> str:
+    """A model card in Markdown, with the metadata that the Hub reads."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    settings = json.dumps(as_plain(model.config), indent=1)
+    return (
+        "---\nlibrary_name: resnetlab\npipeline_tag: image-classification\ntags:\n- resnet\n---\n"
+        f"# {title}\n\n{text or 'A network trained with resnetlab.'}\n\n"
+        f"{parameters:,} parameters. Its configuration:\n\n```json\n{settings}\n```\n"
+    )
 
 
 def fetch(name: str) -> Path:

@@ -9,10 +9,10 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
+from resnetlab.core.randomness import generator
 from resnetlab.models.blocks import ResidualBlock, last_scale
 from resnetlab.models.config import Init, NetConfig
 from resnetlab.models.layers import Multiplier
-from resnetlab.core.randomness import generator
 
 HEAD = "head"
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnetlab.core.errors import ConfigError, require, require_choice
-from resnetlab.models.recompute import Segmented, checkpoint_blocks
+from resnetlab.models.classifier import Classifier
 from resnetlab.models.config import NetConfig
 from resnetlab.models.init import build
-from resnetlab.models.classifier import Classifier
+from resnetlab.models.recompute import Segmented, checkpoint_blocks
 from resnetlab.models.summary import saved_bytes
 
 Precision = Literal["fp32"]

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from resnetlab.core.errors import require, require_choice
 from resnetlab.models.blocks import FcBranch, FcNorm, ResidualBlock, make_fc_norm
-from resnetlab.models.config import MOST, ResidualConfig
 from resnetlab.models.classifier import Classifier, make_head
+from resnetlab.models.config import MOST, ResidualConfig
 from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
 
 

@@ -18,8 +18,8 @@ from resnetlab.models.blocks import (
     Style,
     make_preactivation,
 )
-from resnetlab.models.config import MOST, ResidualConfig
 from resnetlab.models.classifier import Classifier, make_head
+from resnetlab.models.config import MOST, ResidualConfig
 from resnetlab.models.layers import Norm, make_activation, make_norm
 from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from resnetlab.core.errors import ConfigError, require, unknown_name
 from resnetlab.models.blocks import ResidualBlock
+from resnetlab.models.classifier import Classifier
 from resnetlab.models.config import ResidualConfig
 from resnetlab.models.init import build
-from resnetlab.models.classifier import Classifier
 from resnetlab.models.mlp import MLPConfig, spread
 from resnetlab.models.resnet import ResNetConfig
 from resnetlab.models.shortcuts import IdentityShortcut

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from resnetlab.core.errors import require
-from resnetlab.models.config import NetConfig
 from resnetlab.models.classifier import Classifier, make_head
+from resnetlab.models.config import NetConfig
 
 WIDTHS = (64, 128, 256, 512, 512)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.core.errors import CheckpointError, ConfigError
-from resnetlab.models.key_mapping import OWN, Theirs, find_dialect, head_names, their_names
 from resnetlab.models.init import HEAD
+from resnetlab.models.key_mapping import OWN, Theirs, find_dialect, head_names, their_names
 from resnetlab.models.weight_files import Entry, open_state
 
 _COUNTERS = ".num_batches_tracked"

@@ -10,17 +10,17 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from resnetlab.core.errors import ConfigError, DataError, unknown_name
+from resnetlab.core.serialize import from_plain
 from resnetlab.models.config import NetConfig
 from resnetlab.models.hub import fetch
 from resnetlab.models.init import build
 from resnetlab.models.mlp import MLPConfig
 from resnetlab.models.pretrained import PRETRAINED
+from resnetlab.models.registry import Registry
 from resnetlab.models.resnet import ResNetConfig
 from resnetlab.models.shortcuts import ShortcutOption
 from resnetlab.models.vgg import VGGConfig
 from resnetlab.models.weights import load_weights
-from resnetlab.core.serialize import from_plain
-from resnetlab.models.registry import Registry
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Results as plain data: read without torch, and all that is printed or drawn comes from them."""

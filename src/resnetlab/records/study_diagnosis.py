@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from resnetlab.records.study import Difference
+from resnetlab.core.stats import Sample
 from resnetlab.records.diagnosis import NetReading, Part
 from resnetlab.records.gradients import Flow
-from resnetlab.core.stats import Sample
+from resnetlab.records.study import Difference
 
 STUDY_DIAGNOSIS = "study-diagnosis.json"
 """The file of a ``StudyDiagnosis`` in its folder."""

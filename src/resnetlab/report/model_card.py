@@ -4,8 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from resnetlab.records.run import Examination
-from resnetlab.records.run import RunRecord
+from resnetlab.records.run import Examination, RunRecord
 from resnetlab.report.page import flatten
 from resnetlab.report.run.tables import best_of, confused_pairs, duration, key_figures, run_verdict
 

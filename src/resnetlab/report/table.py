@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from statistics import median
 
+from resnetlab.core.stats import Interval, Sample
 from resnetlab.records.gradients import Flow
 from resnetlab.records.study import Cell, StudyRecord
-from resnetlab.core.stats import Interval, Sample
 
 
 @dataclass(frozen=True, kw_only=True)

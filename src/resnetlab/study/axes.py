@@ -7,16 +7,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from resnetlab.core.config import build_settings, command_of, parse_yaml
+from resnetlab.core.errors import ConfigError, DataError, require, unknown_name
+from resnetlab.core.serialize import as_plain
+from resnetlab.records import gradients as flow
+from resnetlab.records.run import RunRecord
 from resnetlab.records.study import ComparedRun, Comparison
 from resnetlab.study import statistics as contrasts
-from resnetlab.records import gradients as flow
-from resnetlab.core.errors import ConfigError, DataError, require, unknown_name
-from resnetlab.train.recipe import Recipe, as_text, read_mapping, recipe_from
-from resnetlab.core.serialize import as_plain
-from resnetlab.records.run import RunRecord
-from resnetlab.core.command import command_of
-from resnetlab.core.config import build_settings, parse_yaml
 from resnetlab.study.plan import PlannedRun
+from resnetlab.train.recipe import Recipe, as_text, read_mapping, recipe_from
 
 MOST = 10_000
 """Runs of a study; more are a slip of the finger."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal
 
-from resnetlab.study.quantities import Quantity, sample_of, test_error, train_error, train_loss
-from resnetlab.records.study import Cell, Pair, Step, StudyRun, Verdict
 from resnetlab.core.stats import Interval, paired_interval
+from resnetlab.records.study import Cell, Pair, Step, StudyRun, Verdict
+from resnetlab.study.statistics import Quantity, sample_of, test_error, train_error, train_loss
 
 LEVEL = 0.95
 MARGIN = 0.01

@@ -9,18 +9,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from resnetlab.diagnostics.config import DiagnosisConfig
+from resnetlab.core.config import command_of
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.errors import CheckpointError, ConfigError, DataError, unknown_name
-from resnetlab.records.diagnosis import DIAGNOSIS, Part
 from resnetlab.core.serialize import as_plain, write_record
-from resnetlab.records.run import RunRecord
-from resnetlab.core.command import command_of
+from resnetlab.diagnostics.config import DiagnosisConfig
+from resnetlab.diagnostics.load import Subject, from_run
 from resnetlab.diagnostics.soundings import Progress, first_pictures, read_net, unwatched
+from resnetlab.records.diagnosis import DIAGNOSIS, Part
+from resnetlab.records.run import RunRecord
+from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS, RunReading, StudyDiagnosis
 from resnetlab.study import Study, StudyConfig, plan_runs, read_config, study_command
 from resnetlab.study.plan import PlannedRun, read_ended
-from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS, RunReading, StudyDiagnosis
-from resnetlab.diagnostics.load import Subject, from_run
 
 if TYPE_CHECKING:
     import torch

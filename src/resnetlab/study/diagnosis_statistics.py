@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
-from resnetlab.records import gradients as flow
-from resnetlab.diagnostics import lesion, residuals
-from resnetlab.study.statistics import LEVEL, adjust, combinations_of, compare, compared_places
-from resnetlab.records.diagnosis import LesionReading, Part
 from resnetlab.core.stats import sample
+from resnetlab.diagnostics import lesion, residuals
+from resnetlab.records import gradients as flow
+from resnetlab.records.diagnosis import LesionReading, Part
 from resnetlab.records.study_diagnosis import CombinationReading, Measure, MeasureContrast, RunReading
+from resnetlab.study.statistics import LEVEL, adjust, combinations_of, compare, compared_places
 
 Reader = Callable[[RunReading], float | None]
 

@@ -5,17 +5,17 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal
 
-from resnetlab.data.config import AugmentConfig, DecodeConfig
-from resnetlab.study import degradation
-from resnetlab.records import gradients as flow
+from resnetlab.core.config import command_of
 from resnetlab.core.errors import ConfigError, require, require_choice
-from resnetlab.train.recipe import Recipe, ShortcutChoice
 from resnetlab.core.serialize import as_plain
+from resnetlab.data.config import AugmentConfig, DecodeConfig
+from resnetlab.records import gradients as flow
 from resnetlab.records.run import RunRecord
 from resnetlab.records.study import StudyRecord, StudyRun
-from resnetlab.core.command import command_of
+from resnetlab.study import degradation
 from resnetlab.study.plan import PlannedRun
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.recipe import Recipe, ShortcutChoice
 
 Kind = Literal["plain", "residual"]
 Family = Literal["cifar", "imagenet", "mlp"]

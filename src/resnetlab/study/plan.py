@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from resnetlab.core.errors import DataError
-from resnetlab.train.recipe import Recipe
 from resnetlab.core.serialize import as_plain, read_record
 from resnetlab.records.run import RunRecord
-from resnetlab.train.run import RECORD
 from resnetlab.train.callbacks import Silent, Watcher
+from resnetlab.train.recipe import Recipe
+from resnetlab.train.run import RECORD
 
 STUDY, RUNS, RESULTS = "study.json", "runs", "results.json"
 

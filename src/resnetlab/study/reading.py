@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from resnetlab.records.study import Comparison
 from resnetlab.core.errors import DataError
 from resnetlab.core.files import read_json
 from resnetlab.core.serialize import from_plain
-from resnetlab.records.study import StudyRecord
+from resnetlab.records.study import Comparison, StudyRecord
 from resnetlab.study.axes import AxesStudy, axes_command, axes_record, plan_axes
 from resnetlab.study.grid import StudyConfig, grid_command, grid_record, plan_grid
 from resnetlab.study.plan import STUDY, PlannedRun, read_ended

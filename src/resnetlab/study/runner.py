@@ -7,18 +7,17 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, overload
 
-from resnetlab.records.study import Comparison
 from resnetlab.core.errors import ConfigError, ResNetLabError
 from resnetlab.core.files import folder_lock, is_vacant, write_json
-from resnetlab.train.recipe import differences, fitted_config
 from resnetlab.core.serialize import as_plain, write_record
-from resnetlab.records.study import StudyRecord
-from resnetlab.train.run import DATA, check_data, claim_data, run_recipe
+from resnetlab.records.study import Comparison, StudyRecord
 from resnetlab.study.axes import AxesStudy
 from resnetlab.study.claims import Claims, Everything, StoreClaims
 from resnetlab.study.grid import StudyConfig
 from resnetlab.study.plan import RESULTS, STUDY, PlannedRun, StudyWatcher, Unwatched, read_ended
 from resnetlab.study.reading import Study, plan_runs, read_config, read_study
+from resnetlab.train.recipe import differences, fitted_config
+from resnetlab.train.run import DATA, check_data, claim_data, run_recipe
 
 if TYPE_CHECKING:
     from resnetlab.data.dataset import ImageData
@@ -148,8 +147,8 @@ def check_runs(planned: Sequence[PlannedRun]) -> "ImageData":
     Raises what the first run, or one hours later, would raise.
     """
     from resnetlab.models.init import build
-    from resnetlab.train.recipe import recipe_data
     from resnetlab.train.prepare import pick_device
+    from resnetlab.train.recipe import recipe_data
 
     read: dict[tuple[object, ...], ImageData] = {}
     for run in planned:

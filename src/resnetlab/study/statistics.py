@@ -1,13 +1,37 @@
 """What settings do to the error: statistics over the runs of a study over axes, from records alone."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Protocol
 
+from resnetlab.core.stats import Sample, bootstrap_interval, holm, paired_interval, paired_p, sample
+from resnetlab.records.run import EpochRecord
 from resnetlab.records.study import Combination, ComparedRun, Contrast, Difference
-from resnetlab.study.quantities import Quantity, sample_of, test_error, train_error, train_loss
-from resnetlab.core.stats import bootstrap_interval, holm, paired_interval, paired_p
+
+Quantity = Callable[[EpochRecord], float]
+
+
+def train_loss(epoch: EpochRecord) -> float:
+    """Mean cross-entropy on the training set, in nats."""
+    return epoch.trained.loss
+
+
+def train_error(epoch: EpochRecord) -> float:
+    """Share of the training set that is answered wrongly."""
+    return epoch.trained.error
+
+
+def test_error(epoch: EpochRecord) -> float:
+    """Share of the test set that is answered wrongly."""
+    return epoch.test.error
+
+
+def sample_of(quantity: Quantity, epochs: Iterable[EpochRecord]) -> Sample | None:
+    """Mean and standard deviation over the last epochs of several runs; None for none."""
+    values = [quantity(epoch) for epoch in epochs]
+    return sample(values) if values else None
+
 
 LEVEL = 0.95
 

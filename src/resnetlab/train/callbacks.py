@@ -1,13 +1,21 @@
 """Who watches a run, and the JSON lines that it leaves."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from resnetlab.core.errors import MissingExtraError
 from resnetlab.core.files import atomic_write
 from resnetlab.core.serialize import as_plain
 from resnetlab.records.run import EpochRecord
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -68,3 +76,112 @@ def write_metrics(path: Path, history: list[EpochRecord]) -> None:
     """One JSON line an epoch. The file is written whole from the checkpoint's own history, so after a crash and a
     resume no epoch is missing and none stands twice."""
     atomic_write(path, "".join(json.dumps(as_plain(record), allow_nan=False) + "\n" for record in history))
+
+
+EVERY = 0.5
+"""Seconds between two pulses."""
+
+
+class Meter:
+    """Means over the steps since the last pulse, the first time since ``done`` steps of the epoch.
+
+    A step has so many ``pictures`` over all ``ranks``; loss and error are those of this rank's share of them.
+
+    On a cuda device the sums are copied to the CPU behind the steps that are queued, and read one pulse later.
+    """
+
+    def __init__(self, pictures: int, *, ranks: int = 1, done: int = 0) -> None:
+        self.pictures, self.ranks = pictures, ranks
+        self.told, self.since = done, perf_counter()
+        self.waiting: "tuple[torch.cuda.Event, Tensor, float] | None" = None
+
+    def pulse(self, losses: "Tensor", wrong: "Tensor", done: int) -> Pulse | None:
+        """The pulse after ``done`` steps of an epoch, whose losses and numbers of wrong answers are given; None where
+        the last one was just before."""
+        import torch
+
+        now = perf_counter()
+        if now - self.since < EVERY or done <= self.told:
+            return None
+        steps = slice(self.told, done)
+        share = self.pictures // self.ranks
+        means = torch.stack([losses[steps].mean(), wrong[steps].double().mean() / share])
+        speed = (done - self.told) * self.pictures / (now - self.since)
+        self.told, self.since = done, now
+        if not means.is_cuda:
+            return _pulse(means, speed)
+        before, event = self.waiting, torch.cuda.Event()  # type: ignore[no-untyped-call]
+        host = means.to("cpu", non_blocking=True)
+        event.record()
+        self.waiting = (event, host, speed)
+        return _pulse(before[1], before[2]) if before and before[0].query() else None  # type: ignore[no-untyped-call]
+
+
+def _pulse(means: "Tensor", speed: float) -> Pulse:
+    loss, error = means.tolist()
+    return Pulse(loss=loss, error=error, images_per_second=speed)
+
+
+FOLDER = "tensorboard"
+
+
+class TensorBoard(Silent):
+    """A watcher that writes the scalars of every epoch to an event file in ``folder``; close it, or use ``with``.
+
+    Nothing is written before the first epoch ends. A run that was resumed begins another file, which tells TensorBoard
+    to forget what an older one says of its first epoch and those after it, so that none is drawn twice.
+
+    Raises ``MissingExtraError`` without the extra ``track``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.writer: Any = None
+        self.make = _writer_class()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def on_epoch(self, record: EpochRecord, epochs: int) -> None:  # noqa: ARG002
+        if self.writer is None:
+            self.writer = self.make(str(self.folder), purge_step=record.epoch)
+        for name, value in scalars(record):
+            self.writer.add_scalar(name, value, record.epoch)
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+
+def scalars(record: EpochRecord) -> Iterator[tuple[str, float]]:
+    """What is known of an epoch by TensorBoard's names; ``/`` puts curves in one chart section."""
+    values: dict[str, float | None] = {
+        "loss/running": record.running_loss,
+        "loss/train": record.train.loss if record.train else None,
+        "loss/test": record.test.loss,
+        "error/running": record.running_error,
+        "error/train": record.train.error if record.train else None,
+        "error/test": record.test.error,
+        "learning_rate": record.learning_rate,
+        "images_per_second": record.images_per_second,
+    }
+    return ((name, value) for name, value in values.items() if value is not None)
+
+
+def _writer_class() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except Exception as error:  # a broken dependency of it fails in other ways than ImportError
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MissingExtraError(
+            f"TensorBoard's files need tensorboard, which does not load ({reason}); pip install 'resnetlab[track]'"
+        ) from error
+    return SummaryWriter

@@ -9,10 +9,10 @@ import torch
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.files import folder_exists, read_folder, replace_folder
 from resnetlab.records.run import EpochRecord, best_epoch, rank_epochs
+from resnetlab.train.callbacks import Watcher, write_metrics
 from resnetlab.train.checkpoint import FILES, pack, unpack
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import share_bytes, world
-from resnetlab.train.callbacks import Watcher, write_metrics
 from resnetlab.train.state import TrainingState
 
 LAST, BEST, TOP, METRICS = "last", "best", "top", "metrics.jsonl"

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Literal
 
-from resnetlab.data.config import AugmentConfig
 from resnetlab.core.errors import require, require_choice
+from resnetlab.data.config import AugmentConfig
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["one-cycle", "cosine", "step", "constant"]

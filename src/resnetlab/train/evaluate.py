@@ -1,18 +1,20 @@
 """Loss and error of a network on a split."""
 
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from io import BytesIO
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
-from resnetlab.records.run import Metrics
+from resnetlab.records.run import ClassScore, Examination, Metrics, Mistake
 from resnetlab.train.config import Precision
 from resnetlab.train.distributed import sum_over_ranks
-from resnetlab.train.precision import autocast
+from resnetlab.train.prepare import autocast
 
 BATCH = 256
 """Pictures at a time where only an evaluation asks."""
@@ -55,3 +57,123 @@ def evaluate_batches(
     net.train(training)
     loss, errors = sum_over_ranks(losses).sum().item(), sum_over_ranks(wrong).sum().item()
     return Metrics(loss=loss / len(loader), error=errors / len(loader), n=len(loader))
+
+
+BINS = 15
+WRONGEST = 24
+SIDE = 128
+TOP = 5
+
+
+@torch.inference_mode()
+def examine(
+    net: nn.Module, loader: Loader, classes: Sequence[str], pictures_of: Callable[[Tensor], Tensor]
+) -> Examination:
+    """One pass over the loader's samples in eval mode; the mode is put back.
+
+    ``pictures_of`` gives for sample numbers (places in the order of ``loader.in_order()``) the pictures as they are
+    shown, uint8 ``(B, C, H, W)``. A NaN among the logits counts as an error, whatever their argmax. Answers stay on the
+    device until the end.
+    """
+    training = net.training
+    net.eval()
+    batches = [_answers(net(images).float(), labels) for images, labels in loader.in_order()]
+    net.train(training)
+    true, predicted, probability, loss, answered, in_top = torch.cat(batches, dim=1).cpu()
+    true, predicted = true.long(), predicted.long()
+    answered = answered.bool()
+    right = (true == predicted) & answered
+    confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+    confusion.index_put_((true[answered], predicted[answered]), torch.ones((), dtype=torch.int64), accumulate=True)
+    mean_loss = loss.mean()
+    return Examination(
+        classes=list(classes),
+        n=len(true),
+        loss=mean_loss.item() if mean_loss.isfinite() else None,
+        top1_accuracy=right.double().mean().item(),
+        top5_accuracy=in_top.mean().item() if len(classes) > TOP else None,
+        calibration_error=calibration_error(probability[answered], right[answered]),
+        unanswered=int((~answered).sum()),
+        confusion=[(int(t), int(p), int(confusion[t, p])) for t, p in confusion.nonzero()],
+        scores=class_scores(confusion, torch.bincount(true, minlength=len(classes))),
+        wrongest=_wrongest(true, predicted, probability, answered & ~right, pictures_of),
+    )
+
+
+def calibration_error(confidence: Tensor, right: Tensor, bins: int = BINS) -> float | None:
+    """Expected calibration error Σ_b n_b/n · |accuracy_b - confidence_b| over bins of equal width, ((b-1)/B, b/B].
+
+    ``confidence`` is the probability of the predicted class and ``right`` whether that class is the true one, both
+    ``(N,)``. None for N = 0. Source: Guo et al. 2017, arXiv:1706.04599, eq. 5.
+    """
+    if not len(confidence):
+        return None
+    place = (confidence.double() * bins).ceil().long().clamp(1, bins) - 1
+    gap = torch.zeros(bins, dtype=torch.float64)
+    gap.index_add_(0, place, right.double() - confidence.double())
+    return gap.abs().sum().item() / len(confidence)
+
+
+def class_scores(confusion: Tensor, counts: Tensor) -> list[ClassScore]:
+    """Precision and recall of every class: ``confusion`` ``(K, K)`` with a row for each true class, ``counts`` ``(K,)``
+    the pictures of each, of which some may be in no column."""
+    hits, columns = confusion.diagonal().tolist(), confusion.sum(dim=0).tolist()
+    return [
+        ClassScore(n=n, precision=hit / column if column else None, recall=hit / n if n else None)
+        for hit, column, n in zip(hits, columns, counts.tolist(), strict=True)
+    ]
+
+
+def encode_png(picture: Tensor, side: int = SIDE) -> str:
+    """A picture, uint8 ``(C, H, W)``, as a PNG in base64, shrunk to at most ``side`` pixels.
+
+    Of pictures that have neither one nor three channels the first is shown, in grey.
+    """
+    from PIL import Image
+
+    pixels = picture.cpu().numpy()
+    image = Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0])
+    image.thumbnail((side, side))
+    buffer = BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return b64encode(buffer.getvalue()).decode()
+
+
+def brighten(pictures: Tensor) -> Tensor:
+    """All pictures times the whole number that brings the brightest pixel of any nearest to white: the digits have grey
+    levels from 0 to 16, which would look black. Pictures that use their range stay as they are."""
+    return pictures * (255 // max(1, int(pictures.max())))
+
+
+def _answers(logits: Tensor, labels: Tensor) -> Tensor:
+    """For each sample the true class, the predicted one and its probability, the loss, and whether there is an answer
+    and the true class among the first five: ``(6, B)`` as float64, which holds every class number exactly."""
+    answered = ~logits.isnan().any(dim=1)
+    predicted = logits.argmax(dim=1)
+    probability = logits.softmax(dim=1).gather(1, predicted[:, None])[:, 0]
+    first = logits.topk(min(TOP, logits.shape[1])).indices
+    # Among equal logits topk and argmax may choose differently: the first answer is always among the first five.
+    in_top = (first == labels[:, None]).any(dim=1) | (predicted == labels)
+    loss = F.cross_entropy(logits, labels, reduction="none")
+    # The probability of an infinite logit is computed as a NaN, and is 1.
+    columns = (labels, predicted, probability.nan_to_num(nan=1.0), loss, answered, in_top & answered)
+    return torch.stack([column.double() for column in columns])
+
+
+def _wrongest(
+    true: Tensor, predicted: Tensor, probability: Tensor, wrong: Tensor, pictures_of: Callable[[Tensor], Tensor]
+) -> list[Mistake]:
+    samples = wrong.nonzero()[:, 0]
+    order = probability[samples].argsort(descending=True, stable=True)
+    samples = samples[order[:WRONGEST]]
+    pictures = brighten(pictures_of(samples)) if len(samples) else ()
+    return [
+        Mistake(
+            sample=sample,
+            true=int(true[sample]),
+            predicted=int(predicted[sample]),
+            probability=float(probability[sample]),
+            picture=encode_png(picture),
+        )
+        for sample, picture in zip(samples.tolist(), pictures, strict=True)
+    ]

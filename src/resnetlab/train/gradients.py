@@ -1,13 +1,21 @@
 """Gradients by depth: ‖∇W‖ and ‖W‖ of every block for one batch."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from resnetlab.models.blocks import ResidualBlock
 from resnetlab.core.randomness import derive_seed
-from resnetlab.records.gradients import BlockGradient
+from resnetlab.models.blocks import ResidualBlock
+from resnetlab.records.gradients import BlockGradient, GradientMoment
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def block_gradients(net: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> list[BlockGradient]:
@@ -59,3 +67,64 @@ def _norm(tensors: list[Tensor]) -> float | None:
     # In float64: the square of a gradient of 1e20 is no float32.
     norm = torch.stack([tensor.detach().double().norm() for tensor in tensors]).norm()
     return norm.item() if norm.isfinite() else None
+
+
+@dataclass(kw_only=True)
+class Trace:
+    """``moments`` are what ``measure`` said of the network after 1, 2, 4, 8 … steps of the run: log2 of its steps.
+
+    ``measure`` is given the network that is kept and the number of steps done, and must leave the network, its
+    gradients and the random state as they were. Of several ranks each calls it at the same steps, so the ranks may
+    speak with each other in it. ``steps`` are those of the whole run, once it has ended.
+    """
+
+    measure: Callable[[nn.Module, int], GradientMoment] | None = None
+    moments: list[GradientMoment] = field(default_factory=list)
+    steps: int = 0
+
+    def look(self, net: nn.Module, step: int) -> float:
+        """Measure ``net`` where it is time to, and then only wait for the device; the seconds that it took."""
+        if self.measure is None or step & (step - 1):
+            return 0.0
+        device = next(net.parameters()).device
+        if device.type == "cuda":
+            # The steps that are queued are training's own time.
+            torch.cuda.synchronize(device)
+        started = perf_counter()
+        # A compiled net would keep a graph for this batch, and might take it for training's smaller ones too.
+        with torch.compiler.set_stance("force_eager"):
+            self.moments.append(self.measure(net, step))
+        return perf_counter() - started
+
+
+class GradientTrace:
+    """‖∇W‖ and ‖W‖ by block of the network that a run keeps, on the ``batch`` of images ``(N, C, H, W)`` and labels.
+
+    Plain nets with BN explode at initialisation, by a constant factor a block, and no longer after the first steps
+    (Yang et al. 2019, arXiv:1902.08129): so the moments lie close together at first. A run of T steps takes
+    log2(T) + 3 passes of the batch forward and backward for it, in float32, of the whole batch on every rank.
+    """
+
+    def __init__(self, net: "nn.Module", batch: "tuple[Tensor, Tensor]", seed: int) -> None:
+        self.batch, self.seed = batch, seed
+        self.start = self.measure(net)
+        self.between: Trace = Trace(measure=self._moment)
+
+    def measure(self, net: "nn.Module") -> list[BlockGradient]:
+        """The gradients of ``net`` as it is now, by block."""
+        return block_gradients(net, *self.batch, self.seed)
+
+    def moments(self, end: list[BlockGradient] | None) -> list[GradientMoment]:
+        """The whole trace in order; ``end`` are the gradients after the last step of a run that has come to it."""
+        from resnetlab.records.gradients import moment
+
+        found = [moment(0, self.start), *self.between.moments]
+        if end is None:
+            return found
+        last = self.between.steps
+        return [one for one in found if one.step < last] + [moment(last, end)]
+
+    def _moment(self, net: "nn.Module", step: int) -> GradientMoment:
+        from resnetlab.records.gradients import moment
+
+        return moment(step, self.measure(net))

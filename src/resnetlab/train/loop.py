@@ -13,25 +13,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from resnetlab.data.dataset import ImageData
-from resnetlab.data.loader import Loader
 from resnetlab.core.errors import DivergedError, StoppedError
 from resnetlab.core.randomness import derive_seed
+from resnetlab.data.dataset import ImageData
+from resnetlab.data.loader import Loader
 from resnetlab.records.run import EpochRecord, Metrics
+from resnetlab.train.callbacks import Meter, Silent, Watcher
+from resnetlab.train.checkpoint_manager import Keeper, epochs_without_best
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import share_buffers, sum_over_ranks, world
 from resnetlab.train.divergence import broken_weights, find_origin, forget_broken_statistics
-from resnetlab.train.ema import Ema
 from resnetlab.train.evaluate import evaluate_batches
-from resnetlab.train.checkpoint_manager import Keeper, epochs_without_best
-from resnetlab.train.callbacks import Silent, Watcher
-from resnetlab.train.meter import Meter
-from resnetlab.train.optim import learning_rate, make_optimizer, set_rate, total_steps
-from resnetlab.train.precision import autocast, make_scaler
-from resnetlab.train.prepare import make_loaders, pick_device, place, prepare, spread, training_mode
-from resnetlab.train.state import TrainingState
+from resnetlab.train.gradients import Trace
+from resnetlab.train.optim import Ema, learning_rate, make_optimizer, set_rate, total_steps
+from resnetlab.train.prepare import (
+    autocast,
+    make_loaders,
+    make_scaler,
+    pick_device,
+    place,
+    prepare,
+    spread,
+    training_mode,
+)
 from resnetlab.train.signals import StopRequest
-from resnetlab.train.trace import Trace
+from resnetlab.train.state import TrainingState
 
 WARM_WINDOW = 50
 """Steps over which ``warmup_until_error`` looks at the training error, and between two looks."""

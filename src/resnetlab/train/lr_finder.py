@@ -8,13 +8,13 @@ from math import isfinite
 import torch
 from torch import nn
 
-from resnetlab.data.dataset import ImageData
-from resnetlab.data.loader import Loader
 from resnetlab.core.errors import DivergedError, require
 from resnetlab.core.randomness import derive_seed
+from resnetlab.data.dataset import ImageData
+from resnetlab.data.loader import Loader
 from resnetlab.records.lr_curve import RateCurve, has_exploded, ramp, smooth, suggest
-from resnetlab.train.config import TrainConfig
 from resnetlab.train.callbacks import Silent, Watcher
+from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import begin, take_step
 from resnetlab.train.optim import set_rate
 from resnetlab.train.prepare import make_loader, pick_device, place, prepare, training_mode

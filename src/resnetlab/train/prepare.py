@@ -1,19 +1,33 @@
 """A network and its batches made ready for training: device, memory, frozen parts, ranks, compilation."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from resnetlab.core.errors import ConfigError
+from resnetlab.core.randomness import generator
+from resnetlab.data.augmentation import Augmentation
 from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
-from resnetlab.data.augmentation import Augmentation
-from resnetlab.core.errors import ConfigError
-from resnetlab.models.recompute import checkpoint_blocks, segment_length
 from resnetlab.models.classifier import Classifier
-from resnetlab.core.randomness import generator
-from resnetlab.train.config import TrainConfig
+from resnetlab.models.recompute import checkpoint_blocks, segment_length
+from resnetlab.train.config import Precision, TrainConfig
 from resnetlab.train.distributed import World, check_share, world
 from resnetlab.train.sync_bn import synchronise_norms
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which convolutions and matrices run in ``precision``; with fp32 there is none."""
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+def make_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
+    """The scaler of the loss: fp16 holds no gradient below 6e-8. It does nothing for the other precisions."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def pick_device(name: str) -> torch.device:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.core.files import is_vacant
-from resnetlab.train.recipe import Recipe, as_text
 from resnetlab.core.serialize import as_plain
 from resnetlab.records.run import Metrics
+from resnetlab.train.recipe import Recipe, as_text
 from resnetlab.train.run import measure_test, restored_network
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def prune_run(folder: Path, blocks: Collection[str], out: Path, which: Literal["
     Raises ``ConfigError`` where ``out`` is not vacant, where no block is named, and for blocks that cannot go, with
     those that can; else as ``run.restored_network`` does.
     """
-    from resnetlab.models.bundle import write_bundle
+    from resnetlab.models.hub import write_bundle
 
     if not blocks:
         raise ConfigError("no block is named; give those to leave out, such as --without stages.2.1")

@@ -6,11 +6,11 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resnetlab.data.config import DecodeConfig
+from resnetlab.core.config import build_settings, read_yaml
 from resnetlab.core.errors import ConfigError, DataError, require, require_choice
 from resnetlab.core.files import atomic_write
 from resnetlab.core.serialize import as_plain, from_plain
-from resnetlab.core.config import build_settings, read_yaml
+from resnetlab.data.config import DecodeConfig
 from resnetlab.train.config import TrainConfig
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.errors import ConfigError, DataError, DivergedError
 from resnetlab.core.files import atomic_write, folder_exists, folder_lock, is_vacant, read_json, write_json
+from resnetlab.core.serialize import as_plain, read_record, write_record
+from resnetlab.records.run import EpochRecord, Metrics, RunRecord
 from resnetlab.train.recipe import (
     Recipe,
     differences,
@@ -22,16 +24,14 @@ from resnetlab.train.recipe import (
     recipe_network,
     write_recipe,
 )
-from resnetlab.core.serialize import as_plain, read_record, write_record
-from resnetlab.records.run import EpochRecord, Metrics, RunRecord
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from resnetlab.data.dataset import ImageData
-    from resnetlab.train.run_trace import GradientTrace
     from resnetlab.train.callbacks import Watcher
+    from resnetlab.train.gradients import GradientTrace
     from resnetlab.train.signals import StopRequest
 
 RECIPE, RECORD, DATA, CLASSES = "recipe.yaml", "record.json", "data.json", "classes.json"
@@ -83,13 +83,13 @@ def run_recipe(
 
 def describe_run(record: RunRecord, net: "nn.Module", data: "ImageData", recipe: Recipe, out: Path) -> None:
     """Write what people read of a run that has ended: ``examination.json``, ``report.html`` and ``README.md``."""
+    from resnetlab.core.config import command_of
     from resnetlab.data.loader import Loader
     from resnetlab.records.run import EXAMINATION
     from resnetlab.report.model_card import CARD, run_card
-    from resnetlab.core.command import command_of
     from resnetlab.report.run.page import write_run_report
-    from resnetlab.train.examine import examine
-    from resnetlab.train.precision import autocast
+    from resnetlab.train.evaluate import examine
+    from resnetlab.train.prepare import autocast
 
     examination = None
     if record.final:
@@ -141,9 +141,9 @@ def _train(
     import torch
 
     from resnetlab.models.summary import summarise
-    from resnetlab.train.run_trace import GradientTrace
-    from resnetlab.train.distributed import world
     from resnetlab.train.callbacks import Silent
+    from resnetlab.train.distributed import world
+    from resnetlab.train.gradients import GradientTrace
 
     started = perf_counter()
     watcher = watcher or Silent()

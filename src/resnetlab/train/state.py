@@ -9,8 +9,8 @@ from resnetlab.core.errors import CheckpointError
 from resnetlab.records.run import EpochRecord
 from resnetlab.train.checkpoint import Checkpoint
 from resnetlab.train.distributed import sum_over_ranks, world
-from resnetlab.train.ema import Ema
-from resnetlab.train.trace import Trace
+from resnetlab.train.gradients import Trace
+from resnetlab.train.optim import Ema
 
 
 @dataclass(kw_only=True)

@@ -4,10 +4,17 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from resnetlab.records.diagnosis import BlockReading, Diagnosis, IdentityReading, LesionReading, NetReading, SignalReading
+from resnetlab.records.diagnosis import (
+    BlockReading,
+    Diagnosis,
+    IdentityReading,
+    LesionReading,
+    NetReading,
+    SignalReading,
+)
+from resnetlab.report.diagnosis.survey_figures import draw_survey_figures
 from resnetlab.report.figure import plainly, to_svg
 from resnetlab.report.run.figures import MARKED, PALETTE, RUN_STYLE, Curves
-from resnetlab.report.diagnosis.survey_figures import draw_survey_figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from resnetlab.records.diagnosis import LandscapeReading
 from resnetlab.report.figure import STYLE, Drawing, render
-from resnetlab.records.surveys import LandscapeReading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,13 +6,13 @@ from pathlib import Path
 from resnetlab.core.files import atomic_write
 from resnetlab.records.diagnosis import Diagnosis
 from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
+from resnetlab.report.diagnosis.survey_figures import draw_cam_sheets
 from resnetlab.report.diagnosis.tables import WORDS, block_table, diagnosis_tables
 from resnetlab.report.page import flatten, inline_svg, render_template
 from resnetlab.report.run.figures import Curves
 from resnetlab.report.run.page import PAGE, follow_page, shorten
-from resnetlab.report.diagnosis.survey_figures import draw_cam_sheets
 
-TEMPLATE = "diagnosis.html.jinja"
+TEMPLATE = "diagnosis/page.html.jinja"
 
 
 def write_diagnosis_report(diagnosis: Diagnosis, folder: Path) -> Path:

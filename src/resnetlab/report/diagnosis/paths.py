@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from resnetlab.records.diagnosis import PathReading
 from resnetlab.report.figure import STYLE, Drawing, render
-from resnetlab.records.surveys import PathReading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,14 +7,13 @@ from io import BytesIO
 import numpy as np
 
 from resnetlab.core.errors import DataError
-from resnetlab.records.diagnosis import Diagnosis, NetReading
+from resnetlab.records.diagnosis import LARGEST_PICTURE, CamReading, Diagnosis, NetReading
+from resnetlab.report.contact_sheet import Array
 from resnetlab.report.diagnosis.cam import Cam, draw_cams
-from resnetlab.report.figure import to_svg
 from resnetlab.report.diagnosis.landscape import describe_landscapes, landscape_figure
 from resnetlab.report.diagnosis.paths import describe_paths, path_figure
+from resnetlab.report.figure import to_svg
 from resnetlab.report.run.figures import Curves
-from resnetlab.report.contact_sheet import Array
-from resnetlab.records.surveys import LARGEST_PICTURE, CamReading
 
 DETAIL = "Left the picture, right what speaks for the answer: bright most"
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from resnetlab.records.diagnosis import Diagnosis, LesionReading, NetReading, Part
+from resnetlab.records.diagnosis import Diagnosis, LandscapeReading, LesionReading, NetReading, Part
 from resnetlab.records.run import Metrics
 from resnetlab.report.diagnosis.figures import sizes_of
 from resnetlab.report.table import Table
-from resnetlab.records.surveys import LandscapeReading
 
 WORDS: dict[Part, str] = {
     "gradients": "Gradients by depth",

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.core.errors import DataError
-from resnetlab.records.run import EXAMINATION, Examination
 from resnetlab.core.files import atomic_write
 from resnetlab.core.serialize import read_record
-from resnetlab.records.run import RunRecord
+from resnetlab.records.run import EXAMINATION, Examination, RunRecord
 from resnetlab.report.page import flatten, inline_svg, render_template
 from resnetlab.report.run.figures import PALETTE, Curves, draw_run_figures
 from resnetlab.report.run.tables import (
@@ -22,7 +21,7 @@ from resnetlab.report.run.tables import (
     speed_lines,
 )
 
-PAGE, TEMPLATE = "report.html", "run.html.jinja"
+PAGE, TEMPLATE = "report.html", "run/page.html.jinja"
 MATRIX = 20
 """Classes up to which the whole confusion matrix is shown."""
 ITEMS = 12

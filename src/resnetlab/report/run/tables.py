@@ -5,8 +5,7 @@ from math import ceil
 from statistics import median
 from typing import Any
 
-from resnetlab.records.run import Examination
-from resnetlab.records.run import EpochRecord, RunRecord, best_epoch
+from resnetlab.records.run import EpochRecord, Examination, RunRecord, best_epoch
 from resnetlab.report.table import Table, plain
 
 PAIRS = 12

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnetlab.records.study import Comparison
 from resnetlab.core.files import atomic_write
+from resnetlab.records.study import Comparison
+from resnetlab.report.figure import STYLE, Drawing, plainly, render
+from resnetlab.report.page import flatten, inline_svg, render_template
+from resnetlab.report.run.page import follow_page
 from resnetlab.report.study.comparison_tables import (
     answer_lines,
     combination_table,
@@ -12,15 +15,12 @@ from resnetlab.report.study.comparison_tables import (
     contrast_tables,
     size_table,
 )
-from resnetlab.report.figure import STYLE, Drawing, plainly, render
-from resnetlab.report.page import flatten, inline_svg, render_template
 from resnetlab.report.study.page import PAGE, distinct, write_drawings
-from resnetlab.report.run.page import follow_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TEMPLATE = "comparison.html.jinja"
+TEMPLATE = "study/comparison.html.jinja"
 LONGEST = 60
 """Letters of a combination's name in the figure."""
 

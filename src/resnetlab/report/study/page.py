@@ -19,7 +19,7 @@ from resnetlab.report.table import (
     verdict_lines,
 )
 
-PAGE, FIGURES, TEMPLATE = "report.html", "figures", "page.html.jinja"
+PAGE, FIGURES, TEMPLATE = "report.html", "figures", "study/page.html.jinja"
 
 
 def write_report(study: StudyRecord, folder: Path) -> Path:

@@ -1,0 +1,1 @@
+"""The page of a study's diagnosis: its tables, figures and template."""

@@ -6,9 +6,9 @@ from math import ceil
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from resnetlab.records.study_diagnosis import RunReading, StudyDiagnosis
 from resnetlab.report.figure import Drawing, plainly, render
 from resnetlab.report.run.figures import PALETTE, RUN_STYLE
-from resnetlab.records.study_diagnosis import RunReading, StudyDiagnosis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

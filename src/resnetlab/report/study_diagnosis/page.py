@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from resnetlab.core.files import atomic_write
+from resnetlab.records.study_diagnosis import StudyDiagnosis
 from resnetlab.report.figure import Drawing
 from resnetlab.report.page import flatten, inline_svg, render_template
-from resnetlab.report.study.page import PAGE, write_drawings
 from resnetlab.report.run.page import follow_page, shorten
+from resnetlab.report.study.page import PAGE, write_drawings
 from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis.tables import answer_lines, difference_tables, measure_tables, verdict_table
-from resnetlab.records.study_diagnosis import StudyDiagnosis
 
-TEMPLATE = "study_diagnosis.html.jinja"
+TEMPLATE = "study_diagnosis/page.html.jinja"
 PLACES = {
     "measures": "Measures",
     "differences": "Differences",

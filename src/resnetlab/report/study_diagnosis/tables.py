@@ -1,10 +1,10 @@
 """The diagnosis of a study as rows of text, for the terminal and for the page alike."""
 
-from resnetlab.records.study import Difference
-from resnetlab.records.diagnosis import Part
-from resnetlab.report.table import Table, interval, plain
 from resnetlab.core.stats import Sample
+from resnetlab.records.diagnosis import Part
+from resnetlab.records.study import Difference
 from resnetlab.records.study_diagnosis import CombinationReading, Measure, StudyDiagnosis
+from resnetlab.report.table import Table, interval, plain
 
 DIGITS = {1: 3, 100: 2}
 """Decimals of a number, and of a percentage."""
