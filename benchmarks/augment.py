@@ -1,4 +1,4 @@
-"""Pictures per second of each augmentation beside kornia's of the same name, in one run.
+"""Images per second of each augmentation beside kornia's of the same name, in one run.
 
 ``python benchmarks/augment.py --out FILE`` writes the figures as JSON and shows them. Ours take uint8 and kornia's
 floats from 0 to 1, each as it is made for; making the one from the other is not timed. Both get parameters that were
@@ -49,7 +49,7 @@ Call = Callable[[], object]
 Pairs = Iterator[tuple[str, Call, Call]]
 
 
-def whole_pictures(images: Tensor) -> Pairs:
+def whole_images(images: Tensor) -> Pairs:
     """Crops, mirror images, blanking and mixing: (name, ours, kornia's)."""
     n, _, side, _ = images.shape
     floats = images.float() / 255
@@ -87,7 +87,7 @@ def replayed(module: Any, floats: Tensor) -> Call:
 
 
 def strokes(images: Tensor) -> Pairs:
-    """The operations of policies, all pictures of a batch by the same one, each by its own strength."""
+    """The operations of policies, all images of a batch by the same one, each by its own strength."""
     n, _, side, _ = images.shape
     floats = images.float() / 255
     change = torch.linspace(-0.9, 0.9, n)
@@ -116,7 +116,7 @@ def strokes(images: Tensor) -> Pairs:
 
 
 def policies(images: Tensor) -> Pairs:
-    """RandAugment and TrivialAugment. kornia's takes one operation for a whole batch, ours one for each picture."""
+    """RandAugment and TrivialAugment. kornia's takes one operation for a whole batch, ours one for each image."""
     n, _, side, _ = images.shape
     floats = images.float() / 255
     rand, trivial = augmentation.auto.RandAugment(n=2, m=9), augmentation.auto.TrivialAugment()
@@ -152,17 +152,17 @@ def main() -> None:
     for side in SIDES:
         torch.manual_seed(0)
         images = torch.randint(0, 256, (BATCH, 3, side, side), dtype=torch.uint8)
-        for kind in (whole_pictures, strokes, policies):
+        for kind in (whole_images, strokes, policies):
             for name, ours, theirs in kind(images):
                 seconds = alternate(ours, theirs)
                 row = {"name": name, "side": side, "ours": BATCH / seconds[0], "kornia": BATCH / seconds[1]}
                 rows.append(row)
                 ratio = seconds[1] / seconds[0]
                 sys.stdout.write(
-                    f"{side:4} {name:13}{row['ours']:12,.0f}{row['kornia']:12,.0f} pictures/s ×{ratio:.1f}\n"
+                    f"{side:4} {name:13}{row['ours']:12,.0f}{row['kornia']:12,.0f} images/s ×{ratio:.1f}\n"
                 )
     environment = describe_environment("cpu", torch.get_num_threads()) | {"kornia": kornia.__version__}
-    write_json(out, {"batch": BATCH, "environment": environment, "pictures_per_second": rows})
+    write_json(out, {"batch": BATCH, "environment": environment, "images_per_second": rows})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ python benchmarks/loop.py --out loop.json
 
 1. overhead: ``train_epoch`` beside a bare loop (forward, loss, backward, SGD) on a tiny network and batches made
    before; what is left between them is the loop itself, in milliseconds a step.
-2. throughput: ``cifar_resnet20`` on pictures of 32 pixels, ours beside torch's ``DataLoader`` with crop and mirror per
+2. throughput: ``cifar_resnet20`` on images of 32 pixels, ours beside torch's ``DataLoader`` with crop and mirror per
    sample, memory format (N, C, H, W) and a network of blocks as torchvision writes them.
 
 What is compared takes turns in one process, so that a busy machine slows all alike; medians over the turns.
@@ -30,8 +30,8 @@ from resnetlab.data.config import AugmentConfig
 from resnetlab.data.dataset import ImageData, Split
 from resnetlab.data.loader import Loader
 from resnetlab.models.zoo import create_model
-from resnetlab.train.callbacks import Silent
-from resnetlab.train.checkpoint_manager import Keeper
+from resnetlab.train.callbacks import NoCallback
+from resnetlab.train.checkpoint_manager import CheckpointManager
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import begin, train_epoch
 from resnetlab.train.prepare import make_loader, place
@@ -49,8 +49,8 @@ class Made(Loader):
         yield from self.made[start:]
 
 
-def pictures(samples: int, side: int) -> ImageData:
-    """Noise in colours; what is in a picture makes no difference to its speed."""
+def noise(samples: int, side: int) -> ImageData:
+    """Noise in colours; what is in an image makes no difference to its speed."""
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (samples, 3, side, side), generator=draw, dtype=torch.uint8)
     split = Split(images=images, labels=torch.randint(0, 10, (samples,), generator=draw))
@@ -68,11 +68,11 @@ class Ours:
             self.loader.__dict__["made"] = batches
         place(net, self.loader)
         self.state = begin(net, config, self.loader)
-        self.keeper = Keeper(None, config, self.state, CPU)
+        self.checkpoints = CheckpointManager(None, config, self.state, CPU)
 
     def __call__(self) -> None:
         self.state.begin_epoch()
-        train_epoch(self.state, self.net, self.loader, self.config, 0, Silent(), StopRequest(), self.keeper)
+        train_epoch(self.state, self.net, self.loader, self.config, 0, NoCallback(), StopRequest(), self.checkpoints)
 
 
 def bare(net: nn.Module, batches: list[tuple[Tensor, Tensor]], config: TrainConfig) -> Callable[[], None]:
@@ -121,7 +121,7 @@ def usual_net() -> nn.Module:
 
 
 class Varied(Dataset[tuple[Tensor, Tensor]]):
-    """A picture at a time: to [0, 1], normalised, padded, cropped and mirrored."""
+    """An image at a time: to [0, 1], normalised, padded, cropped and mirrored."""
 
     def __init__(self, data: ImageData) -> None:
         assert isinstance(data.train, Split)
@@ -161,10 +161,10 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def measure_overhead(turns: int, steps: int) -> dict[str, Any]:
-    """Milliseconds a step of both loops on 16 pictures of 8 pixels, and of their differences, for two networks: one
+    """Milliseconds a step of both loops on 16 images of 8 pixels, and of their differences, for two networks: one
     matrix, whose own time hides nothing, and ``cifar_resnet8``, which shows what the loop costs beside a real one."""
     config = TrainConfig(epochs=1000, batch_size=16, augment=AugmentConfig(crop_padding=0))
-    data = pictures(16 * steps, 8)
+    data = noise(16 * steps, 8)
     batches = list(make_loader(data, config, CPU).shuffled(0, 1))
     makers: dict[str, Callable[[], nn.Module]] = {
         "one matrix": lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10)),
@@ -195,9 +195,9 @@ def overhead_of(
 
 
 def measure_throughput(turns: int, steps: int, workers: tuple[int, ...]) -> dict[str, Any]:
-    """Pictures a second of ``cifar_resnet20``, batch 128, 32 pixels, float32, and ours over each of the others."""
+    """Images a second of ``cifar_resnet20``, batch 128, 32 pixels, float32, and ours over each of the others."""
     config = TrainConfig(epochs=1000, batch_size=128, augment=AugmentConfig(flip=True))
-    data = pictures(128 * steps, 32)
+    data = noise(128 * steps, 32)
     runs: dict[str, Callable[[], None]] = {"ours": Ours(create_model("cifar_resnet20"), data, config)}
     runs |= {f"DataLoader, {count} workers": usual(data, config, count) for count in workers}
     seconds = take_turns(runs, turns)
@@ -239,7 +239,7 @@ def main() -> None:
         rows = found["ms_per_step"] | {"ours - bare": found["difference_ms_per_step"]}
         show(f"ms a step, {name}, 16 × 8 px", rows)
     throughput = measure_throughput(asked.turns, asked.steps, tuple(asked.workers))
-    show("pictures a second, cifar_resnet20, 128 × 32 px", throughput["images_per_second"])
+    show("images a second, cifar_resnet20, 128 × 32 px", throughput["images_per_second"])
     show("ours over", throughput["ours_over"])
     if asked.out:
         environment = describe_environment("cpu", torch.get_num_threads())

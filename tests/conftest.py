@@ -23,7 +23,7 @@ def _fixed_draws() -> None:
 
 
 def make_data(train: int = 96, test: int = 40, side: int = 8, classes: int = 3, seed: int = 0) -> ImageData:
-    """Pictures of noise with one bright row for each class: small, and learnt in a few steps."""
+    """Images of noise with one bright row for each class: small, and learnt in a few steps."""
     rng = np.random.default_rng(seed)
 
     def split(n: int) -> Split:

@@ -81,11 +81,11 @@ def study(source: str = "made", planned: int = 12) -> StudyRecord:
 
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGM8wcDEwAAAA/oAzIAKlEUAAAAASUVORK5CYII="
-"""A picture of 2×2 pixels."""
+"""An image of 2×2 pixels."""
 
 
 def run(source: str = "made", classes: int = 3) -> tuple[RunRecord, Examination]:
-    """A run of two epochs on classes that are named after ``source``, and its examination: one picture of each class,
+    """A run of two epochs on classes that are named after ``source``, and its examination: one image of each class,
     each taken for the class before it with a probability of 3/4 but for class 0, which is right."""
     from dataclasses import replace
 

@@ -173,7 +173,7 @@ class Tab:
         said += [str(event["params"]["args"]) for event in self._events("Runtime.consoleAPICalled")]
         return said + [str(event["params"]["exceptionDetails"]) for event in self._events("Runtime.exceptionThrown")]
 
-    def picture(self) -> bytes:
+    def image(self) -> bytes:
         """The whole page as PNG."""
         return b64decode(self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"])
 

@@ -1,4 +1,4 @@
-"""A browser for the tests in this folder, the pages that they open, and where their pictures are kept."""
+"""A browser for the tests in this folder, the pages that they open, and where their images are kept."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ def tab(chromium) -> Iterator[Callable[..., Tab]]:
 
 @pytest.fixture
 def keep(request) -> Callable[[str, bytes], None]:
-    """Keeps a picture of a page for those who want to look at it."""
+    """Keeps an image of a page for those who want to look at it."""
 
     def write(name: str, content: bytes) -> None:
         SHOTS.mkdir(parents=True, exist_ok=True)
@@ -71,4 +71,4 @@ def keep(request) -> Callable[[str, bytes], None]:
 
 def pytest_terminal_summary(terminalreporter, config) -> None:
     if config.stash.get(KEPT, False):
-        terminalreporter.write_line(f"pictures of the pages: {SHOTS}")
+        terminalreporter.write_line(f"images of the pages: {SHOTS}")

@@ -38,7 +38,7 @@ BLOCKS = 54
 
 
 def long_run() -> tuple[RunRecord, Examination]:
-    """A run of 164 epochs on twenty classes, with 24 pictures of mistakes."""
+    """A run of 164 epochs on twenty classes, with 24 images of mistakes."""
     record, _ = run()
     draw = generator(0, "page of a long run")
     history = [
@@ -70,11 +70,11 @@ def long_run() -> tuple[RunRecord, Examination]:
         confusion=confusion,
         scores=[ClassScore(n=500, precision=0.9, recall=0.8 + k / 100) for k in range(20)],
         wrongest=[
-            Mistake(sample=37 * n, true=n % 20, predicted=(n + 1) % 20, probability=0.99 - n / 100, picture=_picture(n))
+            Mistake(sample=37 * n, true=n % 20, predicted=(n + 1) % 20, probability=0.99 - n / 100, picture=_image(n))
             for n in range(24)
         ],
     )
-    data = record.data | {"source": "folder:~/pictures/twenty classes, resized", "classes": CLASSES}
+    data = record.data | {"source": "folder:~/images/twenty classes, resized", "classes": CLASSES}
     return replace(record, model="cifar_resnet110", history=history, data=data, parameters=1_730_714), examination
 
 
@@ -127,8 +127,8 @@ def _deep(net: NetReading, growth: float) -> NetReading:
     )
 
 
-def _picture(number: int) -> str:
-    pixels = generator(0, "picture", number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+def _image(number: int) -> str:
+    pixels = generator(0, "image", number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     stream = BytesIO()
     Image.fromarray(pixels).save(stream, format="png")
     return b64encode(stream.getvalue()).decode()

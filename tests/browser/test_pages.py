@@ -41,7 +41,7 @@ def control(tmp_path, tab):
 @LIGHT
 def test_page_fits_is_read_and_asks_for_nothing(pages, tab, keep, kind, content, width, dark):
     page = tab(pages(kind, content), width, dark=dark)
-    keep(f"{kind}-{content}-{width}-{'dark' if dark else 'light'}.png", page.picture())
+    keep(f"{kind}-{content}-{width}-{'dark' if dark else 'light'}.png", page.image())
     for check in ("overflow()", "unreachable()", "wordless()", "headings()", f"contrast({LEAST_CONTRAST})"):
         assert page.ask(f"checks.{check}") == [], check
     page.ask("checks.open()")
@@ -92,7 +92,7 @@ def test_keys_move_a_wide_box_and_open_what_is_folded(pages, tab, kind):
 
 
 @KINDS
-def test_every_picture_box_and_table_has_a_name_for_a_screen_reader(pages, tab, kind):
+def test_every_image_box_and_table_has_a_name_for_a_screen_reader(pages, tab, kind):
     page = tab(pages(kind, "realistic"))
     page.ask("checks.open()")
     nodes = [node for node in page.call("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]

@@ -14,7 +14,7 @@ def test_digits_are_shown_with_counts_and_a_sheet(run, tmp_path):
     lines = [line.split() for line in out.splitlines()]
     assert ["source", "digits"] in lines
     assert ["3", "146", "37"] in lines
-    assert "test pictures that are in training too: 0" in out
+    assert "test images that are in training too: 0" in out
     with Image.open(tmp_path / "contact-sheet.png") as sheet:
         assert sheet.format == "PNG"
     assert json.loads((tmp_path / "inspect.json").read_text())["fingerprint"]["train"] == 1437
@@ -41,10 +41,10 @@ def test_planted_faults_of_a_set_are_told(run, tmp_path):
     (folder / "classes.txt").write_text("$a\n\x1b[31mred\nc\nd\n")
     code, out, errors = run("data", "inspect", f"idx:{folder}", "--out", tmp_path / "out")
     assert (code, errors) == (0, "")
-    assert "equal pictures in training: 1, 1 under another label (such as 2 = 5)" in out
-    assert "test pictures that are in training too: 1, 1 under another label (such as 1 = 0)" in out
-    assert "pictures of one colour in test: 1 (such as 3)" in out
-    assert "classes without training pictures: d" in out
+    assert "equal images in training: 1, 1 under another label (such as 2 = 5)" in out
+    assert "test images that are in training too: 1, 1 under another label (such as 1 = 0)" in out
+    assert "images of one colour in test: 1 (such as 3)" in out
+    assert "classes without training images: d" in out
     assert "\x1b" not in out
 
 

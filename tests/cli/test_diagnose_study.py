@@ -23,7 +23,7 @@ def study(tmp_path_factory):
 
 def test_study_becomes_record_page_and_tables(run, study, tmp_path):
     out = tmp_path / "found"
-    code, printed, errors = run("diagnose", study, "--pictures", "60", "--batch-size", "16", "--out", out)
+    code, printed, errors = run("diagnose", study, "--images", "60", "--batch-size", "16", "--out", out)
     assert code == 0
     assert errors.splitlines()[0] == "[1/4] cifar_plain14 seed 0"
     found = read_record(StudyDiagnosis, out / "study-diagnosis.json")
@@ -41,14 +41,14 @@ def test_study_becomes_record_page_and_tables(run, study, tmp_path):
 
 
 def test_each_run_is_read_as_it_would_be_alone(run, study, tmp_path):
-    words = ("--what", "all", "--pictures", "60", "--where", "kind=residual", "--json", "--out", tmp_path / "found")
+    words = ("--what", "all", "--images", "60", "--where", "kind=residual", "--json", "--out", tmp_path / "found")
     code, printed, _ = run("diagnose", study, *words)
     assert code == 0
     found = read_record(StudyDiagnosis, tmp_path / "found/study-diagnosis.json")
     assert json.loads(printed)["batch"] == found.batch
     alone = diagnose(
         str(study / "runs/residual-14-seed1"),
-        DiagnosisConfig(what=("gradients", "residuals", "lesion"), pictures=60),
+        DiagnosisConfig(what=("gradients", "residuals", "lesion"), images=60),
     )
     assert found.runs[1].net == alone.net
 

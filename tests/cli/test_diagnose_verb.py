@@ -34,8 +34,8 @@ def runs(tmp_path_factory):
 def test_run_with_its_plain_twin_becomes_record_page_and_lines(run, runs, tmp_path):
     before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
     out = tmp_path / "found"
-    words = ("--plain", runs / "plain", "--pictures", "60", "--batch-size", "16", "--what", "all", "identity")
-    words += ("--landscape-side", "3", "--landscape-pictures", "40", "--path-draws", "1", "--cam-pictures", "3", "17")
+    words = ("--plain", runs / "plain", "--images", "60", "--batch-size", "16", "--what", "all", "identity")
+    words += ("--landscape-side", "3", "--landscape-images", "40", "--path-draws", "1", "--cam-images", "3", "17")
     code, printed, errors = run("diagnose", runs / "resnet", "--epochs", "1", "--out", out, *words)
     assert (code, errors) == (0, "")
     assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == before
@@ -94,12 +94,12 @@ def test_taken_folder_other_form_of_data_and_false_twin_are_refused(run, runs, t
     assert not (tmp_path / "a").exists()
 
 
-def test_picture_or_layer_that_is_not_there_is_one_message(run, runs, tmp_path):
+def test_image_or_layer_that_is_not_there_is_one_message(run, runs, tmp_path):
     words = ("diagnose", runs / "plain", "--what", "cam", "--out", tmp_path / "a")
     for more, message in (
-        (("--cam-pictures", "0", "360"), "cam_pictures=360 is not possible: it must be from 0 to 359"),
-        (("--cam-pictures", "-1"), "cam_pictures=(-1,) is not possible"),
-        (("--cam-pictures", "two"), "Could not find valid parse"),
+        (("--cam-images", "0", "360"), "cam_images=360 is not possible: it must be from 0 to 359"),
+        (("--cam-images", "-1"), "cam_images=(-1,) is not possible"),
+        (("--cam-images", "two"), "Could not find valid parse"),
         (("--cam-layer", "stages.9"), "unknown layer 'stages.9'; did you mean 'stages"),
         (("--cam-layer", "head"), "no maps"),
         (("--landscape-side", "4"), "landscape_side=4 is not possible: it must be an odd number"),
@@ -107,7 +107,7 @@ def test_picture_or_layer_that_is_not_there_is_one_message(run, runs, tmp_path):
         code, _, errors = run(*words, *more)
         assert (code, message in errors, "Traceback" in errors) == (2, True, False), errors
     assert not (tmp_path / "a").exists()
-    code, printed, _ = run(*words, "--cam-pictures", "359", "--cam-layer", "stages.0", "--json")
+    code, printed, _ = run(*words, "--cam-images", "359", "--cam-layer", "stages.0", "--json")
     (cam,) = json.loads(printed)["net"]["cams"]
     assert (code, cam["sample"], len(cam["heat"]), len(cam["heat"][0])) == (0, 359, 8, 8)
 
@@ -116,9 +116,9 @@ def test_run_can_be_asked_on_other_data_of_its_form(run, runs, tmp_path):
     import numpy as np
 
     rng = np.random.default_rng(0)
-    pictures, labels = rng.integers(0, 16, (40, 8, 8), dtype=np.uint8), np.arange(40) % 10
-    np.savez(tmp_path / "ten.npz", x_train=pictures, y_train=labels, x_test=pictures, y_test=labels)
-    np.savez(tmp_path / "two.npz", x_train=pictures, y_train=labels % 2, x_test=pictures, y_test=labels % 2)
+    images, labels = rng.integers(0, 16, (40, 8, 8), dtype=np.uint8), np.arange(40) % 10
+    np.savez(tmp_path / "ten.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    np.savez(tmp_path / "two.npz", x_train=images, y_train=labels % 2, x_test=images, y_test=labels % 2)
     words = ("diagnose", runs / "resnet", "--what", "gradients", "--out", tmp_path / "found", "--data")
     code, printed, _ = run(*words, f"npz:{tmp_path / 'ten.npz'}")
     assert (code, "standardised as that was" in printed) == (0, True)
@@ -131,7 +131,7 @@ def test_damaged_record_is_one_message(run, tmp_path):
     ragged, holed, cut = (copy.deepcopy(whole) for _ in range(3))
     ragged["net"]["landscape"]["losses"][0].pop()
     holed["net"]["cams"][0]["heat"] = [[]]
-    cut["net"]["cams"][0]["picture"] = cut["net"]["cams"][0]["picture"][:60]
+    cut["net"]["cams"][0]["image"] = cut["net"]["cams"][0]["image"][:60]
     for record in ({"source": 3}, ragged, holed, cut):
         (tmp_path / "diagnosis.json").write_text(json.dumps(record))
         code, _, errors = run("report", tmp_path)

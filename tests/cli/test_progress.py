@@ -17,7 +17,7 @@ from resnetlab.cli.progress import (
 )
 from resnetlab.core.errors import ConfigError
 from resnetlab.records.run import EpochRecord, Metrics
-from resnetlab.train.callbacks import Pulse
+from resnetlab.train.callbacks import StepStats
 from tests.made import study_run
 
 EPOCH = EpochRecord(
@@ -28,7 +28,7 @@ EPOCH = EpochRecord(
     test=Metrics(loss=1.5, error=0.6, n=5),
     seconds=3.0,
 )
-PULSE = Pulse(loss=0.75, error=0.25, images_per_second=1234.5)
+PULSE = StepStats(loss=0.75, error=0.25, images_per_second=1234.5)
 
 
 class Clock:
@@ -141,24 +141,24 @@ def test_make_progress_gives_what_the_flags_ask_for():
 
 def test_progress_of_work_says_a_line_every_ten_seconds(capsys):
     clock = Clock()
-    with progress_of("reading pictures", clock) as on_progress:
+    with progress_of("reading images", clock) as on_progress:
         for done in range(0, 60, 10):
             on_progress(done, 50)
             clock.now += 6
     assert capsys.readouterr().err.splitlines() == [
-        "reading pictures: 20/50 (40%), 0:00:18 left",
-        "reading pictures: 40/50 (80%), 0:00:06 left",
+        "reading images: 20/50 (40%), 0:00:18 left",
+        "reading images: 40/50 (80%), 0:00:06 left",
     ]
 
 
 def test_bar_of_work_comes_after_two_seconds(monkeypatch):
     for seconds, shown in ((0.5, False), (1.5, True)):
         written, clock = on_a_terminal(monkeypatch), Clock()
-        with progress_of("reading pictures", clock) as on_progress:
+        with progress_of("reading images", clock) as on_progress:
             for done in range(1, 4):
                 on_progress(done, 4)
                 clock.now += seconds
-        assert ("reading pictures" in written.getvalue()) == shown
+        assert ("reading images" in written.getvalue()) == shown
 
 
 def test_time_left_goes_on_like_what_is_done():

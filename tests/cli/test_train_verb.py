@@ -140,7 +140,7 @@ def test_flags_that_contradict_the_run_that_goes_on_are_refused(run, recipe, tmp
 
 def test_micro_batches_are_told_with_what_they_do_to_the_rate(run, recipe, tmp_path):
     errors = run("train", recipe, "--accumulate", "4", "--out", tmp_path / "run")[2]
-    assert "batch: 256 pictures a step = 1 rank × 4 micro-batches × 64; learning rate 0.01 as given" in errors
+    assert "batch: 256 images a step = 1 rank × 4 micro-batches × 64; learning rate 0.01 as given" in errors
     assert "batch:" not in run("train", recipe, "--out", tmp_path / "whole")[2]
 
 
@@ -221,7 +221,7 @@ def test_fine_tuning_keeps_frozen_weights_and_statistics_and_gives_a_new_head(ru
 
 
 def few(folder):
-    """A folder of MNIST files: 64 pictures of 8×8 pixels in 3 classes, and 12 to test."""
+    """A folder of MNIST files: 64 images of 8×8 pixels in 3 classes, and 12 to test."""
     import struct
 
     import numpy as np
@@ -244,4 +244,4 @@ def test_torchrun_gives_one_progress_and_one_result(recipe, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test loss") == 1
     assert done.stderr.count("epoch 1/1") == 1
-    assert "batch: 256 pictures a step = 2 ranks × 1 micro-batch × 128" in done.stderr
+    assert "batch: 256 images a step = 2 ranks × 1 micro-batch × 128" in done.stderr

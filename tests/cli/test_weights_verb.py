@@ -115,5 +115,5 @@ def test_prune_keeps_the_smaller_net_of_a_run_and_says_what_it_costs(run, tmp_pa
     assert run(*again, "--max-steps", "2", "--quiet")[0] == 0
     options = again[again.index("--options") : again.index("--weights")]
     words = ("--model", "cifar_resnet20", *options)
-    code, printed, _ = run("diagnose", out, *words, "--what", "lesion", "--pictures", "50", "--out", tmp_path / "seen")
+    code, printed, _ = run("diagnose", out, *words, "--what", "lesion", "--images", "50", "--out", tmp_path / "seen")
     assert (code, "lesion" in printed) == (0, True)

@@ -151,7 +151,7 @@ def test_commands_of_the_documents_are_commands(monkeypatch):
 
 
 def test_readme_shows_what_the_demo_record_says(capsys):
-    """The pasted result in the README is drawn from the record in docs/demo, and so is its picture."""
+    """The pasted result in the README is drawn from the record in docs/demo, and so is its image."""
     from pathlib import Path
 
     from resnetlab.cli.tables import print_study
@@ -163,11 +163,11 @@ def test_readme_shows_what_the_demo_record_says(capsys):
     assert "docs/demo/training-error.png" in (ROOT / "README.md").read_text()
 
 
-def test_readme_picture_is_drawn_from_the_demo_record():
+def test_readme_image_is_drawn_from_the_demo_record():
     from resnetlab.core.serialize import read_record
     from resnetlab.records.study import StudyRecord
     from resnetlab.report.figure import draw_figures
 
     drawings = draw_figures(read_record(StudyRecord, ROOT / "docs" / "demo" / "results.json"))
-    (picture,) = [drawing.png for drawing in drawings if drawing.name == "training-error"]
-    assert picture == (ROOT / "docs" / "demo" / "training-error.png").read_bytes()
+    (image,) = [drawing.png for drawing in drawings if drawing.name == "training-error"]
+    assert image == (ROOT / "docs" / "demo" / "training-error.png").read_bytes()

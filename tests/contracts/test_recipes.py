@@ -1,4 +1,4 @@
-"""Every file in recipes/: it parses, says what it is, and its network learns from pictures of its size."""
+"""Every file in recipes/: it parses, says what it is, and its network learns from images of its size."""
 
 import re
 import shlex
@@ -92,8 +92,8 @@ def test_schedule_of_a_recipe_ends_low_and_reaches_its_highest_rate(path):
     """What a wrong number of steps or epochs would miss: the last milestone, or the end of the cosine."""
     recipe = recipe_of(path)
     config = recipe.training
-    pictures = next((n for start, (n, _) in PASS.items() if recipe.data.startswith(start)), 1000)
-    steps = pictures // config.batch_size
+    images = next((n for start, (n, _) in PASS.items() if recipe.data.startswith(start)), 1000)
+    steps = images // config.batch_size
     total = min(config.epochs * steps, config.max_steps or config.epochs * steps)
     rates = [learning_rate(config, step, steps) for step in range(0, total, max(1, total // 500))]
     last = learning_rate(config, total - 1, steps)

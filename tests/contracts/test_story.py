@@ -139,9 +139,9 @@ def test_commands_are_those_of_the_records(name):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_pictures_are_drawn_from_the_records(name):
+def test_images_are_drawn_from_the_records(name):
     drawn = {"training-error": draw_figures(study(name)), "lesion": draw_study_diagnosis(read(name))}
     for wanted, drawings in drawn.items():
-        picture = next(drawing.png for drawing in drawings if drawing.name == wanted)
-        assert picture == (RECORDS / f"{name}-{wanted}.png").read_bytes()
+        image = next(drawing.png for drawing in drawings if drawing.name == wanted)
+        assert image == (RECORDS / f"{name}-{wanted}.png").read_bytes()
         assert f"study/{name}-{wanted}.png" in story()

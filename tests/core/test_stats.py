@@ -82,8 +82,8 @@ def test_equal_differences_have_an_interval_of_no_width():
         assert paired_p(first, second) == p
 
 
-def test_one_picture_more_in_every_seed_is_no_certainty():
-    """7, 6 and 5 of 360 pictures minus 6, 5 and 4: equal but for the last bits, for which scipy's p is some 1e-30."""
+def test_one_image_more_in_every_seed_is_no_certainty():
+    """7, 6 and 5 of 360 images minus 6, 5 and 4: equal but for the last bits, for which scipy's p is some 1e-30."""
     first, second = [7 / 360, 6 / 360, 5 / 360], [6 / 360, 5 / 360, 4 / 360]
     differences = [a - b for a, b in zip(first, second, strict=True)]
     assert len(set(differences)) > 1

@@ -1,4 +1,4 @@
-"""What the pictures of the tests are compared with."""
+"""What the images of the tests are compared with."""
 
 import warnings
 from types import ModuleType
@@ -24,7 +24,7 @@ def photographs(side: int = 32) -> torch.Tensor:
 
 
 def as_pillow(image: torch.Tensor) -> Image.Image:
-    """A picture ``(C, H, W)``, C of 1 or 3."""
+    """An image ``(C, H, W)``, C of 1 or 3."""
     array = image.permute(1, 2, 0).numpy()
     return Image.fromarray(np.ascontiguousarray(array[..., 0] if len(image) == 1 else array))
 

@@ -1,4 +1,4 @@
-"""What happens to training pictures, together."""
+"""What happens to training images, together."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ EVERYTHING = AugmentConfig(flip=True, policy="rand", erasing=0.5, cutout=9, mixu
 N = 60
 
 
-def images() -> torch.Tensor:
+def noise() -> torch.Tensor:
     return photographs(32).repeat(N // 2, 1, 1, 1)
 
 
@@ -23,11 +23,11 @@ def test_with_nothing_on_nothing_is_drawn_and_nothing_copied():
     nothing = Augmentation(AugmentConfig(crop_padding=0), side=32, num_classes=3)
     draws = nothing.draw(N, 10, seed=0, epoch=1)
     assert draws == Draws()
-    pictures, labels, which = images(), torch.zeros(N, dtype=torch.int64), torch.arange(N)
-    assert nothing.vary(pictures, draws, which) is pictures
-    assert nothing.blank(pictures, draws, which) is pictures
-    mixed, targets = nothing.mix(pictures, labels, draws, 0)
-    assert mixed is pictures
+    images, labels, which = noise(), torch.zeros(N, dtype=torch.int64), torch.arange(N)
+    assert nothing.vary(images, draws, which) is images
+    assert nothing.blank(images, draws, which) is images
+    mixed, targets = nothing.mix(images, labels, draws, 0)
+    assert mixed is images
     assert targets is labels
 
 
@@ -35,8 +35,8 @@ def test_usual_crop_is_that_of_earlier_versions():
     usual = Augmentation(AugmentConfig(), side=32, num_classes=3)
     draws = usual.draw(N, 1, seed=3, epoch=2)
     which = torch.randperm(N)[:10]
-    expected = crop_padded(images()[which], draw_offsets(N, 4, 3, 2)[which], 4)
-    assert torch.equal(usual.vary(images()[which], draws, which), expected)
+    expected = crop_padded(noise()[which], draw_offsets(N, 4, 3, 2)[which], 4)
+    assert torch.equal(usual.vary(noise()[which], draws, which), expected)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_padding_is_an_eighth_of_the_side_unless_given(config, padding):
     assert (draws.resized is not None) == config.random_resized_crop
 
 
-def test_pictures_are_cropped_then_mirrored_then_changed_by_the_policy():
+def test_images_are_cropped_then_mirrored_then_changed_by_the_policy():
     augmentation = Augmentation(EVERYTHING, side=32, num_classes=3)
     draws = augmentation.draw(N, 1, seed=0, epoch=1)
     policy = draws.policy
-    expected = flip(crop_padded(images(), draws.offsets, 4), draws.mirrored)
+    expected = flip(crop_padded(noise(), draws.offsets, 4), draws.mirrored)
     expected = apply_policy(expected, policy.chosen, policy.strengths)
-    assert torch.equal(augmentation.vary(images(), draws, torch.arange(N)), expected)
+    assert torch.equal(augmentation.vary(noise(), draws, torch.arange(N)), expected)
     assert 0.3 < draws.mirrored.float().mean() < 0.7
 
 
@@ -73,7 +73,7 @@ def test_what_happens_to_a_sample_does_not_depend_on_its_batch(policy):
     draws = augmentation.draw(N, 1, seed=0, epoch=1)
 
     def changed(which: torch.Tensor) -> torch.Tensor:
-        varied = augmentation.vary(images()[which], draws, which)
+        varied = augmentation.vary(noise()[which], draws, which)
         return augmentation.blank(varied.float() - 100, draws, which)
 
     whole = changed(torch.arange(N))
@@ -107,7 +107,7 @@ def test_mixed_targets_are_smoothed_probabilities_of_the_steps_weight():
     assert len(draws.mixtures) == 5
     labels = torch.arange(6) % 4
     for step, mixture in enumerate(draws.mixtures):
-        mixed, targets = augmentation.mix(images()[:6].float(), labels, draws, step)
+        mixed, targets = augmentation.mix(noise()[:6].float(), labels, draws, step)
         assert mixed.shape == (6, 3, 32, 32)
         assert_close(targets.sum(1), torch.ones(6))
         assert_close(targets[0], torch.tensor([0.05 + 0.8 * mixture.weight, 0.85 - 0.8 * mixture.weight, 0.05, 0.05]))
@@ -130,9 +130,9 @@ def test_draws_move_to_a_device_but_for_what_is_grouped_on_the_cpu():
 
 
 @pytest.mark.parametrize("setting", ["crop_padding", "cutout"])
-def test_what_is_larger_than_the_picture_is_refused(setting):
+def test_what_is_larger_than_the_image_is_refused(setting):
     Augmentation(AugmentConfig(**{setting: 32}), side=32, num_classes=3)
-    with pytest.raises(ConfigError, match=f"{setting}=33 .* the side of the pictures, 32"):
+    with pytest.raises(ConfigError, match=f"{setting}=33 .* the side of the images, 32"):
         Augmentation(AugmentConfig(**{setting: 33}), side=32, num_classes=3)
 
 

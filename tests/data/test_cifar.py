@@ -77,8 +77,8 @@ def test_every_version_gives_the_rows_that_were_written(tmp_path, version, class
         assert np.array_equal(split.labels.numpy(), np.concatenate([labels for _, labels in expected]))
     assert data.classes == tuple(TEN if classes == 10 else HUNDRED)
     assert data.notes == (
-        f"20 train pictures, where CIFAR-{classes} has 50,000",
-        f"6 test pictures, where CIFAR-{classes} has 10,000",
+        f"20 train images, where CIFAR-{classes} has 50,000",
+        f"6 test images, where CIFAR-{classes} has 10,000",
     )
     assert data.source == f"cifar{classes}:{tmp_path}"
 

@@ -24,14 +24,14 @@ def test_digits_split_is_stratified_whole_and_fixed_by_its_seed():
     assert (len(data.train), len(data.test)) == (1437, 360)
     shares = [torch.bincount(split.labels) / len(split) for split in (data.train, data.test)]
     assert_close(shares[0], shares[1], atol=0.003, rtol=0)
-    pictures = torch.cat([data.train.images, data.test.images]).flatten(1).numpy()
+    found = torch.cat([data.train.images, data.test.images]).flatten(1).numpy()
     original = load_digits().images.reshape(-1, 64)
-    assert np.array_equal(np.sort(pictures, axis=0), np.sort(original, axis=0))
+    assert np.array_equal(np.sort(found, axis=0), np.sort(original, axis=0))
     assert load_data("digits").fingerprint == data.fingerprint
     assert load_data("digits", split_seed=1).fingerprint["sha256"] != data.fingerprint["sha256"]
 
 
-def test_normalisation_uses_the_training_pictures_alone():
+def test_normalisation_uses_the_training_images_alone():
     data = make_data()
     changed = ImageData(
         source="made",
@@ -79,9 +79,9 @@ def test_unknown_source_names_the_known_ones(source, message):
 def test_a_set_that_no_classifier_can_learn_is_refused(tmp_path):
     from tests.data.test_idx import NAMES, idx
 
-    for pictures, labels in ((1, [0]), (4, [0, 0, 0, 0])):
+    for images, labels in ((1, [0]), (4, [0, 0, 0, 0])):
         for name in NAMES:
-            array = np.zeros((pictures, 4, 4), np.uint8) if "images" in name else np.array(labels, np.uint8)
+            array = np.zeros((images, 4, 4), np.uint8) if "images" in name else np.array(labels, np.uint8)
             (tmp_path / name).write_bytes(idx(array))
         with pytest.raises(DataError, match="at least two of each"):
             load_data(f"idx:{tmp_path}")
@@ -118,7 +118,7 @@ def test_training_pass_gives_every_sample_at_most_once_and_no_incomplete_batch()
     assert all(known[row] == label for row, label in seen)
 
 
-def test_crops_are_those_of_the_padded_pictures_by_seed_epoch_and_sample():
+def test_crops_are_those_of_the_padded_images_by_seed_epoch_and_sample():
     data = make_data(train=20)
     augmentation = Augmentation(AugmentConfig(crop_padding=1), side=8, num_classes=3)
     crops = Loader(data.train, data.normalisation, 10, augmentation=augmentation)
@@ -129,9 +129,9 @@ def test_crops_are_those_of_the_padded_pictures_by_seed_epoch_and_sample():
     order = torch.cat([y for _, y in plain.shuffled(3, 2)])
     assert torch.equal(torch.cat([y for _, y in crops.shuffled(3, 2)]), order)
     by_hand = set()
-    for picture, (row, column) in zip(data.train.images, offsets.tolist(), strict=True):
+    for sample, (row, column) in zip(data.train.images, offsets.tolist(), strict=True):
         padded = torch.zeros(1, 10, 10, dtype=torch.uint8)
-        padded[:, 1:9, 1:9] = picture
+        padded[:, 1:9, 1:9] = sample
         by_hand.add(normalise(padded[None, :, row : row + 8, column : column + 8]).numpy().tobytes())
     found = [image[None].contiguous().numpy().tobytes() for images, _ in crops.shuffled(3, 2) for image in images]
     assert set(found) == by_hand

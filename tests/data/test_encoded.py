@@ -1,4 +1,4 @@
-"""A split that is decoded on demand: the same pictures by any number of workers, and workers that die."""
+"""A split that is decoded on demand: the same images by any number of workers, and workers that die."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ from resnetlab.data.encoded import EncodedSplit, _begin_worker
 from resnetlab.data.image import decode
 from resnetlab.data.transforms import ResizedCrop
 from tests.conftest import ROOT
-from tests.faults.pictures import encoded
+from tests.faults.images import encoded
 
 RNG = np.random.default_rng(0)
 FILES = [
@@ -31,18 +31,18 @@ BOXES = torch.from_numpy(RNG.random((12, 4)))
 USUAL = (0.08, 1.0)
 
 
-def split(pictures=FILES, **settings) -> EncodedSplit:
+def split(images=FILES, **settings) -> EncodedSplit:
     given = {
-        "labels": torch.arange(len(pictures)) % 3,
+        "labels": torch.arange(len(images)) % 3,
         "side": 16,
         "levels": torch.ones(3, 256, dtype=torch.float64),
         "identity": "0" * 64,
         "encoding": "mixed",
     }
-    return EncodedSplit(pictures=pictures, **(given | settings))
+    return EncodedSplit(store=images, **(given | settings))
 
 
-def test_batches_are_the_decoded_pictures_in_the_order_of_the_plan():
+def test_batches_are_the_decoded_images_in_the_order_of_the_plan():
     for crop in (None, ResizedCrop(uniforms=BOXES, scale=USUAL)):
         for which, images in zip(PLAN, split().batches(PLAN, crop), strict=True):
             expected = [
@@ -85,7 +85,7 @@ def test_split_tells_what_it_holds_and_moves():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_picture_that_broke_since_is_told_by_its_name(tmp_path, workers):
+def test_a_image_that_broke_since_is_told_by_its_name(tmp_path, workers):
     paths = [tmp_path / f"{n}.png" for n in range(12)]
     for path, content in zip(paths, FILES, strict=True):
         path.write_bytes(content)
@@ -95,7 +95,7 @@ def test_a_picture_that_broke_since_is_told_by_its_name(tmp_path, workers):
         list(split(paths, workers=workers).batches(PLAN))
     assert "Traceback" not in str(caught.value)
     broken = [*FILES[:5], b"", *FILES[6:]]
-    with pytest.raises(DataError, match="picture 5 cannot be read"):
+    with pytest.raises(DataError, match="image 5 cannot be read"):
         list(split(broken, workers=workers).batches(PLAN))
     with pytest.raises(DataError, match="row five cannot be read"):
         list(split(broken, workers=workers, names=["row five"] * 12).batches(PLAN))
@@ -210,9 +210,9 @@ def alive(process: int) -> bool:
 def test_identity_side_and_labels_make_the_fingerprint():
     import hashlib
 
-    def digest(pictures: EncodedSplit) -> str:
+    def digest(images: EncodedSplit) -> str:
         content = hashlib.sha256()
-        pictures.feed(content)
+        images.feed(content)
         return content.hexdigest()
 
     first = split()

@@ -1,4 +1,4 @@
-"""Folders of pictures: which files, which class, which part, and what is said of the rest."""
+"""Folders of images: which files, which class, which part, and what is said of the rest."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ SKIP = DecodeConfig(on_bad="skip")
 
 
 def add(folder: Path, *names: str, size=(8, 8), level: int | None = None) -> None:
-    """Pictures of noise, or of one grey level, at those names."""
+    """Images of noise, or of one grey level, at those names."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def names_of(folder: Path) -> list[tuple[str, int, str]]:
     return [(file.name, file.label, file.part) for file in list_folder(folder).files]
 
 
-def test_classes_are_sorted_folders_and_pictures_may_lie_deeper(tmp_path):
+def test_classes_are_sorted_folders_and_images_may_lie_deeper(tmp_path):
     add(tmp_path, "dog/2.png", "dog/1.png", "cat/x/y/3.png", "cat/4.png")
     assert list_folder(tmp_path).classes == ("cat", "dog")
     assert names_of(tmp_path) == [
@@ -58,7 +58,7 @@ def test_parts_of_the_folder_are_taken_as_they_are(tmp_path, test):
     ]  # fmt: skip
     data = read_folder(tmp_path, DecodeConfig(), 0)
     assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 1], [1])
-    assert data.notes == ("no pictures to test on of: cat",)
+    assert data.notes == ("no images to test on of: cat",)
 
 
 def test_val_is_taken_where_there_are_several_and_the_rest_is_named(tmp_path):
@@ -119,7 +119,7 @@ def test_sets_too_large_for_memory_are_decoded_when_asked_for_and_hold_the_same(
     assert torch.equal(images, held.train.images)
     assert torch.equal(data.train.histogram(), held.train.histogram())
     assert data.normalisation == held.normalisation
-    # Of the same pictures, the one knows the files and the other the pixels.
+    # Of the same images, the one knows the files and the other the pixels.
     assert data.fingerprint["sha256"] != held.fingerprint["sha256"]
 
 
@@ -148,12 +148,12 @@ def test_junk_is_counted_and_bad_files_are_all_told_before_training(tmp_path):
         (tmp_path / name).write_text("x")
     data = read_folder(tmp_path, DecodeConfig(), 0)
     assert data.notes == (
-        "passed over 6 entries that are no pictures: "
+        "passed over 6 entries that are no images: "
         "1 .csv, 1 .txt, 1 Thumbs.db, 1 __MACOSX, 1 hidden, 1 outside of a class",
     )
     whole = (tmp_path / "a" / "0.png").read_bytes()
     (tmp_path / "a" / "cut.png").write_bytes(whole[:-40])
-    (tmp_path / "a" / "two\nlines").write_text("no picture")
+    (tmp_path / "a" / "two\nlines").write_text("no image")
     (tmp_path / "b" / "empty.jpg").touch()
     with pytest.raises(DataError, match=r"3 of its files cannot be read.* --on-bad skip") as caught:
         read_folder(tmp_path, DecodeConfig(), 0)
@@ -172,7 +172,7 @@ def test_at_most_twenty_bad_files_are_shown_with_their_number(tmp_path):
 
 
 def test_skipping_gives_the_set_that_is_left(tmp_path):
-    """Split and side too: a broken picture of another size changes neither."""
+    """Split and side too: a broken image of another size changes neither."""
     classes_of(tmp_path, "a", "b")
     expected = read_folder(tmp_path, DecodeConfig(), 0).fingerprint
     add(tmp_path, "a/00.png", "b/00.png", size=(9, 9))
@@ -183,13 +183,13 @@ def test_skipping_gives_the_set_that_is_left(tmp_path):
     assert data.notes == ("left out 2 files that cannot be read: b/00.png, a/00.png",)
 
 
-def test_a_class_whose_pictures_are_all_bad_is_told(tmp_path):
+def test_a_class_whose_images_are_all_bad_is_told(tmp_path):
     classes_of(tmp_path, "a", "b")
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "x.png").touch()
-    with pytest.raises(DataError, match="classes without pictures to train on: c"):
+    with pytest.raises(DataError, match="classes without images to train on: c"):
         read_folder(tmp_path, SKIP, 0)
-    with pytest.raises(DataError, match=r"c/x\.png: it is no picture"):
+    with pytest.raises(DataError, match=r"c/x\.png: it is no image"):
         read_folder(tmp_path, DecodeConfig(), 0)
 
 
@@ -199,12 +199,12 @@ def test_a_class_whose_pictures_are_all_bad_is_told(tmp_path):
         ([], "two or more; it has none"),
         (["x.png"], "two or more; it has none"),
         (["a/1.png", "a/2.png"], "only one, a"),
-        (["a/1.png", "a/2.png", "b/"], "classes without pictures to train on: b"),
-        (["a/1.png", "a/2.png", "b/1.png"], "a single picture, which cannot be split: b"),
+        (["a/1.png", "a/2.png", "b/"], "classes without images to train on: b"),
+        (["a/1.png", "a/2.png", "b/1.png"], "a single image, which cannot be split: b"),
         (["train/a/1.png", "train/b/1.png"], "neither val/, valid/ nor test/"),
         (["train/a/1.png", "train/b/1.png", "val/1.png"], "val holds no folder of a class"),
-        (["train/a/1.png", "train/b/1.png", "val/a/"], "no pictures to test on"),
-        (["train/a/1.png", "train/b/", "val/a/1.png"], "classes without pictures to train on: b"),
+        (["train/a/1.png", "train/b/1.png", "val/a/"], "no images to test on"),
+        (["train/a/1.png", "train/b/", "val/a/1.png"], "classes without images to train on: b"),
         (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "classes that train/ has not: c"),
         (["train/a/1.png", "val/a/1.png"], "only one, a"),
     ],

@@ -45,12 +45,12 @@ def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
     return stream.getvalue()
 
 
-def pictures(n: int, side: int = 8) -> list[np.ndarray]:
+def images(n: int, side: int = 8) -> list[np.ndarray]:
     return [RNG.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(n)]
 
 
 def table(cells, labels, *, struct=False):
-    """A data set; ``cells`` are bytes or cells. Built of Arrow itself, since the library refuses damaged pictures."""
+    """A data set; ``cells`` are bytes or cells. Built of Arrow itself, since the library refuses damaged images."""
     cells = [cell if isinstance(cell, dict | None) else {"bytes": cell, "path": "a.png"} for cell in cells]
     raw = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
     kinds = {"img": raw if struct else datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
@@ -58,14 +58,14 @@ def table(cells, labels, *, struct=False):
     return datasets.Dataset(pa.table({"img": cells, "label": labels}, schema=schema))
 
 
-TRAIN, TEST = pictures(12), pictures(6)
+TRAIN, TEST = images(12), images(6)
 LABELS, FEWER = [0, 1, 2] * 4, [0, 1, 2] * 2
 
 
 def good(form="PNG", **more):
     return {
-        "train": table([encoded(picture, form) for picture in TRAIN], LABELS, **more),
-        "test": table([encoded(picture, form) for picture in TEST], FEWER, **more),
+        "train": table([encoded(image, form) for image in TRAIN], LABELS, **more),
+        "test": table([encoded(image, form) for image in TEST], FEWER, **more),
     }
 
 
@@ -82,20 +82,20 @@ def read(folder, decode=AS_IS, seed=0):
 
 
 @pytest.mark.parametrize("struct", [False, True])
-def test_lossless_pictures_are_those_that_were_written(tmp_path, struct, capfd):
+def test_lossless_images_are_those_that_were_written(tmp_path, struct, capfd):
     data = read(write(tmp_path, good(struct=struct)))
     assert np.array_equal(data.train.images.permute(0, 2, 3, 1).numpy(), np.stack(TRAIN))
     assert np.array_equal(data.test.images.permute(0, 2, 3, 1).numpy(), np.stack(TEST))
     assert (data.train.labels.tolist(), data.test.labels.tolist()) == (LABELS, FEWER)
     assert data.classes == tuple(NAMES)
     assert (data.train.encoding, data.fingerprint["encoding"]) == ("lossless", "lossless")
-    assert data.notes == ("pictures from column img, labels from column label",)
+    assert data.notes == ("images from column img, labels from column label",)
     assert capfd.readouterr() == ("", "")
 
 
-def test_jpeg_pictures_are_those_of_pillow_and_called_so(tmp_path):
+def test_jpeg_images_are_those_of_pillow_and_called_so(tmp_path):
     data = read(write(tmp_path, good("JPEG")))
-    expected = [np.asarray(Image.open(io.BytesIO(encoded(picture, "JPEG")))) for picture in TRAIN]
+    expected = [np.asarray(Image.open(io.BytesIO(encoded(image, "JPEG")))) for image in TRAIN]
     assert np.array_equal(data.train.images.permute(0, 2, 3, 1).numpy(), np.stack(expected))
     assert data.fingerprint["encoding"] == "jpeg"
 
@@ -106,7 +106,7 @@ def test_mixed_encodings_are_called_mixed(tmp_path):
     assert read(write(tmp_path, tables)).train.encoding == "mixed"
 
 
-def test_grey_and_palette_pictures_become_rgb(tmp_path):
+def test_grey_and_palette_images_become_rgb(tmp_path):
     grey = Image.fromarray(TRAIN[0][..., 0])
     stream = io.BytesIO()
     Image.fromarray(TRAIN[1]).quantize(8).save(stream, "PNG")
@@ -119,7 +119,7 @@ def test_grey_and_palette_pictures_become_rgb(tmp_path):
     assert np.array_equal(images[1].permute(1, 2, 0).numpy(), palette)
 
 
-def test_progress_counts_every_picture(tmp_path):
+def test_progress_counts_every_image(tmp_path):
     seen = []
     read_parquet(str(write(tmp_path, good())), AS_IS, 0, lambda done, total: seen.append((done, total)))
     assert seen == [(number, 18) for number in range(1, 19)]
@@ -173,46 +173,46 @@ def test_changed_file_is_read_anew(tmp_path):
 
 
 BAD = {
-    "no picture": b"not a picture",
+    "no image": b"not an image",
     "nothing": {"bytes": None, "path": None},
     "none at all": None,
     "empty": b"",
-    "cut": encoded(pictures(1, 64)[0])[:60],
+    "cut": encoded(images(1, 64)[0])[:60],
     "file that is none": {"bytes": None, "path": "missing.png"},
     "endless file": {"bytes": None, "path": "/dev/zero"},
 }
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_unreadable_picture_is_an_error_or_left_out(tmp_path, fault):
+def test_unreadable_image_is_an_error_or_left_out(tmp_path, fault):
     tables = good()
     cells = [encoded(p) for p in TRAIN]
     cells[5] = cells[7] = BAD[fault]
     tables["train"] = table(cells, LABELS)
     write(tmp_path, tables)
-    with pytest.raises(DataError, match=r"2 of 18 pictures cannot be read: row 5 of train: .*; row 7 of train: "):
+    with pytest.raises(DataError, match=r"2 of 18 images cannot be read: row 5 of train: .*; row 7 of train: "):
         read(tmp_path)
     data = read(tmp_path, SKIP)
     kept = [number for number in range(12) if number not in (5, 7)]
     assert np.array_equal(data.train.images.permute(0, 2, 3, 1).numpy(), np.stack([TRAIN[i] for i in kept]))
     assert data.train.labels.tolist() == [LABELS[i] for i in kept]
-    assert "2 of 18 pictures cannot be read and are left out: row 5 of train" in data.notes[1]
+    assert "2 of 18 images cannot be read and are left out: row 5 of train" in data.notes[1]
 
 
-def test_set_without_one_readable_picture_is_refused(tmp_path):
+def test_set_without_one_readable_image_is_refused(tmp_path):
     write(tmp_path, {"train": table([b"x"] * 4, [0, 1, 0, 1]), "test": good()["test"]})
     with pytest.raises(DataError, match="0 training"):
         load_data(f"parquet:{tmp_path}", decode=SKIP)
 
 
-CELL = {"bytes": encoded(pictures(1)[0]), "path": None}
+CELL = {"bytes": encoded(images(1)[0]), "path": None}
 ODD = {
-    "a number as bytes": ([{"bytes": 0}] * 4, "4 of 4 pictures cannot be read"),
-    "a text as bytes": ([{"bytes": "/etc/hostname", "path": None}] * 4, "4 of 4 pictures cannot be read"),
-    "a number as path": ([{"bytes": None, "path": 5}] * 4, "4 of 4 pictures cannot be read"),
-    "a path with a zero": ([{"bytes": None, "path": "a\0b"}] * 4, "4 of 4 pictures cannot be read"),
-    "paths alone": ([{"path": "a.png"}] * 4, "no column of pictures"),
-    "bytes alone": ([CELL["bytes"]] * 4, "no column of pictures"),
+    "a number as bytes": ([{"bytes": 0}] * 4, "4 of 4 images cannot be read"),
+    "a text as bytes": ([{"bytes": "/etc/hostname", "path": None}] * 4, "4 of 4 images cannot be read"),
+    "a number as path": ([{"bytes": None, "path": 5}] * 4, "4 of 4 images cannot be read"),
+    "a path with a zero": ([{"bytes": None, "path": "a\0b"}] * 4, "4 of 4 images cannot be read"),
+    "paths alone": ([{"path": "a.png"}] * 4, "no column of images"),
+    "bytes alone": ([CELL["bytes"]] * 4, "no column of images"),
     "no rows": ([], "train.parquet"),
 }
 
@@ -253,9 +253,9 @@ def test_metadata_that_lies_is_refused(tmp_path, lie):
             assert all(isinstance(name, str) for name in read(tmp_path).classes)
 
 
-def test_pictures_named_by_their_file_are_read_beside_the_table(tmp_path):
-    for number, picture in enumerate(TRAIN):
-        (tmp_path / f"{number}.png").write_bytes(encoded(picture))
+def test_images_named_by_their_file_are_read_beside_the_table(tmp_path):
+    for number, image in enumerate(TRAIN):
+        (tmp_path / f"{number}.png").write_bytes(encoded(image))
     tables = good()
     tables["train"] = table([{"bytes": None, "path": f"{number}.png"} for number in range(12)], LABELS)
     data = read(write(tmp_path, tables))
@@ -273,7 +273,7 @@ def test_labels_of_texts_and_numbers_make_classes_in_order(tmp_path):
         data = read(tmp_path)
         assert data.classes == classes
         assert data.train.labels.tolist() == [1, 0, 2] * 4
-        assert data.notes[0] == "pictures from column image, labels from column target"
+        assert data.notes[0] == "images from column image, labels from column target"
 
 
 def two_labels():
@@ -297,16 +297,16 @@ def test_column_of_another_name_is_a_label_where_the_user_says_so(tmp_path):
     assert read(f"{tmp_path}#coarse").classes == ("0", "1", "2")
 
 
-def test_table_without_pictures_or_labels_names_its_columns(tmp_path):
+def test_table_without_images_or_labels_names_its_columns(tmp_path):
     rows = good()["train"]
     write(tmp_path / "a", {"train": rows.remove_columns("img")})
-    with pytest.raises(DataError, match=r"no column of pictures; its columns: label \(ClassLabel\)"):
+    with pytest.raises(DataError, match=r"no column of images; its columns: label \(ClassLabel\)"):
         read(tmp_path / "a")
     write(tmp_path / "b", {"train": rows.remove_columns("label")})
     with pytest.raises(DataError, match="no column of labels"):
         read(tmp_path / "b")
     write(tmp_path / "c", {"train": rows.add_column("other", [{"bytes": b"", "path": ""}] * 12)})
-    with pytest.raises(ConfigError, match="several columns of pictures: img, other"):
+    with pytest.raises(ConfigError, match="several columns of images: img, other"):
         read(tmp_path / "c")
 
 
@@ -328,7 +328,7 @@ def test_test_without_labels_gives_way_to_the_validation(tmp_path):
 def test_single_missing_labels_are_refused(tmp_path):
     tables = good()
     tables["train"] = table([encoded(p) for p in TRAIN], [-1, *LABELS[1:-1], None])
-    with pytest.raises(DataError, match="2 of the 12 pictures of train have no label"):
+    with pytest.raises(DataError, match="2 of the 12 images of train have no label"):
         read(write(tmp_path, tables))
 
 

@@ -33,7 +33,7 @@ def make_folder(folder, *, compress=True):
 
 
 @pytest.mark.parametrize("compress", [True, False])
-def test_folder_gives_pictures_and_labels(tmp_path, compress):
+def test_folder_gives_images_and_labels(tmp_path, compress):
     train_images, train_labels, test_images, _ = make_folder(tmp_path, compress=compress)
     data = read_idx_folder(tmp_path)
     assert np.array_equal(data.train.images.numpy()[:, 0], train_images)
@@ -108,11 +108,11 @@ def test_random_bytes_are_read_or_refused_and_never_crash(tmp_path_factory, data
 @pytest.mark.parametrize(
     ("replaced", "array", "message"),
     [
-        (1, np.zeros(11, np.uint8), "12×6×6 train pictures but 11 labels"),
+        (1, np.zeros(11, np.uint8), "12×6×6 train images but 11 labels"),
         (2, np.zeros((8, 5, 5), np.uint8), "differ in size"),
         (0, np.zeros((12, 6, 5), np.uint8), "not square"),
-        (0, np.zeros((0, 6, 6), np.uint8), "0×6×6 train pictures"),
-        (0, np.zeros((12, 0, 0), np.uint8), "12×0×0 train pictures"),
+        (0, np.zeros((0, 6, 6), np.uint8), "0×6×6 train images"),
+        (0, np.zeros((12, 0, 0), np.uint8), "12×0×0 train images"),
     ],
 )
 def test_files_that_contradict_each_other_are_refused(tmp_path, replaced, array, message):

@@ -1,4 +1,4 @@
-"""One picture: compared with Pillow's own steps, with numpy, and with what a format's document says."""
+"""One image: compared with Pillow's own steps, with numpy, and with what a format's document says."""
 
 import os
 import struct
@@ -16,9 +16,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from resnetlab.core.errors import DataError
-from resnetlab.data.image import MOST_PIXELS, MOST_PIXELS_HELD, crop_box, decode, picture_size, read_picture
+from resnetlab.data.image import MOST_PIXELS, MOST_PIXELS_HELD, crop_box, decode, image_size, read_image
 from tests.conftest import ROOT
-from tests.faults.pictures import encoded, seed_files
+from tests.faults.images import encoded, seed_files
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -45,7 +45,7 @@ def resized_middle(image: Image.Image, side: int) -> np.ndarray:
 
 @pytest.mark.parametrize("side", [7, 100, 224, 427, 600])
 @pytest.mark.parametrize("turned", [False, True])
-def test_square_is_the_middle_of_the_resized_picture(side, turned):
+def test_square_is_the_middle_of_the_resized_image(side, turned):
     photo = PHOTO.transpose(Image.Transpose.ROTATE_90) if turned else PHOTO
     found, expected = decode(encoded(photo, "BMP"), side), resized_middle(photo, side)
     # Seven rows of 427 are first averaged by whole squares.
@@ -80,7 +80,7 @@ def test_crop_box_solved_by_hand(uniforms, box):
 
 @given(st.tuples(*[st.floats(0, 1, exclude_max=True)] * 4), st.integers(1, 3000), st.integers(1, 3000))
 @settings(max_examples=300)
-def test_crop_box_lies_within_the_picture(uniforms, width, height):
+def test_crop_box_lies_within_the_image(uniforms, width, height):
     left, top, wide, tall = crop_box(uniforms, width, height)
     assert left >= 0
     assert top >= 0
@@ -124,15 +124,15 @@ def test_exif_orientation_turns_every_format_alike(kind, options, orientation):
     exif[0x0112] = orientation
     data = encoded(Image.fromarray(NOISE), kind, exif=exif, **options)
     stored = np.asarray(open_whole(encoded(Image.fromarray(NOISE), kind, **options)))
-    picture = read_picture(data, None)
-    assert np.array_equal(picture.pixels, TURNED[orientation](stored))
-    assert (picture.height, picture.width) == picture.pixels.shape[:2]
+    image = read_image(data, None)
+    assert np.array_equal(image.pixels, TURNED[orientation](stored))
+    assert (image.height, image.width) == image.pixels.shape[:2]
 
 
 @pytest.mark.parametrize("orientation", TURNED)
 @pytest.mark.parametrize("box", [None, (0.3, 0.1, 0.2, 0.9)])
 def test_orientation_box_and_draft_agree(orientation, box):
-    """A large turned JPEG gives what the same picture gives that was stored upright; odd sizes leave a last column."""
+    """A large turned JPEG gives what the same image gives that was stored upright; odd sizes leave a last column."""
     photo = PHOTO.resize((1283, 857))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -259,15 +259,15 @@ def test_first_frame_of_an_animation_counts(kind):
 
 
 def test_content_decides_not_the_suffix(tmp_path):
-    path = tmp_path / "picture.txt"
+    path = tmp_path / "image.txt"
     path.write_bytes(encoded(Image.fromarray(NOISE), "PNG"))
     assert np.array_equal(decode(path, None), NOISE)
-    assert picture_size(path) == (30, 20)
+    assert image_size(path) == (30, 20)
 
 
 @pytest.mark.parametrize("kind", ["ICO", "TGA", "PDF", "JPEG2000", "SGI"])
 def test_other_formats_are_refused(kind):
-    with pytest.raises(DataError, match="no picture in one of the formats JPEG, PNG"):
+    with pytest.raises(DataError, match="no image in one of the formats JPEG, PNG"):
         decode(encoded(Image.fromarray(NOISE), kind), None)
 
 
@@ -276,7 +276,7 @@ def test_a_cut_file_is_refused(number):
     whole = seed_files()[number]
     assert decode(whole, 8).shape == (8, 8, 3)
     for length in (0, 1, 10, len(whole) // 2):
-        with pytest.raises(DataError, match="the picture cannot be read: "):
+        with pytest.raises(DataError, match="the image cannot be read: "):
             decode(whole[:length], 8)
 
 
@@ -293,7 +293,7 @@ def test_lossy_formats_are_told_apart():
         ("TIFF", {"compression": "jpeg"}, True),
         ("TIFF", {"compression": "tiff_lzw"}, False),
     ):
-        assert read_picture(encoded(rgb, kind, **options), None).lossy is lossy, (kind, options)
+        assert read_image(encoded(rgb, kind, **options), None).lossy is lossy, (kind, options)
 
 
 def test_message_names_the_file_on_one_line(tmp_path):
@@ -304,8 +304,8 @@ def test_message_names_the_file_on_one_line(tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="No such file"):
         decode(tmp_path / "none", None)
-    with pytest.raises(DataError, match="picture 7 of x cannot be read"):
-        decode(b"", None, name="picture 7 of x")
+    with pytest.raises(DataError, match="image 7 of x cannot be read"):
+        decode(b"", None, name="image 7 of x")
 
 
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
@@ -335,7 +335,7 @@ def png(width: int, height: int, depth: int, colour: int, lines: bytes = b"") ->
 @pytest.mark.parametrize("size", [(60000, 60000), (10000, 10000), (7072, 7072), (2**31 - 1, 1), (0, 5)])
 def test_a_head_that_announces_too_much_is_refused_at_once(size):
     """Before a pixel is decoded: the file has none, which would be another message."""
-    with pytest.raises(DataError, match=r"too many pixels|pixels; 1 to|no picture"):
+    with pytest.raises(DataError, match=r"too many pixels|pixels; 1 to|no image"):
         decode(png(*size, 8, 2), 8)
     with pytest.raises(DataError, match="truncated"):
         decode(png(7000, 7000, 8, 2), 8)
@@ -392,7 +392,7 @@ KINDS = [
 @pytest.mark.parametrize(
     "side", [224, pytest.param(2000, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.slow)]
 )
-def test_largest_pictures_decode_below_500_mebibytes(tmp_path, kind, side):
+def test_largest_images_decode_below_500_mebibytes(tmp_path, kind, side):
     path = tmp_path / "large"
     path.write_bytes(largest(kind))
     assert path.stat().st_size < 10_000_000

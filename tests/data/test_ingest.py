@@ -1,4 +1,4 @@
-"""Tables of pictures that do not fit, or are not of one size: decoded when asked for."""
+"""Tables of images that do not fit, or are not of one size: decoded when asked for."""
 
 from io import BytesIO
 
@@ -13,9 +13,9 @@ from resnetlab.data.dataset import Split
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.image import decode
 from resnetlab.data.inspect import inspect_data, pick_samples
-from tests.data.test_hub import LABELS, _apart, encoded, good, pictures, read, table, write  # noqa: F401, a fixture
+from tests.data.test_hub import LABELS, _apart, encoded, good, images, read, table, write  # noqa: F401, a fixture
 
-WIDE = [np.vstack([picture, picture[:2]]) for picture in pictures(12, 20)]
+WIDE = [np.vstack([image, image[:2]]) for image in images(12, 20)]
 
 
 def all_of(split):
@@ -23,13 +23,13 @@ def all_of(split):
 
 
 def mixed(folder):
-    """Training pictures of 22×20, test pictures of 8×8."""
+    """Training images of 22×20, test images of 8×8."""
     tables = good()
-    tables["train"] = table([encoded(picture) for picture in WIDE], LABELS)
+    tables["train"] = table([encoded(image) for image in WIDE], LABELS)
     return write(folder, tables)
 
 
-def test_set_beyond_the_limit_is_decoded_when_asked_to_the_same_pictures(tmp_path, monkeypatch):
+def test_set_beyond_the_limit_is_decoded_when_asked_to_the_same_images(tmp_path, monkeypatch):
     write(tmp_path, good())
     held = read(tmp_path)
     monkeypatch.setattr(held_rule, "MOST_ARRAY_BYTES", 18 * 3 * 8 * 8 - 1)
@@ -52,9 +52,9 @@ def test_limit_itself_still_fits(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("first", ["train", "test"])
-def test_pictures_of_several_sizes_become_squares_of_224(tmp_path, first):
-    """Whichever size comes first: square pictures are found to be not all there is."""
-    tables = {"train": good()["train"], "test": table([encoded(picture) for picture in WIDE], LABELS)}
+def test_images_of_several_sizes_become_squares_of_224(tmp_path, first):
+    """Whichever size comes first: square images are found to be not all there is."""
+    tables = {"train": good()["train"], "test": table([encoded(image) for image in WIDE], LABELS)}
     if first == "test":
         tables = {"train": tables["test"], "test": tables["train"]}
     data = read(write(tmp_path, tables))
@@ -73,10 +73,10 @@ def test_image_size_is_the_side_and_small_ones_are_held(tmp_path, side, kind):
     assert np.array_equal(all_of(data.train)[0].permute(1, 2, 0).numpy(), decode(encoded(WIDE[0]), side))
 
 
-def test_unreadable_pictures_are_left_out_of_what_is_decoded_later(tmp_path):
+def test_unreadable_images_are_left_out_of_what_is_decoded_later(tmp_path):
     tables = good()
-    cells = [encoded(picture) for picture in WIDE]
-    cells[0] = cells[4] = b"no picture"
+    cells = [encoded(image) for image in WIDE]
+    cells[0] = cells[4] = b"no image"
     tables["train"] = table(cells, LABELS)
     data = read(write(tmp_path, tables), DecodeConfig(on_bad="skip", image_size=70))
     assert len(data.train) == 10
@@ -85,7 +85,7 @@ def test_unreadable_pictures_are_left_out_of_what_is_decoded_later(tmp_path):
     assert data.train.names[0] == "row 1 of train"
 
 
-def test_fingerprint_of_encoded_pictures_sees_one_changed_picture(tmp_path):
+def test_fingerprint_of_encoded_images_sees_one_changed_image(tmp_path):
     sums = set()
     for name, changed in (("a", WIDE[3]), ("b", WIDE[3] ^ 1), ("c", WIDE[3])):
         tables = good()
@@ -95,7 +95,7 @@ def test_fingerprint_of_encoded_pictures_sees_one_changed_picture(tmp_path):
     assert len(sums) == 2
 
 
-def test_copies_among_encoded_pictures_are_found(tmp_path):
+def test_copies_among_encoded_images_are_found(tmp_path):
     tables = good()
     twice = BytesIO()
     Image.fromarray(WIDE[2]).save(twice, "BMP")  # other bytes, equal pixels

@@ -1,4 +1,4 @@
-"""Duplicates and constant pictures in sets where they were put."""
+"""Duplicates and constant images in sets where they were put."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from tests.conftest import make_data
 
 
 def planted() -> ImageData:
-    """600 and 300 pictures: more than a batch of each."""
+    """600 and 300 images: more than a batch of each."""
     data = make_data(train=600, test=300)
     train, test = data.train.images.clone(), data.test.images.clone()
     train[590] = train[3]
@@ -32,11 +32,11 @@ def planted() -> ImageData:
 def by_hand(one: Split, other: Split | None = None) -> list[tuple[int, int]]:
     """Pairs (earliest, copy) by comparing all with all."""
     pairs = []
-    for number, picture in enumerate((other or one).images):
+    for number, image in enumerate((other or one).images):
         for earlier, candidate in enumerate(one.images):
             if other is None and earlier >= number:
                 break
-            if torch.equal(candidate, picture):
+            if torch.equal(candidate, image):
                 pairs.append((earlier, number))
                 break
     return pairs
@@ -65,7 +65,7 @@ def test_one_changed_pixel_makes_no_duplicate():
     assert inspect_data(data).duplicates["train"].examples == ((3, 599),)
 
 
-def test_picture_that_is_constant_in_one_channel_alone_is_not_constant():
+def test_image_that_is_constant_in_one_channel_alone_is_not_constant():
     images = torch.zeros(3, 2, 4, 4, dtype=torch.uint8)
     images[0, 1] = torch.arange(16).view(4, 4)
     images[1, 1] = 5
@@ -74,14 +74,14 @@ def test_picture_that_is_constant_in_one_channel_alone_is_not_constant():
     assert found.constant["train"].examples == (1, 2)
 
 
-def test_progress_ends_with_all_pictures():
+def test_progress_ends_with_all_images():
     seen = []
     inspect_data(planted(), lambda done, total: seen.append((done, total)))
     assert seen[-1] == (900, 900)
     assert all(a[0] < b[0] for a, b in itertools.pairwise(seen))
 
 
-def test_samples_are_pictures_of_their_class_spread_over_it():
+def test_samples_are_images_of_their_class_spread_over_it():
     data = planted()
     found = pick_samples(data, 2, 5)
     assert list(found) == [0, 1]
@@ -92,7 +92,7 @@ def test_samples_are_pictures_of_their_class_spread_over_it():
         assert torch.equal(images[-1], members[-1])
 
 
-def test_class_without_pictures_has_no_samples():
+def test_class_without_images_has_no_samples():
     split = Split(images=torch.zeros(3, 1, 4, 4, dtype=torch.uint8), labels=torch.tensor([0, 2, 2]))
     found = pick_samples(ImageData(source="made", train=split, test=split, classes=("a", "b", "c")), 9, 5)
     assert [tuple(images.shape) for images in found.values()] == [(1, 1, 4, 4), (0, 1, 4, 4), (2, 1, 4, 4)]

@@ -1,4 +1,4 @@
-"""Shares of batches: whatever ranks, micro-batches and first step, the pictures are those of one whole pass."""
+"""Shares of batches: whatever ranks, micro-batches and first step, the images are those of one whole pass."""
 
 from io import BytesIO
 
@@ -91,13 +91,13 @@ def test_batches_in_order_are_shared_by_turns():
 
 @pytest.mark.parametrize("kind", ["crop and mirror", "trivial", "both"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_pictures_decoded_when_asked_for_give_the_batches_of_those_in_memory(kind, workers):
+def test_images_decoded_when_asked_for_give_the_batches_of_those_in_memory(kind, workers):
     draw = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (40, 3, 8, 8), generator=draw, dtype=torch.uint8)
     held = Split(images=images, labels=torch.arange(40) % 3)
     files = [png(image) for image in images]
     encoded = EncodedSplit(
-        pictures=files,
+        store=files,
         labels=held.labels,
         side=8,
         levels=held.histogram(),

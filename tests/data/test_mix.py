@@ -72,7 +72,7 @@ def test_even_slices_mix_as_the_whole_batch(mixture):
 
 
 @pytest.mark.parametrize("mixture", MIXTURES, ids=["mixup", "cutmix"])
-def test_mixed_pictures_keep_their_memory_format(mixture):
+def test_mixed_images_keep_their_memory_format(mixture):
     x = images(4)
     last = mix_images(x.contiguous(memory_format=torch.channels_last), mixture)
     assert last.is_contiguous(memory_format=torch.channels_last)
@@ -112,7 +112,7 @@ def test_weights_are_beta_distributed(alpha):
     assert kstest(weights, "beta", args=(alpha + 0.2, alpha)).pvalue < 1e-6
 
 
-def test_cutmix_boxes_are_in_the_picture_and_their_weight_is_exact():
+def test_cutmix_boxes_are_in_the_image_and_their_weight_is_exact():
     for mixture in draw_mixtures(2000, 31, 0, 1.0, seed=0, epoch=1):
         box = mixture.box
         assert 0 <= box.top <= box.bottom <= 31

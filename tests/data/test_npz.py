@@ -29,7 +29,7 @@ def write(path, arrays, save=np.savez):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_names_of_keras_give_pictures_and_labels(tmp_path, save):
+def test_names_of_keras_give_images_and_labels(tmp_path, save):
     data = read_npz(write(tmp_path / "set.npz", keras(), save), 0)
     assert np.array_equal(data.train.images.numpy()[:, 0], TRAIN)
     assert np.array_equal(data.test.images.numpy()[:, 0], TEST)
@@ -62,7 +62,7 @@ def test_channels_are_found_first_or_last(tmp_path, images):
     assert data.train.images.is_contiguous()
 
 
-def test_one_set_of_pictures_is_split_by_class_and_seed(tmp_path):
+def test_one_set_of_images_is_split_by_class_and_seed(tmp_path):
     path = write(tmp_path / "set.npz", {"images": np.tile(TRAIN, (5, 1, 1)), "labels": np.tile(LABELS, 5)})
     data = read_npz(path, 0)
     assert np.bincount(data.train.labels).tolist() == [12] * 4
@@ -74,29 +74,29 @@ def test_one_set_of_pictures_is_split_by_class_and_seed(tmp_path):
 
 
 FAULTS = {
-    "floats": (keras(x_train=TRAIN / 255), "x_train is float64; pictures are uint8.*np.round"),
-    "wide integers": (keras(x_test=TEST.astype(np.int64)), "x_test is int64; pictures are uint8"),
+    "floats": (keras(x_train=TRAIN / 255), "x_train is float64; images are uint8.*np.round"),
+    "wide integers": (keras(x_test=TEST.astype(np.int64)), "x_test is int64; images are uint8"),
     "float labels": (keras(y_train=LABELS.astype(float)), "y_train is float64; labels are integers"),
     "text labels": (keras(y_train=LABELS.astype(str)), "labels are integers"),
     "truth labels": (keras(y_train=LABELS > 1), "labels are integers"),
-    "one-hot labels": (keras(y_train=np.eye(4, dtype=int)[LABELS]), "labels are integers, one a picture"),
+    "one-hot labels": (keras(y_train=np.eye(4, dtype=int)[LABELS]), "labels are integers, one an image"),
     "negative labels": (keras(y_train=LABELS - 1), "goes from -1 to 2"),
     "enormous labels": (keras(y_test=FEWER + 2**40), "labels are 0 up to"),
-    "a label less": (keras(y_train=LABELS[1:]), "12 pictures in x_train but 11 labels"),
+    "a label less": (keras(y_train=LABELS[1:]), "12 images in x_train but 11 labels"),
     "nothing": (keras(x_train=TRAIN[:0], y_train=LABELS[:0]), "x_train has the shape"),
     "not square": (keras(x_train=TRAIN[:, 1:]), "must be square"),
     "not square in colour": (keras(x_train=COLOURS.transpose(0, 3, 1, 2)[:, :, 1:]), "must be square"),
     "five channels": (keras(x_train=np.zeros((12, 6, 6, 5), np.uint8)), "it must be"),
     "flat": (keras(x_train=TRAIN.reshape(12, 36)), "it must be"),
     "one number": (keras(x_train=np.uint8(1)), "it must be"),
-    "two sizes": (keras(x_test=np.zeros((8, 5, 5), np.uint8)), "training pictures are"),
+    "two sizes": (keras(x_test=np.zeros((8, 5, 5), np.uint8)), "training images are"),
     "other names": ({"a": TRAIN, "b": LABELS}, "holds a, b; it must hold x_train"),
-    "one a class": ({"images": TRAIN[:4], "labels": LABELS[:4]}, "every class has one picture"),
+    "one a class": ({"images": TRAIN[:4], "labels": LABELS[:4]}, "every class has one image"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_arrays_that_are_no_pictures_and_labels_are_refused(tmp_path, fault):
+def test_arrays_that_are_no_images_and_labels_are_refused(tmp_path, fault):
     arrays, message = FAULTS[fault]
     with pytest.raises(DataError, match=message):
         read_npz(write(tmp_path / "set.npz", arrays), 0)

@@ -29,7 +29,7 @@ PILLOW = {
 }
 
 
-def made_pictures() -> list[torch.Tensor]:
+def made_images() -> list[torch.Tensor]:
     """Photographs, noise, noise of few levels, one colour, and sides that differ; each ``(C, H, W)``."""
     temple, flower = photographs(32)
     noise = torch.randint(0, 256, (3, 30, 21), dtype=torch.uint8)
@@ -45,7 +45,7 @@ def test_operation_gives_pillows_pixels_at_every_strength(number):
     strengths = torch.cat([rand_strengths(32)[number], trivial_strengths()[number]]).unique()
     if operation in SIGNED:
         strengths = torch.cat([strengths, -strengths])
-    for image in made_pictures():
+    for image in made_images():
         found = operation(image.expand(len(strengths), -1, -1, -1), strengths)
         for pixels, strength in zip(found, strengths.tolist(), strict=True):
             assert torch.equal(pixels, from_pillow(reference(as_pillow(image), strength))), (image.shape, strength)
@@ -61,7 +61,7 @@ def test_operation_at_another_strength_gives_other_pixels(number):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
-def test_each_picture_has_its_own_strength_and_the_input_stays(operation):
+def test_each_image_has_its_own_strength_and_the_input_stays(operation):
     number = OPERATIONS.index(operation)
     images = photographs(16).repeat(4, 1, 1, 1)
     strengths = trivial_strengths()[number][torch.tensor([0, 3, 9, 14, 18, 22, 27, 30])]
@@ -75,7 +75,7 @@ def test_each_picture_has_its_own_strength_and_the_input_stays(operation):
 
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 1, 2, 2), (1, 3, 1, 5), (1, 1, 3, 2)])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
-def test_pictures_of_a_few_pixels_pass(operation, shape):
+def test_images_of_a_few_pixels_pass(operation, shape):
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
     assert operation(images, torch.full((shape[0],), 0.3)).shape == shape
 
@@ -99,7 +99,7 @@ def test_hand_solved_rows():
 
 
 def differing(found: torch.Tensor, expected: torch.Tensor, level: int = 0) -> float:
-    """The share of values that differ by more than ``level``; kornia's pictures are from 0 to 1."""
+    """The share of values that differ by more than ``level``; kornia's images are from 0 to 1."""
     return ((found.float() - expected.mul(255)).abs() > level + 0.5).float().mean().item()
 
 

@@ -21,7 +21,7 @@ NUMBER = {operation.__name__: number for number, operation in enumerate(OPERATIO
 
 @pytest.mark.parametrize(
     ("name", "rand", "trivial"),
-    # At magnitude 9 of 30 and at 30, from torchvision's tables for pictures of 64 pixels.
+    # At magnitude 9 of 30 and at 30, from torchvision's tables for images of 64 pixels.
     [
         ("identity", (0, 0), (0, 0)),
         ("shear_x", (0.09, 0.3), (0.297, 0.99)),
@@ -71,7 +71,7 @@ def test_policy_draws_differ_by_seed_and_epoch():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_policy_is_each_pictures_own_operations_in_turn(channels):
+def test_policy_is_each_images_own_operations_in_turn(channels):
     images = photographs(32)[:, :channels].repeat(20, 1, 1, 1)
     draws = draw_rand(40, 3, 20, 32, seed=0, epoch=1)
     found = apply_policy(images, draws.chosen, draws.strengths)

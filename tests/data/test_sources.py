@@ -51,7 +51,7 @@ def test_unknown_source_names_what_is_near(source, message, monkeypatch, tmp_pat
         load_data(source)
 
 
-@pytest.mark.parametrize("source", ["./pictures", "/nowhere/at/all", "data/pictures"])
+@pytest.mark.parametrize("source", ["./images", "/nowhere/at/all", "data/images"])
 def test_path_that_does_not_exist_is_called_so(source, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=f"{source} does not exist"):
@@ -92,7 +92,7 @@ def test_names_beside_idx_files_are_those_of_the_classes(tmp_path):
         load_data(f"idx:{tmp_path}")
 
 
-def test_path_of_a_folder_is_that_of_pictures(tmp_path, monkeypatch):
+def test_path_of_a_folder_is_that_of_images(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / "set" / name).mkdir(parents=True)

@@ -21,14 +21,14 @@ from resnetlab.data.transforms import (
 IMAGENET = (0.08, 1.0)
 
 
-def pictures(n: int = 6, channels: int = 3, height: int = 12, width: int = 12) -> torch.Tensor:
+def noise(n: int = 6, channels: int = 3, height: int = 12, width: int = 12) -> torch.Tensor:
     return torch.randint(0, 256, (n, channels, height, width), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("shape", [(6, 3, 12, 12), (5, 1, 8, 11), (1, 2, 3, 3)])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_crop_of_padded_pictures_is_each_ones_window(shape, dtype):
-    images = pictures(*shape).to(dtype).contiguous(memory_format=torch.channels_last)
+def test_crop_of_padded_images_is_each_ones_window(shape, dtype):
+    images = noise(*shape).to(dtype).contiguous(memory_format=torch.channels_last)
     offsets = draw_offsets(shape[0], 2, seed=1, epoch=1)
     padded = F.pad(images, (2, 2, 2, 2))
     by_hand = [p[:, r : r + shape[2], c : c + shape[3]] for p, (r, c) in zip(padded, offsets.tolist(), strict=True)]
@@ -41,7 +41,7 @@ def test_crop_draws_are_those_of_earlier_versions():
 
 
 def test_flip_mirrors_the_chosen_and_no_other():
-    images = pictures(2)
+    images = noise(2)
     flipped = flip(images, torch.tensor([True, False]))
     assert torch.equal(flipped[0, :, :, 0], images[0, :, :, -1])
     assert torch.equal(flipped, torch.stack([images[0].flip(-1), images[1]]))
@@ -83,7 +83,7 @@ def test_boxes_have_uniform_shares_log_uniform_ratios_and_uniform_places():
 
 @pytest.mark.parametrize(("height", "width", "channels"), [(12, 12, 3), (32, 20, 1), (224, 224, 3)])
 def test_resized_crop_is_pillows_bilinear_one_within_a_level(height, width, channels):
-    images = pictures(8, channels, height, width)
+    images = noise(8, channels, height, width)
     boxes = resized_boxes(torch.rand(8, 4), height, width, IMAGENET)
     found = crop_resized(images, boxes)
     wrong = crop_resized(images, boxes.roll(1, 0))
@@ -96,13 +96,13 @@ def test_resized_crop_is_pillows_bilinear_one_within_a_level(height, width, chan
             assert np.abs(theirs - control.numpy()).max() > 1
 
 
-def test_resized_crop_of_the_whole_is_the_picture():
-    images = pictures()
+def test_resized_crop_of_the_whole_is_the_image():
+    images = noise()
     assert torch.equal(crop_resized(images, torch.tensor([[0, 0, 12, 12]] * 6)), images)
 
 
 def test_split_cuts_each_sample_by_its_own_numbers_in_any_batch():
-    images = pictures(10)
+    images = noise(10)
     split = Split(images=images, labels=torch.zeros(10, dtype=torch.int64))
     crop = ResizedCrop(uniforms=draw_uniforms(10, 4, 0, "box", 1), scale=IMAGENET)
     whole = crop_resized(images, resized_boxes(crop.uniforms, 12, 12, IMAGENET))

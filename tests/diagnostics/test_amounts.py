@@ -46,7 +46,7 @@ def test_amounts_of_a_few_numbers_are_those_counted_by_hand():
     assert amounts.cosine(x, -x).item() == pytest.approx(-1, abs=1e-10)
     # The mean is 9/4, and the squares have the mean 29/4.
     assert amounts.spread(x).item() == pytest.approx(sqrt(29 / 4 - 81 / 16), abs=1e-10)
-    maps = torch.zeros(2, 3, 2, 2, dtype=torch.float64)  # 24 values; channel 1 is dead, channel 0 in one picture alone
+    maps = torch.zeros(2, 3, 2, 2, dtype=torch.float64)  # 24 values; channel 1 is dead, channel 0 in one image alone
     maps[0, 0, 1, 1] = maps[0, 2, 0, 0] = maps[1, 2, 0, 1] = 1
     dead, zeros = amounts.zeros(maps)
     assert dead.item() == pytest.approx(1 / 3, abs=1e-10)

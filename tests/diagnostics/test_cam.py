@@ -16,7 +16,7 @@ CONV = ["cifar_resnet8", "cifar_plain8", "cifar_preact_resnet8"]
 
 
 class Linear(Classifier):
-    """Maps A_k = v_k x of a picture, and logits y_c = Σ_k w_ck mean(A_k)."""
+    """Maps A_k = v_k x of an image, and logits y_c = Σ_k w_ck mean(A_k)."""
 
     def __init__(self, v: torch.Tensor, w: torch.Tensor) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Linear(Classifier):
 
 
 def test_map_of_a_linear_net_equals_the_hand_solved_one():
-    """Σ_k α_k A_k = (Σ_k w_ck v_k) x / (H W): the picture's own bright side or its dark one, to 1e-10."""
+    """Σ_k α_k A_k = (Σ_k w_ck v_k) x / (H W): the image's own bright side or its dark one, to 1e-10."""
     v, w = torch.tensor([2.0, -1.0]), torch.tensor([[1.0, 0.5], [-1.0, 1.0], [1.0, 2.0]])
     net = Linear(v, w).double()
     x = torch.randn(3, 1, 4, 5, dtype=torch.float64)
@@ -56,7 +56,7 @@ def made(name: str, **choices: object) -> Classifier:
 
 
 def by_hooks(net: Classifier, images: torch.Tensor, classes: torch.Tensor, layer: nn.Module) -> torch.Tensor:
-    """Eq. 1 and 2 as they are written, one picture at a time, from the layer's output and its gradient."""
+    """Eq. 1 and 2 as they are written, one image at a time, from the layer's output and its gradient."""
     net, kept = net.eval(), {}
     handles = [
         layer.register_forward_hook(lambda _, __, out: kept.update(maps=out.detach())),
@@ -130,7 +130,7 @@ def test_explaining_changes_nothing(layer):
     assert not any(module._forward_hooks for module in net.modules())
 
 
-def test_a_picture_that_overflows_has_no_map_and_the_others_have():
+def test_a_image_that_overflows_has_no_map_and_the_others_have():
     net = create_model("cifar_resnet8")
     x = torch.randn(2, 3, 8, 8)
     alone = grad_cam(net, x[1:])
@@ -147,7 +147,7 @@ def test_a_picture_that_overflows_has_no_map_and_the_others_have():
         ({"layer": "head"}, r"head .*\(2, 10\), no maps"),
         ({"classes": [0, 10]}, "0 to 9"),
         ({"classes": [-1, 0]}, "0 to 9"),
-        ({"classes": [0]}, "each of 2 pictures"),
+        ({"classes": [0]}, "each of 2 images"),
     ],
 )
 def test_settings_that_explain_nothing_are_refused(settings, named):

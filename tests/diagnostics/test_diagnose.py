@@ -11,7 +11,7 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.diagnostics.config import MOST_NAMED, DiagnosisConfig
 from resnetlab.diagnostics.diagnose import UNTRAINED, diagnose, diagnose_command, possible_parts
 from resnetlab.diagnostics.load import INITIAL, Subject
-from resnetlab.diagnostics.soundings import equal_logits, first_pictures, further, read_net, sparing, unwatched
+from resnetlab.diagnostics.soundings import equal_logits, first_images, further, read_net, sparing, unwatched
 from resnetlab.models.surgery import deepen
 from resnetlab.models.zoo import create_model
 from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
@@ -30,9 +30,9 @@ def subject(net, data) -> Subject:
 def test_readings_leave_the_network_as_it_was(data, training):
     net = create_model("cifar_resnet8", in_chans=1, num_classes=3).train(training)
     before = copy.deepcopy(net.state_dict())
-    batch = first_pictures(data, 8, 0, torch.device("cpu"))
+    batch = first_images(data, 8, 0, torch.device("cpu"))
     state = torch.get_rng_state()
-    found = read_net(subject(net, data), [*PASS, "lesion"], batch, seed=0, pictures=9, progress=unwatched)
+    found = read_net(subject(net, data), [*PASS, "lesion"], batch, seed=0, images=9, progress=unwatched)
     # The depth of 8 leaves one block that keeps the shape, and it is alone in its stage.
     assert found.lesion is None
     assert len(found.blocks) == 3
@@ -44,31 +44,31 @@ def test_readings_leave_the_network_as_it_was(data, training):
 
 def test_dropout_is_drawn_from_the_seed(data):
     net = create_model("wide_resnet16_4", in_chans=1, num_classes=3, image_size=8, dropout=0.5)
-    batch = first_pictures(data, 4, 0, torch.device("cpu"))
-    found = [read_net(subject(net, data), PASS, batch, seed=seed, pictures=9, progress=unwatched) for seed in (0, 0, 1)]
+    batch = first_images(data, 4, 0, torch.device("cpu"))
+    found = [read_net(subject(net, data), PASS, batch, seed=seed, images=9, progress=unwatched) for seed in (0, 0, 1)]
     assert found[0] == found[1]
     assert found[0].blocks != found[2].blocks
 
 
 def test_deep_net_is_read_in_segments_with_equal_numbers(data, monkeypatch):
     net = create_model("cifar_resnet14", in_chans=1, num_classes=3)
-    batch = first_pictures(data, 4, 0, torch.device("cpu"))
+    batch = first_images(data, 4, 0, torch.device("cpu"))
     assert sparing(net) is net
-    usual = read_net(subject(net, data), PASS, batch, seed=0, pictures=9, progress=unwatched)
+    usual = read_net(subject(net, data), PASS, batch, seed=0, images=9, progress=unwatched)
     monkeypatch.setattr("resnetlab.diagnostics.soundings.DEEP", 2)
     assert sparing(net) is not net
-    assert read_net(subject(net, data), PASS, batch, seed=0, pictures=9, progress=unwatched) == usual
+    assert read_net(subject(net, data), PASS, batch, seed=0, images=9, progress=unwatched) == usual
 
 
-def test_lesion_counts_its_pictures_and_their_chance():
+def test_lesion_counts_its_images_and_their_chance():
     data = make_data(test=30)
     net = create_model("cifar_resnet14", in_chans=1, num_classes=3)
-    batch = first_pictures(data, 4, 0, torch.device("cpu"))
-    found = read_net(subject(net, data), ["lesion"], batch, seed=0, pictures=12, progress=unwatched)
+    batch = first_images(data, 4, 0, torch.device("cpu"))
+    found = read_net(subject(net, data), ["lesion"], batch, seed=0, images=12, progress=unwatched)
     assert found.lesion.n == 12
     assert 0 < found.lesion.chance <= 2 / 3
     assert found.blocks == []
-    whole = read_net(subject(net, data), ["lesion"], batch, seed=0, pictures=99, progress=unwatched).lesion
+    whole = read_net(subject(net, data), ["lesion"], batch, seed=0, images=99, progress=unwatched).lesion
     assert (whole.n, whole.chance) == (30, pytest.approx(2 / 3))
 
 
@@ -122,8 +122,8 @@ def test_vgg_is_read_without_what_needs_blocks_and_notes_say_so():
 
 @pytest.mark.slow
 def test_vgg_is_read_layer_by_layer(tmp_path):
-    pictures, labels = np.random.default_rng(0).integers(0, 255, (24, 32, 32, 3), dtype=np.uint8), np.arange(24) % 2
-    np.savez(tmp_path / "some.npz", x_train=pictures, y_train=labels, x_test=pictures, y_test=labels)
+    images, labels = np.random.default_rng(0).integers(0, 255, (24, 32, 32, 3), dtype=np.uint8), np.arange(24) % 2
+    np.savez(tmp_path / "some.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     found = diagnose("vgg11", DiagnosisConfig(data=f"npz:{tmp_path / 'some.npz'}", batch_size=2))
     assert len([gradient for gradient in found.net.gradients if gradient.block.startswith("stages.")]) == 8
     assert draw_diagnosis_figures(found)
@@ -151,10 +151,10 @@ def test_configuration_names_parts_and_limits():
         "gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"
     ]  # fmt: skip
     for wrong in (
-        {"what": ()}, {"batch_size": 1}, {"pictures": 0}, {"epochs": 0}, {"seed": -1}, {"device": "tpu"},
+        {"what": ()}, {"batch_size": 1}, {"images": 0}, {"epochs": 0}, {"seed": -1}, {"device": "tpu"},
         {"path_draws": 0}, {"landscape_side": 4}, {"landscape_side": 1}, {"landscape_reach": 0.0},
-        {"landscape_reach": float("nan")}, {"landscape_pictures": 0}, {"cam_pictures": (-1,)},
-        {"cam_pictures": tuple(range(MOST_NAMED + 1))},
+        {"landscape_reach": float("nan")}, {"landscape_images": 0}, {"cam_images": (-1,)},
+        {"cam_images": tuple(range(MOST_NAMED + 1))},
     ):  # fmt: skip
         with pytest.raises(ConfigError):
             DiagnosisConfig(**wrong)
@@ -162,7 +162,7 @@ def test_configuration_names_parts_and_limits():
 
 def test_command_makes_the_diagnosis_again():
     config = DiagnosisConfig(
-        what=("lesion", "signal"), batch_size=8, options={"norm": "group"}, cam_pictures=(3, 17), cam_layer="stages.0"
+        what=("lesion", "signal"), batch_size=8, options={"norm": "group"}, cam_images=(3, 17), cam_layer="stages.0"
     )
     words = diagnose_command("a run", config)
     assert words.startswith("resnetlab diagnose 'a run' --out DIAGNOSIS")

@@ -66,7 +66,7 @@ def test_lesion_verdict_is_the_median_share_of_what_can_be_lost(errors, intact, 
     net = replace(net_reading(), lesion=lesion_reading(*errors, intact=intact))
     found = explain.explain_lesion(net, None)
     assert found.verdict == verdict
-    assert "n = 50 test pictures" in found.sentences[0]
+    assert "n = 50 test images" in found.sentences[0]
     if verdict == "robust":
         assert (
             "without one block +8.00 points in the median of 3, at worst +80.00 without stages.0.2"

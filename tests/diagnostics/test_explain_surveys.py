@@ -17,7 +17,7 @@ def test_paths_are_short_or_long_beside_half_of_the_blocks(low, high, verdict):
     assert found.verdict == verdict
     assert bool(found.advice) is (verdict != "between")
     assert ("through 2.0 of 6 branches in the mean; 95% of it" in found.sentences[0]) is known
-    assert "n = 32 pictures" in found.sentences[0]
+    assert "n = 32 images" in found.sentences[0]
 
 
 def test_paths_before_training_stand_beside_those_after():
@@ -39,7 +39,7 @@ def test_surface_is_judged_by_where_it_is_convex(changes, verdict):
     found = explain_landscape(net, None)
     assert found.verdict == verdict
     assert bool(found.advice) is (verdict not in ("smooth", "between"))
-    assert "n = 1,000 training pictures" in found.sentences[0]
+    assert "n = 1,000 training images" in found.sentences[0]
 
 
 def test_surface_of_the_twin_is_told_and_a_rugged_plain_net_is_sent_to_its_residual_twin():
@@ -57,8 +57,8 @@ def test_answers_are_judged_by_how_much_of_the_map_is_warm(warm, verdict):
     net = replace(net_reading(), cams=[cam_reading(n, warm=cells) for n, cells in enumerate(warm)])
     found = explain_cam(net, None)
     assert found.verdict == verdict
-    assert "2 of 2 test pictures are recognised (pictures 0, 1); the maps have 4 × 4 cells" in found.sentences[0]
-    assert any("nothing speaks for the answer in picture 0" in line for line in found.sentences) is (verdict == "blank")
+    assert "2 of 2 test images are recognised (images 0, 1); the maps have 4 × 4 cells" in found.sentences[0]
+    assert any("nothing speaks for the answer in image 0" in line for line in found.sentences) is (verdict == "blank")
 
 
 def test_few_cells_are_coarse_and_no_number_is_broken():
@@ -66,11 +66,11 @@ def test_few_cells_are_coarse_and_no_number_is_broken():
     assert explain_cam(replace(net_reading(), cams=[coarse]), None).verdict == "coarse"
     found = explain_cam(replace(net_reading(), cams=[cam_reading(), cam_reading(predicted=None)]), None)
     assert found.verdict == "broken"
-    assert "1 of 2 test pictures are recognised" in found.sentences[0]
+    assert "1 of 2 test images are recognised" in found.sentences[0]
 
 
 def test_wrong_answers_are_named_to_be_looked_at():
     right, wrong = cam_reading(4), cam_reading(9, predicted="b")
     assert explain_cam(replace(net_reading(), cams=[right]), None).advice == []
     (advice,) = explain_cam(replace(net_reading(), cams=[right, wrong]), None).advice
-    assert advice.startswith("Not recognised: picture 9.")
+    assert advice.startswith("Not recognised: image 9.")

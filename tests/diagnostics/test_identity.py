@@ -47,5 +47,5 @@ def test_deepened_net_of_every_order_answers_as_before(data, name):
     with torch.no_grad():
         net.head.weight.zero_()
         net.head.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
-    # Class 0 is named for every picture: 26 of 40 are of others.
+    # Class 0 is named for every image: 26 of 40 are of others.
     assert read(net, data, 1e-30).before.error == pytest.approx(26 / 40, abs=1e-10)

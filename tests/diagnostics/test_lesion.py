@@ -95,7 +95,7 @@ def test_lesions_of_three_linear_blocks_are_those_counted_by_hand():
     def seen(change):
         return change.error, change.loss
 
-    # A, exchanged twice: class 0 where 3p > q, which is wrong for the last picture alone.
+    # A, exchanged twice: class 0 where 3p > q, which is wrong for the last image alone.
     assert seen(found.intact) == by_hand((3, 0), (0, 1), 1)
     assert [change.blocks for change in found.dropped] == [["stages.0.0"], ["stages.0.1"], ["stages.0.2"]]
     # Without A: where p > q.

@@ -1,6 +1,6 @@
 """One net whose every reading follows from four numbers, in float64 to 1e-10: y = x + a x, block after block.
 
-With x one number a picture and blocks of factor 1 + a: the signal before block k is P_k = Π_{j<k} (1 + a_j) of the
+With x one number an image and blocks of factor 1 + a: the signal before block k is P_k = Π_{j<k} (1 + a_j) of the
 input, and the gradient behind it Q_k = Π_{j>k} (1 + a_j) of that at the end. The head gives the logits z and -z, so
 p = 1 / (1 + e^(-2z)) is the probability of class 0, and ∂L/∂z = 2 (p - [y = 0]) / N.
 """
@@ -62,7 +62,7 @@ def batch():
 
 
 def end_gradients(end: float = END) -> list[float]:
-    """∂L/∂z of each picture, for z = ``end`` · x."""
+    """∂L/∂z of each image, for z = ``end`` · x."""
     return [2 * (1 / (1 + exp(-2 * end * x)) - (label == 0)) / N for x, label in zip(X, LABELS, strict=True)]
 
 

@@ -29,8 +29,8 @@ def peak(*words: object) -> int:
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Pictures of CIFAR's form; what is in them makes no difference to memory."""
+def noise(tmp_path):
+    """Images of CIFAR's form; what is in them makes no difference to memory."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8), np.arange(40) % 10
     np.savez(tmp_path / "noise.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
@@ -40,9 +40,9 @@ def pictures(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.slow
 @pytest.mark.parametrize("what", [("gradients", "residuals"), ("all",)], ids=" ".join)
-def test_diagnosis_of_1202_layers_takes_less_than_4_gigabytes(tmp_path, pictures, what):
-    """Of pictures of CIFAR's size the passes alone, a batch of 32; the whole grid of signals on digits, for time."""
-    words = ["--data", pictures] if what != ("all",) else []
+def test_diagnosis_of_1202_layers_takes_less_than_4_gigabytes(tmp_path, images, what):
+    """Of images of CIFAR's size the passes alone, a batch of 32; the whole grid of signals on digits, for time."""
+    words = ["--data", noise] if what != ("all",) else []
     used = peak("cifar_resnet1202", "--what", *what, *words, "--out", tmp_path / "found")
     found = read_record(Diagnosis, tmp_path / "found" / "diagnosis.json")
     assert (len(found.net.blocks), found.batch) == (600, 32)

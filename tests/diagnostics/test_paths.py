@@ -189,7 +189,7 @@ def test_settings_that_measure_nothing_are_refused():
     net, x, labels = net_and_batch("cifar_resnet8")
     with pytest.raises(ConfigError, match="draws=0"):
         path_lengths(net, x, labels, draws=0)
-    with pytest.raises(ConfigError, match="pictures=1"):
+    with pytest.raises(ConfigError, match="images=1"):
         path_lengths(net, x[:1], labels[:1])
     with pytest.raises(ConfigError, match="checkpoint_blocks"):
         path_lengths(checkpoint_blocks(net, 1), x, labels)

@@ -88,7 +88,7 @@ def test_looking_changes_no_bit_of_outputs_gradients_and_statistics(kind, every,
     for net in made:
         warm_up(net)
     start, labels = torch.randn(6, 1, 16, 16), torch.arange(6) % 3
-    outputs, pictures = [], []
+    outputs, images = [], []
     for net in (plain, watched):
         torch.manual_seed(3)  # of what drops at random
         x = start.clone().requires_grad_()
@@ -96,9 +96,9 @@ def test_looking_changes_no_bit_of_outputs_gradients_and_statistics(kind, every,
             out = net(x)
             F.cross_entropy(out, labels).backward()
         outputs.append(out)
-        pictures.append(x.grad)
+        images.append(x.grad)
     assert torch.equal(*outputs)
-    assert torch.equal(*pictures)
+    assert torch.equal(*images)
     for (key, ours), theirs in zip(plain.named_parameters(), watched.parameters(), strict=True):
         assert torch.equal(ours.grad, theirs.grad), key
     ours, theirs = plain.state_dict(), watched.state_dict()
@@ -190,7 +190,7 @@ def test_responses_behind_norms_are_the_hand_solved_ones():
 
 
 def test_branch_is_measured_as_it_is_added_where_training_drops_it():
-    """With p = 3/4 the branch of a picture is 0 or four times itself: F = x here, so that y is x or 5x."""
+    """With p = 3/4 the branch of an image is 0 or four times itself: F = x here, so that y is x or 5x."""
     block = ResidualBlock(Multiplier(1.0), IdentityShortcut(), activation=nn.Identity(), drop=0.75).double().train()
     x = torch.randn(40, 3, dtype=torch.float64)
     with Probe(nn.Sequential(block)) as probe:

@@ -12,8 +12,8 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.data.loader import Loader
 from resnetlab.diagnostics.cam import cell_cam, grad_cam
 from resnetlab.diagnostics.load import INITIAL, Subject
-from resnetlab.diagnostics.soundings import first_pictures, unwatched
-from resnetlab.diagnostics.surveying import chosen_pictures, read_cams, read_landscape, read_paths
+from resnetlab.diagnostics.soundings import first_images, unwatched
+from resnetlab.diagnostics.surveying import chosen_images, read_cams, read_landscape, read_paths
 from resnetlab.models.zoo import create_model
 from resnetlab.train.recipe import Recipe
 from tests.conftest import make_data
@@ -45,23 +45,23 @@ def test_many_cells_are_averaged_to_fewer(data):
     torch.testing.assert_close(small, means / means.amax((1, 2), keepdim=True))
 
 
-def test_first_picture_of_each_class_is_taken_where_none_is_named():
+def test_first_image_of_each_class_is_taken_where_none_is_named():
     data = make_data(test=30)
-    assert chosen_pictures(data, ()) == [0, 1, 2]
+    assert chosen_images(data, ()) == [0, 1, 2]
     labels = torch.tensor([2] * 10 + [0] * 20)
     sorted_ = replace(data, test=replace(data.test, labels=labels))
-    assert chosen_pictures(sorted_, ()) == [10, 0]
+    assert chosen_images(sorted_, ()) == [10, 0]
     many = replace(data, test=replace(data.test, labels=torch.arange(30)))
-    assert chosen_pictures(many, ()) == list(range(8))
+    assert chosen_images(many, ()) == list(range(8))
 
 
-def test_named_pictures_are_taken_in_order_and_once(data):
-    assert chosen_pictures(data, (5, 0, 5)) == [5, 0]
-    with pytest.raises(ConfigError, match="cam_pictures=40 is not possible: it must be from 0 to 39"):
-        chosen_pictures(data, (0, 40))
+def test_named_images_are_taken_in_order_and_once(data):
+    assert chosen_images(data, (5, 0, 5)) == [5, 0]
+    with pytest.raises(ConfigError, match="cam_images=40 is not possible: it must be from 0 to 39"):
+        chosen_images(data, (0, 40))
 
 
-def test_cams_hold_picture_answer_and_map_of_their_sample(data):
+def test_cams_hold_image_answer_and_map_of_their_sample(data):
     one = subject(data)
     found = read_cams(one, [7, 2], None)
     images, labels = next(Loader(data.test, data.normalisation, 40).in_order())
@@ -71,7 +71,7 @@ def test_cams_hold_picture_answer_and_map_of_their_sample(data):
         assert cam.probability == pytest.approx(logits[cam.sample].softmax(0).max().item(), rel=1e-5)
         heat, _ = cell_cam(one.net, images[cam.sample : cam.sample + 1])
         np.testing.assert_allclose(cam.heat, heat[0], atol=1e-5)
-        shown = np.asarray(Image.open(BytesIO(b64decode(cam.picture))))
+        shown = np.asarray(Image.open(BytesIO(b64decode(cam.image))))
         assert np.array_equal(shown, data.test.images[cam.sample, 0])
     assert [cam.sample for cam in found] == [7, 2]
 
@@ -85,13 +85,13 @@ def test_answer_that_is_no_number_has_neither_class_nor_heat(data):
     assert all(heat is None for row in cam.heat for heat in row)
 
 
-def test_surface_of_net_and_twin_is_read_on_the_same_pictures_that_the_seed_chooses(data):
+def test_surface_of_net_and_twin_is_read_on_the_same_images_that_the_seed_chooses(data):
     seen = []
 
     def read(name: str, seed: int = 0):
         one = subject(data, name)
         handle = one.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
-        found = read_landscape(one, side=3, reach=0.5, pictures=10, seed=seed, progress=unwatched)
+        found = read_landscape(one, side=3, reach=0.5, images=10, seed=seed, progress=unwatched)
         handle.remove()
         return found, seen[-1]
 
@@ -102,8 +102,8 @@ def test_surface_of_net_and_twin_is_read_on_the_same_pictures_that_the_seed_choo
     assert net.losses != twin.losses
 
 
-def test_plain_net_has_no_paths_and_a_deep_one_is_read_on_fewer_pictures(data, monkeypatch):
-    batch = first_pictures(data, 8, 0, CPU)
+def test_plain_net_has_no_paths_and_a_deep_one_is_read_on_fewer_images(data, monkeypatch):
+    batch = first_images(data, 8, 0, CPU)
 
     def read(name: str):
         return read_paths(subject(data, name), *batch, draws=1, seed=0, progress=unwatched)

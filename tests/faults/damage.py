@@ -11,7 +11,7 @@ from safetensors.torch import load
 from resnetlab.core.errors import CheckpointError
 from resnetlab.core.files import read_folder
 from tests.faults import processes
-from tests.faults.operations import keeper_at
+from tests.faults.operations import checkpoint_manager_at
 from tests.faults.processes import Pool
 from tests.faults.runs import Notes
 
@@ -43,7 +43,7 @@ def _damage(out: Path, draw: str, count: int) -> dict[str, int]:
         ("n", "held", "flips", "truncations", "detected", "fell_back", "control_n", "control_lost"), 0
     )
     for epoch in (1, 2):
-        keeper_at(out, epoch, WIDTHS).end_epoch()
+        checkpoint_manager_at(out, epoch, WIDTHS).end_epoch()
     before = read_folder(out / "last.previous")[1]
     paths = sorted((out / "last").iterdir())
     for number in range(count):
@@ -87,10 +87,10 @@ def _is_detected(folder: Path) -> bool:
 
 def _falls_back(out: Path, before: dict[str, bytes]) -> bool:
     """Whether a resumed run goes on from the version before, and says so."""
-    keeper, notes = keeper_at(out, 3, WIDTHS), Notes()
-    keeper.resume(notes)
-    same = keeper._pack()["model.safetensors"] == before["model.safetensors"]
-    return same and len(keeper.state.history) == 1 and any("going on from" in note for note in notes.notes)
+    checkpoints, notes = checkpoint_manager_at(out, 3, WIDTHS), Notes()
+    checkpoints.resume(notes)
+    same = checkpoints._pack()["model.safetensors"] == before["model.safetensors"]
+    return same and len(checkpoints.state.history) == 1 and any("going on from" in note for note in notes.notes)
 
 
 def _passes_without_sums(path: Path) -> bool:

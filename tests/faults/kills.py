@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from resnetlab.train.checkpoint_manager import Keeper
+from resnetlab.train.checkpoint_manager import CheckpointManager
 from tests.faults import processes
 from tests.faults.processes import Pool
 from tests.faults.runs import equals, kept, train, was_writing, with_training
@@ -66,10 +66,10 @@ def train_in_place(out: Path, inside: int | None) -> None:
     """The control: one file, written anew in its place after every step; ``inside`` kills within that write."""
     writes = 0
 
-    def save(keeper: Keeper) -> None:
+    def save(checkpoints: CheckpointManager) -> None:
         nonlocal writes
         writes += 1
-        checkpoint = keeper.state.to_checkpoint(keeper.environment)
+        checkpoint = checkpoints.state.to_checkpoint(checkpoints.environment)
         tensors = {"model": checkpoint.model, "training": checkpoint.training}
         if writes == inside:
             buffer = io.BytesIO()
@@ -78,7 +78,7 @@ def train_in_place(out: Path, inside: int | None) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         torch.save(tensors, out / "last.pt")
 
-    Keeper.save_within_epoch = Keeper.end_epoch = save  # type: ignore[method-assign]
+    CheckpointManager.save_within_epoch = CheckpointManager.end_epoch = save  # type: ignore[method-assign]
     train(out, with_training(save_every=1))
 
 

@@ -14,9 +14,8 @@ from torch.nn import functional as F
 from resnetlab.core.errors import DivergedError
 from resnetlab.core.files import folder_exists, read_folder
 from resnetlab.data import loader
-from resnetlab.train import checkpoint_manager as keeping
-from resnetlab.train import loop, state
-from resnetlab.train.callbacks import Silent
+from resnetlab.train import checkpoint_manager, loop, state
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from tests.conftest import make_data
@@ -30,13 +29,13 @@ STEPS, EPOCHS = 6, 4
 LAYER = "stages.1.0.branch.conv1.weight"
 
 
-class AtStep(Silent):
+class AtStep(NoCallback):
     """Does something behind the given step."""
 
     def __init__(self, step: int, action: Callable[[], None]) -> None:
         self.step, self.action = step, action
 
-    def on_step(self, step: int, steps: int, pulse: object) -> None:
+    def on_step(self, step: int, steps: int, stats: object) -> None:
         if step == self.step:
             self.action()
 
@@ -85,38 +84,40 @@ def _case(out: Path, number: int, draw: str, protected: bool) -> dict[str, bool]
     settings |= rng.choice(({}, {"ema": 0.9}, {"optimizer": "adamw"}, {"clip_norm": 1.0}))
     if where == "rate":
         settings |= {"lr": 1e30}
-    undo, watcher, named = _arrange(net, where, value, step)
-    keep_resuming = keeping.Keeper.resume
+    undo, callback, named = _arrange(net, where, value, step)
+    keep_resuming = checkpoint_manager.CheckpointManager.resume
     message = ""
     try:
         if not protected:
-            keeping.Keeper.resume = lambda *_: None  # type: ignore[method-assign]
-        loop.fit(net, make_data(), TrainConfig(**settings), seed=0, out=out, watcher=watcher)
+            checkpoint_manager.CheckpointManager.resume = lambda *_: None  # type: ignore[method-assign]
+        loop.fit(net, make_data(), TrainConfig(**settings), seed=0, out=out, callback=callback)
     except DivergedError as error:
         message = str(error)
     finally:
         undo()
-        keeping.Keeper.resume = keep_resuming  # type: ignore[method-assign]
+        checkpoint_manager.CheckpointManager.resume = keep_resuming  # type: ignore[method-assign]
     return {"says where": any(name in message for name in named), **_what_is_left(out, net)}
 
 
-def _arrange(net: nn.Module, where: str, value: float, step: int) -> tuple[Callable[[], None], Silent, tuple[str, ...]]:
-    """Arrange that the value comes in with the step (counted from 1): how to undo it, the watcher that does it, and
+def _arrange(
+    net: nn.Module, where: str, value: float, step: int
+) -> tuple[Callable[[], None], NoCallback, tuple[str, ...]]:
+    """Arrange that the value comes in with the step (counted from 1): how to undo it, the callback that does it, and
     what the message must name."""
     if where == "data":
-        return _poison_data(value, step), Silent(), (f"the pictures of step {step} are not finite",)
+        return _poison_data(value, step), NoCallback(), (f"the images of step {step} are not finite",)
     if where == "loss":
-        return _poison_loss(value, step), Silent(), (f"at step {step}: it began in the loss",)
+        return _poison_loss(value, step), NoCallback(), (f"at step {step}: it began in the loss",)
     parameter = dict(net.named_parameters())[LAYER]
     if where == "gradient":
         calls = iter(range(1, 10**6))
         handle = parameter.register_hook(lambda grad: grad + (value if next(calls) == step else 0))
         # In the layers before it the gradient is not finite either, and with clipping in none is.
-        return handle.remove, Silent(), (f"since the update of step {step}", "since its last step")
+        return handle.remove, NoCallback(), (f"since the update of step {step}", "since its last step")
     if where == "weight":
         poison = AtStep(step, lambda: parameter.data[0, 0, 0].fill_(value))
         return lambda: None, poison, (f"{LAYER} is not finite", "since its last step")
-    return lambda: None, Silent(), ("is not finite since the update of step", "it began in", "since its last step")
+    return lambda: None, NoCallback(), ("is not finite since the update of step", "it began in", "since its last step")
 
 
 def _poison_data(value: float, step: int) -> Callable[[], None]:

@@ -14,7 +14,7 @@ import torch
 from resnetlab.core.errors import CheckpointError
 from resnetlab.core.files import read_folder, replace_folder
 from resnetlab.records.run import EpochRecord, Metrics
-from resnetlab.train.checkpoint_manager import Keeper
+from resnetlab.train.checkpoint_manager import CheckpointManager
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import begin
 from resnetlab.train.prepare import make_loader
@@ -83,8 +83,8 @@ def disturb(number: int, way: str) -> dict[str, int]:
     return count
 
 
-def keeper_at(out: Path, epoch: int, widths: tuple[int, ...] = (4, 8, 16)) -> Keeper:
-    """The keeper of a run after that epoch, each of which was better than the one before it."""
+def checkpoint_manager_at(out: Path, epoch: int, widths: tuple[int, ...] = (4, 8, 16)) -> CheckpointManager:
+    """The checkpoints of a run after that epoch, each of which was better than the one before it."""
     from resnetlab.models.zoo import create_model
 
     config = TrainConfig(epochs=9, batch_size=16)
@@ -92,7 +92,7 @@ def keeper_at(out: Path, epoch: int, widths: tuple[int, ...] = (4, 8, 16)) -> Ke
     net = create_model("cifar_resnet8", seed=epoch, **sizes)
     state = begin(net, config, make_loader(make_data(), config, torch.device("cpu")))
     state.history = [_record(number) for number in range(1, epoch + 1)]
-    return Keeper(out, config, state, torch.device("cpu"))
+    return CheckpointManager(out, config, state, torch.device("cpu"))
 
 
 def _record(epoch: int) -> EpochRecord:
@@ -112,16 +112,16 @@ def in_place(folder: Path, contents: dict[str, bytes]) -> None:
 def write_epochs(out: Path, before: int, number: int, way: str, protected: bool) -> None:
     """Write that many epochs, and one more until the given operation. Exit code 3: it took fewer operations."""
     if not protected:
-        from resnetlab.train import checkpoint_manager as keeping
+        from resnetlab.train import checkpoint_manager
 
-        keeping.replace_folder = in_place
+        checkpoint_manager.replace_folder = in_place
     out.mkdir(exist_ok=True)
     for epoch in range(1, before + 1):
-        keeper_at(out, epoch).end_epoch()
-    keeper = keeper_at(out, before + 1)
+        checkpoint_manager_at(out, epoch).end_epoch()
+    checkpoints = checkpoint_manager_at(out, before + 1)
     count = disturb(number, way)
     try:
-        keeper.end_epoch()
+        checkpoints.end_epoch()
     except Crash:
         # Nothing that Python does at its end may touch the files.
         os._exit(1)
@@ -129,7 +129,7 @@ def write_epochs(out: Path, before: int, number: int, way: str, protected: bool)
 
 
 def wanted(epoch: int) -> dict[str, bytes]:
-    files = keeper_at(Path("nowhere"), epoch)._pack()
+    files = checkpoint_manager_at(Path("nowhere"), epoch)._pack()
     return {name: data for name, data in files.items() if name.endswith(".safetensors")}
 
 
@@ -198,8 +198,8 @@ def _length(out: Path, before: int) -> int:
 def _count_operations(out: Path, before: int) -> int:
     out.mkdir()
     for epoch in range(1, before + 1):
-        keeper_at(out, epoch).end_epoch()
-    keeper = keeper_at(out, before + 1)
+        checkpoint_manager_at(out, epoch).end_epoch()
+    checkpoints = checkpoint_manager_at(out, before + 1)
     count = disturb(10**9, "crash")
-    keeper.end_epoch()
+    checkpoints.end_epoch()
     return count["operations"]

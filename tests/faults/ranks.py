@@ -1,4 +1,4 @@
-"""A rank of several that is lost, and a process that reads pictures."""
+"""A rank of several that is lost, and a process that reads images."""
 
 import os
 import random

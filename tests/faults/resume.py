@@ -15,9 +15,8 @@ from resnetlab.core.errors import StoppedError
 from resnetlab.data.config import AugmentConfig
 from resnetlab.data.dataset import ImageData
 from resnetlab.records.run import EpochRecord, rank_epochs
-from resnetlab.train import checkpoint_manager as keeping
-from resnetlab.train import loop, state
-from resnetlab.train.callbacks import Silent
+from resnetlab.train import checkpoint_manager, loop, state
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.gradients import GradientTrace
 from resnetlab.train.prepare import make_loader
@@ -38,7 +37,7 @@ class Setting:
     training: dict[str, Any] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
     workers: int | None = None
-    """Processes that decode pictures; without them the pictures are in memory."""
+    """Processes that decode images; without them the images are in memory."""
 
 
 SETTINGS = {
@@ -78,11 +77,11 @@ CONTROLS = {"average": "raw weights", "AdamW": "optimizer", "plain": "optimizer"
 """Settings, and what a resume forgets in the control."""
 
 
-class KillAt(Silent):
+class KillAt(NoCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, step: int, steps: int, pulse: object) -> None:
+    def on_step(self, step: int, steps: int, stats: object) -> None:
         if step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -105,13 +104,13 @@ def fit_setting(out: Path, name: str, kill_at: int | None, stop_at: int | None, 
     if forget == "raw weights":
         _forget_raw_weights()
     stop = StopRequest()
-    watcher = KillAt(kill_at) if kill_at is not None else StopAt(stop, stop_at) if stop_at is not None else None
+    callback = KillAt(kill_at) if kill_at is not None else StopAt(stop, stop_at) if stop_at is not None else None
     try:
         data = make_data() if setting.workers is None else encoded_data(setting.workers)
         net = make(setting.network | {"in_chans": data.in_chans})
         batch = next(make_loader(data, replace(config, accumulate=1), torch.device("cpu")).shuffled(0, epoch=1))
         trace = GradientTrace(net, batch, seed=0)
-        loop.fit(net, data, config, seed=0, out=out, watcher=watcher, stop=stop, trace=trace.between)
+        loop.fit(net, data, config, seed=0, out=out, callback=callback, stop=stop, trace=trace.between)
     except StoppedError:
         assert stop_at is not None
 
@@ -171,13 +170,13 @@ def _is_equal(out: Path, setting: str, way: str, step: int, forget: str | None, 
     return equals(out, expected, EPOCHS)
 
 
-class Spoil(Silent):
+class Spoil(NoCallback):
     """From some step on adds noise to the weights behind every step."""
 
     def __init__(self, net: torch.nn.Module) -> None:
         self.net = net
 
-    def on_step(self, step: int, steps: int, pulse: object) -> None:
+    def on_step(self, step: int, steps: int, stats: object) -> None:
         with torch.no_grad():
             for parameter in self.net.parameters():
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step)))
@@ -186,7 +185,7 @@ class Spoil(Silent):
 def worse(count: int, seed: int, pool: Pool | None = None) -> dict[str, int]:
     """Runs that are stopped after three to five epochs, and whose later epochs are worse.
 
-    best/ must keep the best epoch, to the byte. Control: a keeper that takes each new epoch for the best.
+    best/ must keep the best epoch, to the byte. Control: a checkpoints that takes each new epoch for the best.
     """
     pool = pool or Pool()
     with tempfile.TemporaryDirectory() as name:
@@ -212,7 +211,7 @@ def worse(count: int, seed: int, pool: Pool | None = None) -> dict[str, int]:
 
 def _worse_runs(out: Path, draws: list[str], protected: bool) -> list[tuple[bool, bool]]:
     if not protected:
-        keeping.rank_epochs = lambda history, _: history[::-1]
+        checkpoint_manager.rank_epochs = lambda history, _: history[::-1]
     return [_worse_run(out / str(number), draw) for number, draw in enumerate(draws)]
 
 
@@ -220,16 +219,16 @@ def _worse_run(out: Path, draw: str) -> tuple[bool, bool]:
     """Whether best/ still holds what it held when the run was stopped, and whether all later epochs were worse."""
     rng = random.Random(draw)
     data, before, seed = make_data(), rng.choice((3, 4, 5)), rng.randrange(1000)
-    # A crop would shift the rows that these pictures are told apart by.
+    # A crop would shift the rows that these images are told apart by.
     config = TrainConfig(epochs=7, batch_size=16, augment=AugmentConfig(crop_padding=0))
     stop, net = StopRequest(), make({}, seed)
     step = before * STEPS + rng.randint(1, STEPS - 1)
     history = _stopped(net, data, config, seed, out, StopAt(stop, step), stop)
-    best = keeping.read_folder(out / "best")[1]["model.safetensors"]
+    best = checkpoint_manager.read_folder(out / "best")[1]["model.safetensors"]
     epoch = rank_epochs(history)[0]
     net = make({}, seed)
-    later = loop.fit(net, data, config, seed=seed, out=out, watcher=Spoil(net))[len(history) :]
-    is_kept = keeping.read_folder(out / "best")[1]["model.safetensors"] == best
+    later = loop.fit(net, data, config, seed=seed, out=out, callback=Spoil(net))[len(history) :]
+    is_kept = checkpoint_manager.read_folder(out / "best")[1]["model.safetensors"] == best
     return is_kept, all(record.test.error > epoch.test.error for record in later)
 
 
@@ -239,13 +238,13 @@ def _stopped(
     config: TrainConfig,
     seed: int,
     out: Path,
-    watcher: Silent,
+    callback: NoCallback,
     stop: StopRequest,
 ) -> list[EpochRecord]:
     from resnetlab.train.checkpoint import read_checkpoint
 
     try:
-        loop.fit(net, data, config, seed=seed, out=out, watcher=watcher, stop=stop)
+        loop.fit(net, data, config, seed=seed, out=out, callback=callback, stop=stop)
     except StoppedError:
         return read_checkpoint(out / "last").history
     raise AssertionError("the run was not stopped")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.core.files import MANIFEST, digest, read_folder
-from resnetlab.train.callbacks import Silent
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import run_recipe
@@ -44,18 +44,18 @@ def command(*words: str) -> None:
     raise SystemExit(main(words))
 
 
-class StopAt(Silent):
+class StopAt(NoCallback):
     """Asks to stop behind the given step, as a signal would."""
 
     def __init__(self, stop: StopRequest, step: int) -> None:
         self.stop, self.step = stop, step
 
-    def on_step(self, step: int, steps: int, pulse: object) -> None:
+    def on_step(self, step: int, steps: int, stats: object) -> None:
         if step == self.step:
             self.stop.signal = signal.SIGTERM
 
 
-class Notes(Silent):
+class Notes(NoCallback):
     """Keeps the notes of a run."""
 
     def __init__(self) -> None:

@@ -133,8 +133,7 @@ def _in_a_phase(out: Path, number: signal.Signals, phase: str, twice: bool, expe
 
 def signalled(out: Path, number: int, phase: str, twice: bool, mark: Path) -> None:
     """The command, with a signal to itself at the first moment of the phase."""
-    from resnetlab.train import checkpoint_manager as keeping
-    from resnetlab.train import loop, run
+    from resnetlab.train import checkpoint_manager, loop, run
 
     def send() -> None:
         mark.touch()
@@ -148,8 +147,8 @@ def signalled(out: Path, number: int, phase: str, twice: bool, mark: Path) -> No
         "first step": (loop, "take_step", 1),
         "training": (loop, "take_step", 15),
         "evaluation": (loop, "evaluate_batches", 2),
-        "saving": (keeping, "replace_folder", 3),
-        "last save": (keeping, "write_metrics", EPOCHS),
+        "saving": (checkpoint_manager, "replace_folder", 3),
+        "last save": (checkpoint_manager, "write_metrics", EPOCHS),
         "record": (run, "write_record", 1),
     }
     owner, name, turn = owners[phase]

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from resnetlab.core.errors import CheckpointError, StoppedError
-from resnetlab.train import checkpoint_manager as keeping
-from resnetlab.train.callbacks import Silent
+from resnetlab.train import checkpoint_manager
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.run import run_recipe
 from resnetlab.train.signals import StopRequest
 from tests.faults import processes
@@ -92,7 +92,7 @@ def begin(out: Path, step: int) -> None:
     """A run that is stopped behind a step."""
     stop = StopRequest()
     try:
-        run_recipe(SMALL, out, resume=True, watcher=StopAt(stop, step), stop=stop)
+        run_recipe(SMALL, out, resume=True, callback=StopAt(stop, step), stop=stop)
     except StoppedError:
         return
     raise AssertionError("the run was not stopped")
@@ -188,20 +188,20 @@ def _fill_disk(number: int) -> None:
     os.fsync = full  # type: ignore[assignment]
 
 
-class WaitFor(Silent):
+class WaitFor(NoCallback):
     """Says that a run is under way, and holds it there until a file exists."""
 
     def __init__(self, go: Path) -> None:
         self.go = go
 
-    def on_step(self, step: int, steps: int, pulse: object) -> None:
+    def on_step(self, step: int, steps: int, stats: object) -> None:
         self.go.with_suffix(".waits").touch()
         while not self.go.exists():
             time.sleep(0.01)
 
 
 def hold(out: Path, go: Path) -> None:
-    run_recipe(SMALL, out, resume=True, watcher=WaitFor(go))
+    run_recipe(SMALL, out, resume=True, callback=WaitFor(go))
 
 
 def _hold(out: Path, go: Path) -> Any:
@@ -213,7 +213,7 @@ def _hold(out: Path, go: Path) -> Any:
 
 def without_protection(out: Path, draw: int) -> None:
     """The control: a size limit while files are written in place."""
-    keeping.replace_folder = in_place
+    checkpoint_manager.replace_folder = in_place
     troubled(out, "file size limit", draw)
 
 

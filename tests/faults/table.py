@@ -11,10 +11,10 @@ from typing import Any
 from tests.conftest import ROOT
 from tests.faults import processes
 from tests.faults.damage import damage
+from tests.faults.images import fuzz, trees
 from tests.faults.kills import kill
 from tests.faults.numbers import numbers
 from tests.faults.operations import operations
-from tests.faults.pictures import fuzz, trees
 from tests.faults.processes import Pool
 from tests.faults.ranks import rank
 from tests.faults.resume import resume, worse
@@ -37,7 +37,7 @@ class Fault:
     control: str
 
 
-def _pictures(count: int, seed: int, pool: Pool) -> dict[str, Any]:
+def _images(count: int, seed: int, pool: Pool) -> dict[str, Any]:
     return _counted(fuzz, "files", count, seed, pool)
 
 
@@ -64,9 +64,7 @@ def _counted(
     crashes = [crash for counts in found for crash in counts["crashes"]]
     hung = sum(counts["hung"] for counts in found)
     return {"n": count, "held": count - hung - len(crashes), "hung": hung, "crashes": crashes} | {
-        name: sum(counts[name] for counts in found)
-        for name in ("read", "refused", "pictures", "bad")
-        if name in found[0]
+        name: sum(counts[name] for counts in found) for name in ("read", "refused", "images", "bad") if name in found[0]
     }
 
 
@@ -117,12 +115,12 @@ FAULTS = {
         "stops and names where; checkpoint, network and statistics stay finite",
         "no checks",
     ),
-    "pictures": Fault(_pictures, 10000, "a damaged picture file", "read or refused, never a crash or a hang", ""),
-    "trees": Fault(_trees, 500, "an odd folder of pictures", "every picture has its class, every bad file is told", ""),
+    "images": Fault(_images, 10000, "a damaged image file", "read or refused, never a crash or a hang", ""),
+    "trees": Fault(_trees, 500, "an odd folder of images", "every image has its class, every bad file is told", ""),
     "worker": Fault(
         worker,
         20,
-        "a process that decodes pictures is killed",
+        "a process that decodes images is killed",
         "one clear error; resumes to the same bits",
         "not resumed",
     ),

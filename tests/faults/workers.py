@@ -1,4 +1,4 @@
-"""Pictures that other processes decode, and such a process that is killed."""
+"""Images that other processes decode, and such a process that is killed."""
 
 import multiprocessing
 import os
@@ -16,12 +16,12 @@ from PIL import Image
 from resnetlab.core.errors import DataError
 from resnetlab.data.dataset import ImageData
 from resnetlab.data.encoded import EncodedSplit
-from resnetlab.train.callbacks import Silent
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import fit
 from tests.conftest import make_data
 from tests.faults import processes
-from tests.faults.pictures import encoded
+from tests.faults.images import encoded
 from tests.faults.processes import Pool
 from tests.faults.runs import equals, kept
 
@@ -29,14 +29,14 @@ EPOCHS, STEPS = 3, 6
 
 
 def encoded_data(workers: int) -> ImageData:
-    """The small pictures of the tests, as PNG files in memory that are decoded in each epoch anew."""
+    """The small images of the tests, as PNG files in memory that are decoded in each epoch anew."""
     data = make_data()
 
     def split(images: np.ndarray, labels: torch.Tensor) -> EncodedSplit:
         files = [encoded(Image.fromarray(image[0]).convert("RGB"), "PNG") for image in images]
         levels = np.bincount(images.reshape(-1), minlength=256)
         return EncodedSplit(
-            pictures=files,
+            store=files,
             labels=labels,
             side=images.shape[-1],
             levels=torch.from_numpy(np.stack([levels] * 3)).double(),
@@ -51,13 +51,13 @@ def encoded_data(workers: int) -> ImageData:
     return ImageData(source="made", classes=data.classes, **parts)
 
 
-class KillWorker(Silent):
-    """Behind the given step kills a process that decodes pictures."""
+class KillWorker(NoCallback):
+    """Behind the given step kills a process that decodes images."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, step: int, steps: int, pulse: object) -> None:
+    def on_step(self, step: int, steps: int, stats: object) -> None:
         if step == self.step:
             workers = multiprocessing.active_children()
             if workers:
@@ -72,9 +72,9 @@ def fit_encoded(out: Path, workers: int, kill_at: int | None) -> str:
 
     net = create_model("cifar_resnet8", in_chans=3, num_classes=3, widths=(4, 8, 16), stem_width=4)
     config = TrainConfig(epochs=EPOCHS, batch_size=16, save_every=2)
-    watcher = KillWorker(kill_at) if kill_at is not None else None
+    callback = KillWorker(kill_at) if kill_at is not None else None
     try:
-        fit(net, encoded_data(workers), config, seed=0, out=out, watcher=watcher)
+        fit(net, encoded_data(workers), config, seed=0, out=out, callback=callback)
     except DataError as error:
         return str(error)
     return ""

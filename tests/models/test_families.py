@@ -16,7 +16,7 @@ from resnetlab.models.layers import (
     make_norm,
     round_to_eight,
 )
-from resnetlab.models.resnet import ResNetConfig, picture_notes
+from resnetlab.models.resnet import ResNetConfig, image_notes
 from resnetlab.models.shortcuts import IdentityShortcut, ProjectionShortcut, make_shortcut
 from resnetlab.models.zoo import create_model, list_models, model_config
 
@@ -219,14 +219,14 @@ def test_stem_by_name_leaves_its_map(stem, side):
 def test_auto_stem_says_what_it_chose_and_a_bad_match_gives_the_remedy():
     assert model_config("resnet18", stem="auto", image_size=32).stem_kind == "cifar"
     assert model_config("resnet18", stem="auto", image_size=224).stem_kind == "imagenet"
-    assert picture_notes(model_config("resnet18", stem="auto", image_size=32)) == [
-        "stem: cifar, chosen for pictures of 32 pixels"
+    assert image_notes(model_config("resnet18", stem="auto", image_size=32)) == [
+        "stem: cifar, chosen for images of 32 pixels"
     ]
-    (note,) = picture_notes(model_config("resnet18", image_size=32))
+    (note,) = image_notes(model_config("resnet18", image_size=32))
     assert "8×8" in note
     assert "stem=cifar" in note
-    assert picture_notes(model_config("resnet18")) == []
-    assert picture_notes(model_config("cifar_resnet20")) == []
+    assert image_notes(model_config("resnet18")) == []
+    assert image_notes(model_config("cifar_resnet20")) == []
 
 
 def test_strides_and_widths_are_free():

@@ -45,7 +45,7 @@ def really_recomputed(net: nn.Module, x: torch.Tensor) -> int:
     return most
 
 
-def pictures(config, batch: int) -> torch.Tensor:
+def images(config, batch: int) -> torch.Tensor:
     return torch.randn(batch, config.in_chans, config.image_size, config.image_size)
 
 
@@ -58,8 +58,8 @@ def test_saved_activations_equal_those_of_a_real_step(depth, checkpointing):
     net = build(config, seed=0)
     if checkpointing:
         checkpoint_blocks(net, checkpointing)
-        assert predicted.recomputed == really_recomputed(net, pictures(config, 2))
-    assert predicted.saved_activations == really_saved(net, pictures(config, 2))
+        assert predicted.recomputed == really_recomputed(net, images(config, 2))
+    assert predicted.saved_activations == really_saved(net, images(config, 2))
 
 
 @pytest.mark.parametrize("checkpointing", [None, 2])
@@ -79,8 +79,8 @@ def test_saved_activations_of_every_family_are_within_five_percent(name, overrid
     net = build(config, seed=0)
     if checkpointing:
         checkpoint_blocks(net, checkpointing)
-        assert predicted.recomputed == pytest.approx(really_recomputed(net, pictures(config, 3)), rel=0.05)
-    assert predicted.saved_activations == pytest.approx(really_saved(net, pictures(config, 3)), rel=0.05)
+        assert predicted.recomputed == pytest.approx(really_recomputed(net, images(config, 3)), rel=0.05)
+    assert predicted.saved_activations == pytest.approx(really_saved(net, images(config, 3)), rel=0.05)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -88,7 +88,7 @@ def test_network_gradients_and_optimizer_state_are_those_of_a_real_step(optimize
     net = create_model("cifar_resnet20")
     predicted = plan(net, 4, optimizer=optimizer)
     step = make_optimizer(net, TrainConfig(optimizer=optimizer))
-    net(pictures(net.config, 4)).sum().backward()
+    net(images(net.config, 4)).sum().backward()
     step.step()
     state = [value for slots in step.state.values() for value in slots.values()]
     for count, tensors in (

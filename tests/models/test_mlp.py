@@ -38,7 +38,7 @@ def test_forward_equals_the_network_written_out():
     assert_close(net(x), F.linear(a0, w["head.weight"], w["head.bias"]))
 
 
-def test_vectors_and_pictures_are_the_same_input():
+def test_vectors_and_images_are_the_same_input():
     net = create_model("mlp_resnet8")
     x = torch.randn(2, 1, 8, 8)
     assert torch.equal(net(x), net(x.flatten(1)))

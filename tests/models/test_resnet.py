@@ -51,7 +51,7 @@ def test_cifar_forward_equals_the_network_written_out():
 
 
 @pytest.mark.parametrize("side", [8, 13, 32])
-def test_any_picture_size_goes_through(side):
+def test_any_image_size_goes_through(side):
     assert create_model("cifar_resnet8", in_chans=1)(torch.randn(2, 1, side, side)).shape == (2, 10)
 
 

@@ -13,7 +13,7 @@ def test_multiply_adds_of_a_layer_are_those_counted_by_hand():
     assert count_multiply_adds(net, (3, 8, 8)) == 4 * 4 * 8 * 3 * 9 + 128 * 5
 
 
-def really_saved(net: nn.Module, picture: tuple[int, ...], batch: int) -> int:
+def really_saved(net: nn.Module, image: tuple[int, ...], batch: int) -> int:
     """Bytes that autograd keeps of a real step on the CPU, told apart by address."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*net.parameters(), *net.buffers())}
     sizes: dict[int, int] = {}
@@ -27,7 +27,7 @@ def really_saved(net: nn.Module, picture: tuple[int, ...], batch: int) -> int:
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = net.train()(torch.randn(batch, *picture))
+        output = net.train()(torch.randn(batch, *image))
     assert output.requires_grad
     return sum(sizes.values())
 
@@ -35,9 +35,9 @@ def really_saved(net: nn.Module, picture: tuple[int, ...], batch: int) -> int:
 @pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_plain56", "mlp_resnet34"])
 def test_saved_bytes_on_meta_equal_those_of_a_real_step(name):
     config = model_config(name)
-    picture = (config.in_chans, config.image_size, config.image_size)
+    image = (config.in_chans, config.image_size, config.image_size)
     net = build(config, seed=0)
-    real = really_saved(net, picture, batch=3) - really_saved(net, picture, batch=2)
+    real = really_saved(net, image, batch=3) - really_saved(net, image, batch=2)
     assert summarise(config).saved_bytes == real
 
 

@@ -47,7 +47,7 @@ def trained(kind: str) -> nn.Module:
     return trained_nets[kind]
 
 
-def pictures(net: nn.Module, n: int = 6) -> torch.Tensor:
+def images(net: nn.Module, n: int = 6) -> torch.Tensor:
     side = net.config.image_size
     return torch.randn(n, net.config.in_chans, side, side, generator=torch.Generator().manual_seed(1))
 
@@ -62,7 +62,7 @@ def rebuilt(net: nn.Module) -> nn.Module:
 def assert_same_net(net: nn.Module, again: nn.Module) -> None:
     assert repr(net) == repr(again)
     with torch.no_grad():
-        assert torch.equal(net(pictures(net)), again(pictures(net)))
+        assert torch.equal(net(images(net)), again(images(net)))
 
 
 def storages(net: nn.Module) -> set[int]:
@@ -77,7 +77,7 @@ def test_deepen_leaves_the_logits_equal_to_the_bit(kind, n):
     stage = len(net.stages) - 1
     deeper = deepen(net, stage, n)
     with torch.no_grad():
-        assert torch.equal(deeper(pictures(net)), net(pictures(net)))
+        assert torch.equal(deeper(images(net)), net(images(net)))
     assert len(deeper.stages[stage]) == len(net.stages[stage]) + n
     assert_same_net(deeper, rebuilt(deeper))
     assert not deeper.training
@@ -92,7 +92,7 @@ def test_deepen_every_stage_leaves_training_outputs_and_statistics_equal(kind):
     for stage in range(len(net.stages)):
         deeper = deepen(deeper, stage, 2, seed=5)
     assert deeper.training
-    assert torch.equal(deeper(pictures(net)), net(pictures(net)))
+    assert torch.equal(deeper(images(net)), net(images(net)))
     statistics, kept = dict(deeper.named_buffers()), dict(net.named_buffers())
     assert all(torch.equal(statistics[name], kept[name]) for name in kept)
 
@@ -105,7 +105,7 @@ def test_deepened_net_goes_on_learning_with_its_new_blocks(kind):
     fresh = dict(deeper.stages[0][depth:].named_parameters())
     start = {name: parameter.detach().clone() for name, parameter in fresh.items()}
     step = torch.optim.SGD(deeper.parameters(), lr=0.02, momentum=0.9)
-    x, labels = pictures(net, 12), torch.arange(12) % 3
+    x, labels = images(net, 12), torch.arange(12) % 3
     losses = []
     for _ in range(12):
         loss = F.cross_entropy(deeper(x), labels)
@@ -129,7 +129,7 @@ def test_last_scale_that_is_not_zero_changes_the_logits(kind):
         last_scale(block.branch).fill_(0.1)
         if kind.startswith("fixup"):
             block.branch.conv2.weight.fill_(0.1)
-        assert not torch.equal(deeper(pictures(net)), net(pictures(net)))
+        assert not torch.equal(deeper(images(net)), net(images(net)))
 
 
 def test_new_weights_are_those_of_the_deeper_net_of_the_seed():
@@ -145,8 +145,8 @@ def test_deepen_keeps_the_bits_of_a_net_in_channels_last_too(name):
     net = create_model(name).to(memory_format=torch.channels_last).eval()
     deeper = deepen(deepen(net, 0, 3), 2, 1)
     with torch.no_grad():
-        assert torch.equal(deeper(pictures(net)), net(pictures(net)))
-        turned = pictures(net).to(memory_format=torch.channels_last)
+        assert torch.equal(deeper(images(net)), net(images(net)))
+        turned = images(net).to(memory_format=torch.channels_last)
         assert torch.equal(deeper(turned), net(turned))
     assert not deeper.stages[0][-1].branch.conv1.weight.is_contiguous()
 
@@ -216,7 +216,7 @@ def test_dropped_block_changes_the_logits_and_leaves_a_real_smaller_checkpoint(k
         for parameter in deeper.stages[0][-1].branch.parameters():
             parameter.add_(0.05)
     smaller = drop_blocks(deeper, added[1:])
-    assert not torch.equal(smaller(pictures(net)), deeper(pictures(net)))
+    assert not torch.equal(smaller(images(net)), deeper(images(net)))
     assert list(smaller.state_dict()) == list(smaller.config.make().state_dict())
     save_file(smaller.state_dict(), tmp_path / "smaller.safetensors")
     save_file(deeper.state_dict(), tmp_path / "deeper.safetensors")
@@ -240,7 +240,7 @@ def test_blocks_behind_a_gap_move_up():
 def test_dropping_equals_walking_past_the_block():
     """The lesion by hand: the blocks one after the other, one of them left out."""
     net = create_model("cifar_resnet20", seed=3).eval()
-    x = pictures(net)
+    x = images(net)
     out = net.stem(x)
     for name, block in net.named_modules():
         if name.count(".") == 2 and name.startswith("stages.") and name != "stages.1.2":
@@ -283,7 +283,7 @@ def test_reorder_puts_the_named_blocks_in_that_order(name):
     weight = "branch.conv2.weight"
     for new, old in {"1.1": "1.3", "1.3": "1.1", "0.0": "0.2", "0.2": "0.0", "1.2": "1.2", "2.0": "2.0"}.items():
         assert torch.equal(now[f"stages.{new}.{weight}"], was[f"stages.{old}.{weight}"])
-    assert not torch.equal(changed(pictures(net)), net(pictures(net)))
+    assert not torch.equal(changed(images(net)), net(images(net)))
     assert_same_net(changed, rebuilt(changed))
     # Naming the same blocks in their new order again puts them back.
     assert_same_net(reorder(changed, order), net)
@@ -316,7 +316,7 @@ def test_to_plain_cuts_the_shortcuts_and_nothing_else(kind):
     kept = {name: tensor for name, tensor in net.state_dict().items() if ".shortcut." not in name}
     assert list(plain.state_dict()) == list(kept)
     assert all(torch.equal(tensor, kept[name]) for name, tensor in plain.state_dict().items())
-    assert not torch.equal(plain(pictures(net)), net(pictures(net)))
+    assert not torch.equal(plain(images(net)), net(images(net)))
     assert_same_net(to_plain(plain), plain)
 
 

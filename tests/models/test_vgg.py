@@ -39,7 +39,7 @@ def test_norm_stands_behind_every_convolution():
     assert set(followers) == {nn.BatchNorm2d}
 
 
-def test_small_pictures_go_through_with_few_classes():
+def test_small_images_go_through_with_few_classes():
     assert create_model("vgg11", num_classes=5, in_chans=1).eval()(torch.randn(1, 1, 32, 32)).shape == (1, 5)
 
 

@@ -32,7 +32,7 @@ def depth_safe(name: str, seed: int = 0) -> torch.nn.Module:
     return create_model(name, seed=seed, **({"zero_init_residual": True} if name == "mlp_resnet1000" else {}))
 
 
-def pictures(config, n: int = 2) -> torch.Tensor:
+def images(config, n: int = 2) -> torch.Tensor:
     side = config.image_size if config_to_plain(config)["kind"] == "mlp" else SIDE[config_to_plain(config)["kind"]]
     return torch.randn(n, config.in_chans, side, side)
 
@@ -64,7 +64,7 @@ def test_features_and_heads_have_the_promised_shapes(name):
 @pytest.mark.parametrize("name", RUN_NAMES)
 def test_forward_backward_and_copies(name):
     net = depth_safe(name)
-    x = pictures(net.config)
+    x = images(net.config)
     net.train()(x).square().mean().backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
     net.zero_grad()
@@ -85,7 +85,7 @@ def test_intermediates_are_named_and_none_is_overwritten(name):
     for module in net.modules():
         if isinstance(module, torch.nn.Dropout):
             module.eval()
-    x = pictures(net.config)
+    x = images(net.config)
     with torch.no_grad():
         found = net.forward_intermediates(x)
         copies = {key: value.clone() for key, value in found.items()}
@@ -105,7 +105,7 @@ def test_reset_classifier_draws_the_head_that_create_model_draws():
 @pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_preact_resnet20", "mlp_resnet8"])
 def test_export_and_compile_give_the_same_logits(name):
     net = create_model(name).eval()
-    x = pictures(net.config)
+    x = images(net.config)
     exported = torch.export.export(net, (x,)).module()
     torch.testing.assert_close(exported(x), net(x))
     compiled = torch.compile(net, backend="eager")
@@ -119,7 +119,7 @@ def test_under_distributed_data_parallel_gradients_are_those_of_the_bare_network
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
         net, twin = create_model("cifar_resnet8"), create_model("cifar_resnet8")
-        x = pictures(net.config)
+        x = images(net.config)
         DistributedDataParallel(net)(x).sum().backward()
         twin(x).sum().backward()
         for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):

@@ -154,7 +154,7 @@ def test_relative_gradient_at_initialisation_has_the_measured_order(name, least,
 
 @pytest.mark.parametrize(("name", "least", "most"), [("cifar_plain110", 6.0, 7.5), ("cifar_resnet110", 0.0, 2.0)])
 def test_relative_gradient_on_the_digits_has_that_order_with_every_seed(name, least, most):
-    """The same on pictures: plain-110 explodes by six to seven and a half orders, ResNet-110 stays within two."""
+    """The same on images: plain-110 explodes by six to seven and a half orders, ResNet-110 stays within two."""
     data = read_digits(0)
     batch = next(Loader(data.train, data.normalisation, 64).shuffled(0, epoch=1))
     for seed in range(3):

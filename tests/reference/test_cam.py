@@ -1,4 +1,4 @@
-"""Grad-CAM of ours and captum's, of the same networks, pictures, classes and layers."""
+"""Grad-CAM of ours and captum's, of the same networks, images, classes and layers."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ CLASSES = torch.tensor([3, 0, 1])
 
 
 def made(name, choices):
-    """A net in float64 with statistics of its own, as after training, in eval mode; and pictures."""
+    """A net in float64 with statistics of its own, as after training, in eval mode; and images."""
     net = create_model(name, num_classes=4, image_size=32, **choices).double().train()
     net(torch.randn(8, 3, 32, 32, dtype=torch.float64))
     return net.eval(), torch.randn(3, 3, 32, 32, dtype=torch.float64)

@@ -14,29 +14,29 @@ RNG = np.random.default_rng(0)
 def cam(side: int = 8, channels: int = 3, caption: str = "3, taken for 5", heat: float | None = None) -> Cam:
     return Cam(
         caption=caption,
-        picture=RNG.integers(0, 256, (side, side, channels), dtype=np.uint8),
+        image=RNG.integers(0, 256, (side, side, channels), dtype=np.uint8),
         heat=RNG.random((side, side)) if heat is None else np.full((side, side), heat),
     )
 
 
-def grown(picture: np.ndarray, factor: int) -> np.ndarray:
-    return picture.repeat(factor, 0).repeat(factor, 1)
+def grown(image: np.ndarray, factor: int) -> np.ndarray:
+    return image.repeat(factor, 0).repeat(factor, 1)
 
 
 @pytest.mark.parametrize(("side", "factor"), [(8, 12), (28, 3), (32, 3), (96, 1), (128, 1)])
-def test_picture_and_its_overlay_stand_on_the_sheet(side, factor):
+def test_image_and_its_overlay_stand_on_the_sheet(side, factor):
     cams = [cam(side) for _ in range(5)]
     sheet = pixels(draw_cams("t", "d", cams))
     for one in cams:
-        assert contains(sheet, grown(one.picture, factor))
-        assert contains(sheet, lay_over(grown(one.picture, factor), one.heat))
-    assert not contains(sheet, grown(cam(side).picture, factor))
+        assert contains(sheet, grown(one.image, factor))
+        assert contains(sheet, lay_over(grown(one.image, factor), one.heat))
+    assert not contains(sheet, grown(cam(side).image, factor))
 
 
 @pytest.mark.parametrize("heat", [0.0, float("nan")])
-def test_no_heat_leaves_the_grey_picture(heat):
+def test_no_heat_leaves_the_grey_image(heat):
     one = cam(channels=1, heat=heat)
-    colours = one.picture.repeat(3, 2)
+    colours = one.image.repeat(3, 2)
     assert np.array_equal(lay_over(colours, one.heat), colours)
 
 
@@ -57,12 +57,12 @@ def test_heat_lies_where_it_is():
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 13, MOST_CAMS + 5])
-def test_any_number_of_pictures_fits(count):
+def test_any_number_of_images_fits(count):
     sheet = pixels(draw_cams("t", "d", [cam() for _ in range(count)]))
     assert max(sheet.shape) < 4000
 
 
-def test_large_pictures_and_captions_of_any_letters_are_drawn_the_same_each_time():
+def test_large_images_and_captions_of_any_letters_are_drawn_the_same_each_time():
     for caption in (HOSTILE, "$\\frac{$", "", "日本語", "x" * 500):
         one = cam(side=224, caption=caption)
         first = draw_cams(caption, caption, [one])

@@ -1,4 +1,4 @@
-"""The contact sheet: its pixels are those of the pictures, whatever the names."""
+"""The contact sheet: its pixels are those of the images, whatever the names."""
 
 from io import BytesIO
 
@@ -13,39 +13,39 @@ RNG = np.random.default_rng(0)
 
 
 def row(name="a", n=3, side=8, channels=3):
-    return SheetRow(name=name, detail="1 + 1", pictures=RNG.integers(0, 256, (n, side, side, channels), dtype=np.uint8))
+    return SheetRow(name=name, detail="1 + 1", images=RNG.integers(0, 256, (n, side, side, channels), dtype=np.uint8))
 
 
 def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(png)).convert("RGB"))
 
 
-def contains(sheet: np.ndarray, picture: np.ndarray) -> bool:
-    """Whether the picture stands somewhere on the sheet, pixel for pixel."""
-    height, width = picture.shape[:2]
-    for top, left in np.argwhere((sheet[: 1 - height, : 1 - width] == picture[0, 0]).all(-1)):
-        if np.array_equal(sheet[top : top + height, left : left + width], picture):
+def contains(sheet: np.ndarray, image: np.ndarray) -> bool:
+    """Whether the image stands somewhere on the sheet, pixel for pixel."""
+    height, width = image.shape[:2]
+    for top, left in np.argwhere((sheet[: 1 - height, : 1 - width] == image[0, 0]).all(-1)):
+        if np.array_equal(sheet[top : top + height, left : left + width], image):
             return True
     return False
 
 
 @pytest.mark.parametrize(("side", "grown"), [(8, 8), (28, 2), (32, 2), (64, 1), (96, 1)])
-def test_every_picture_stands_on_the_sheet_grown_by_whole_pixels(side, grown):
+def test_every_image_stands_on_the_sheet_grown_by_whole_pixels(side, grown):
     rows = [row(side=side), row("b", side=side)]
     sheet = pixels(draw_sheet("t", "d", rows))
-    for picture in (*rows[0].pictures, *rows[1].pictures):
-        assert contains(sheet, picture.repeat(grown, 0).repeat(grown, 1))
-    assert not contains(sheet, row(side=side).pictures[0].repeat(grown, 0).repeat(grown, 1))
+    for image in (*rows[0].images, *rows[1].images):
+        assert contains(sheet, image.repeat(grown, 0).repeat(grown, 1))
+    assert not contains(sheet, row(side=side).images[0].repeat(grown, 0).repeat(grown, 1))
 
 
-def test_large_pictures_shrink():
+def test_large_images_shrink():
     assert draw_sheet("t", "d", [row(side=224)] * 2)
 
 
 def test_peak_is_white_and_grey_is_grey():
-    picture = np.arange(0, 64, dtype=np.uint8).reshape(1, 8, 8, 1) // 4  # 0 to 15
-    sheet = pixels(draw_sheet("t", "d", [SheetRow(name="a", detail="", pictures=picture)], peak=15))
-    assert contains(sheet, (picture[0] * 17).repeat(3, 2).repeat(8, 0).repeat(8, 1))
+    image = np.arange(0, 64, dtype=np.uint8).reshape(1, 8, 8, 1) // 4  # 0 to 15
+    sheet = pixels(draw_sheet("t", "d", [SheetRow(name="a", detail="", images=image)], peak=15))
+    assert contains(sheet, (image[0] * 17).repeat(3, 2).repeat(8, 0).repeat(8, 1))
 
 
 NAMES = [
@@ -77,10 +77,10 @@ def test_any_number_of_classes_fits(count):
     sheet = pixels(draw_sheet("t", "d", rows))
     assert max(sheet.shape) < 4000
     if rows:
-        assert contains(sheet, rows[min(count, 100) - 1].pictures[0].repeat(8, 0).repeat(8, 1))
+        assert contains(sheet, rows[min(count, 100) - 1].images[0].repeat(8, 0).repeat(8, 1))
 
 
-def test_classes_without_pictures_have_an_empty_row():
+def test_classes_without_images_have_an_empty_row():
     assert draw_sheet("t", "d", [row(n=0), row(n=2), row(n=0)])
     assert draw_sheet("t", "d", [row(n=0)])
 

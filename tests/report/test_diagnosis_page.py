@@ -43,7 +43,7 @@ def test_page_runs_no_script_and_fetches_nothing(page):
 
 def test_every_part_has_a_figure_with_words_numbers_and_its_rule(page):
     assert len(re.findall(r'role="img" aria-label="[^"]{20,}"', page)) == 7
-    assert len(re.findall(r'<img [^>]+ alt="(?:This net|Plain twin): picture 0, made, taken for made', page)) == 2
+    assert len(re.findall(r'<img [^>]+ alt="(?:This net|Plain twin): image 0, made, taken for made', page)) == 2
     text = Elements(page).text
     for finding in diagnosis().findings:
         assert finding.rule in text

@@ -57,7 +57,7 @@ def test_name_between_dollars_is_drawn_as_it_is():
 
 
 def kinds(addresses: list[str]) -> list[str]:
-    """Addresses without the pictures that stand in them, in which a name may be drawn."""
+    """Addresses without the images that stand in them, in which a name may be drawn."""
     return [address.partition(",")[0] for address in addresses]
 
 

@@ -8,7 +8,7 @@ from resnetlab.report.model_card import escape, fenced, front_matter, loading_co
 from tests.made import HOSTILE, run, study_run
 
 COMMAND = "resnetlab train --out RUN"
-NASTY = f"{HOSTILE}\n---\n# é😀\x85\u2028 not a heading | [link](http://x) `code` ![picture](y)"
+NASTY = f"{HOSTILE}\n---\n# é😀\x85\u2028 not a heading | [link](http://x) `code` ![image](y)"
 
 
 def metadata(card: str) -> dict:
@@ -44,7 +44,7 @@ def test_card_says_result_data_training_and_limits():
     record = replace(record, recipe=record.recipe | {"seed": 7})
     card = run_card(record, examination, COMMAND)
     for part in (
-        "75.00% of 50 test pictures right after 2 epochs",
+        "75.00% of 50 test images right after 2 epochs",
         "seed 7",
         "encoding: lossless",
         "3 classes: made 0, made 1, made 2",

@@ -31,7 +31,7 @@ def test_drawing_made_for_paper_follows_the_page():
     )
 
 
-def test_policy_of_every_page_forbids_all_but_its_own_pictures_and_style():
+def test_policy_of_every_page_forbids_all_but_its_own_images_and_style():
     page = render_template("base.html.jinja")
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
     assert policy.split("; ") == [

@@ -33,7 +33,7 @@ def page() -> str:
     return page_of(*run())
 
 
-def test_page_runs_no_script_and_fetches_nothing_but_its_own_pictures(page):
+def test_page_runs_no_script_and_fetches_nothing_but_its_own_images(page):
     elements = Elements(page)
     assert elements.fetched == [f"data:image/png;base64,{PNG}"] * 2
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page
@@ -60,14 +60,14 @@ def test_drawings_follow_the_page_into_the_dark(page):
     assert set(re.findall(r"var\((--\w+)\)", page)) <= set(re.findall(r"(--\w+):", page))
 
 
-def test_figures_and_pictures_have_words_for_those_who_do_not_see_them(page):
+def test_figures_and_images_have_words_for_those_who_do_not_see_them(page):
     words = re.findall(r'role="img" aria-label="([^"]+)"', page)
     assert len(words) == 3
     assert words[1] == (
         "Error in percent, by epoch: test from 45 in epoch 1 to 25 in epoch 2, between 25 and 45; "
         "training from 90 in epoch 1 to 50 in epoch 2, between 50 and 90."
     )
-    assert 'alt="Test picture 1: made 1, taken for made 0 with 75.0%"' in page
+    assert 'alt="Test image 1: made 1, taken for made 0 with 75.0%"' in page
 
 
 def test_page_shows_result_tables_settings_data_environment_and_command(page):
@@ -97,11 +97,11 @@ def test_hostile_name_would_be_seen_where_it_is_not_escaped(monkeypatch):
     assert "script" in Elements(page_of(*run(HOSTILE))).tags
 
 
-def test_picture_that_is_none_is_refused():
+def test_image_that_is_none_is_refused():
     record, examination = run()
     assert png_side(PNG) == 2
-    for picture in ("", "not base64!", "aGVsbG8=", '"><script>', PNG[4:]):
-        wrong = replace(examination, wrongest=[replace(examination.wrongest[0], picture=picture)])
+    for image in ("", "not base64!", "aGVsbG8=", '"><script>', PNG[4:]):
+        wrong = replace(examination, wrongest=[replace(examination.wrongest[0], image=image)])
         with pytest.raises(DataError, match="no PNG"):
             page_of(record, wrong)
 
@@ -110,7 +110,7 @@ def test_thousand_classes_and_epochs_stay_small():
     record, examination = run(classes=1000)
     epoch = replace(record.history[0], running_error=0.5, images_per_second=1000.0)
     long = replace(record, history=[replace(epoch, epoch=number) for number in range(1, 1001)])
-    page = page_of(long, replace(examination, wrongest=[replace(examination.wrongest[0], picture=PNG)] * 24))
+    page = page_of(long, replace(examination, wrongest=[replace(examination.wrongest[0], image=PNG)] * 24))
     assert len(page.encode()) < 1_000_000
     assert "Confusion matrix" not in page
     assert "All 1000 classes" in page
@@ -182,7 +182,7 @@ def test_diverged_run_without_an_epoch_says_so():
 def test_verdict_names_best_epoch_and_an_early_end():
     record, _ = run()
     assert run_verdict(record) == [
-        "75.00% of 50 test pictures right after 2 epochs (error 25.00%, loss 0.5000)",
+        "75.00% of 50 test images right after 2 epochs (error 25.00%, loss 0.5000)",
         "The last epoch is the best one",
     ]
     worse = replace(record.history[1], epoch=3, test=replace(record.history[1].test, error=0.5))
@@ -191,7 +191,7 @@ def test_verdict_names_best_epoch_and_an_early_end():
     )
     assert run_verdict(early)[1:] == [
         "Ended after 3 of 9 epochs: no better epoch in 1",
-        "Best epoch: 2, with 75.00% of 50 right; it was chosen by the test pictures, so its figure flatters",
+        "Best epoch: 2, with 75.00% of 50 right; it was chosen by the test images, so its figure flatters",
     ]
     by_loss = replace(early, recipe={"training": {"best_by": "test_loss"}})
     assert best_of(by_loss).epoch == 2
@@ -199,12 +199,12 @@ def test_verdict_names_best_epoch_and_an_early_end():
 
 def test_nan_answers_and_a_faultless_run_are_said():
     record, examination = run()
-    assert "1 of 3 pictures gave a NaN" in page_of(record, replace(examination, unanswered=1))
+    assert "1 of 3 images gave a NaN" in page_of(record, replace(examination, unanswered=1))
     faultless = replace(examination, confusion=[(k, k, 1) for k in range(3)], wrongest=[])
-    assert "every test picture was recognised" in page_of(record, faultless)
+    assert "every test image was recognised" in page_of(record, faultless)
 
 
-def test_small_pictures_are_enlarged_without_smoothing():
+def test_small_images_are_enlarged_without_smoothing():
     (first, _) = shown_mistakes(run()[1])
     assert (first.small, first.probability) == (True, "75.0%")
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from resnetlab.core.errors import DataError
-from resnetlab.records.diagnosis import LARGEST_PICTURE
+from resnetlab.records.diagnosis import LARGEST_IMAGE
 from resnetlab.report.diagnosis.cam import draw_cams, lay_over
 from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
 from resnetlab.report.diagnosis.page import render_diagnosis_page
@@ -18,15 +18,15 @@ from tests.report.test_page import Elements
 from tests.report.test_sheet import contains, pixels
 
 
-def test_sheet_shows_the_pictures_and_maps_of_the_record():
+def test_sheet_shows_the_images_and_maps_of_the_record():
     net, twin = draw_cam_sheets(diagnosis())
     assert net.png != twin.png or net.description != twin.description
     reading = net_reading().cams[0]
     cam = cam_of(reading)
-    assert cam.picture.shape == (2, 2, 3)
-    assert (cam.caption, cam.detail) == ("made 75.0%", "picture 0, right")
-    assert cam_of(net_reading().cams[1]).detail == "picture 7, true: b"
-    grown = cam.picture.repeat(48, 0).repeat(48, 1)
+    assert cam.image.shape == (2, 2, 3)
+    assert (cam.caption, cam.detail) == ("made 75.0%", "image 0, right")
+    assert cam_of(net_reading().cams[1]).detail == "image 7, true: b"
+    grown = cam.image.repeat(48, 0).repeat(48, 1)
     sheet = pixels(b64decode(net.png))
     assert contains(sheet, grown)
     assert contains(sheet, lay_over(grown, np.array(reading.heat)))
@@ -47,26 +47,26 @@ def test_no_answer_is_drawn_without_heat_and_said():
     found = diagnosis()
     lost = replace(found, net=replace(found.net, cams=[cam_reading(predicted=None)]), control=None)
     (sheet,) = draw_cam_sheets(lost)
-    assert sheet.description == "This net: picture 3, zero, taken for nothing (–), no heat"
+    assert sheet.description == "This net: image 3, zero, taken for nothing (–), no heat"
     assert np.isnan(cam_of(lost.net.cams[0]).heat).all()
 
 
-@pytest.mark.parametrize("picture", ["", "not base64!", "aGVsbG8=", cam_reading().picture[:60]])
-def test_picture_that_is_none_is_refused(picture):
-    with pytest.raises(DataError, match="picture 3 of the diagnosis is no whole PNG"):
-        cam_of(replace(cam_reading(), picture=picture))
+@pytest.mark.parametrize("image", ["", "not base64!", "aGVsbG8=", cam_reading().image[:60]])
+def test_image_that_is_none_is_refused(image):
+    with pytest.raises(DataError, match="image 3 of the diagnosis is no whole PNG"):
+        cam_of(replace(cam_reading(), image=image))
 
 
-def test_picture_that_is_larger_than_those_kept_is_refused():
-    for side in (LARGEST_PICTURE, LARGEST_PICTURE + 1):
+def test_image_that_is_larger_than_those_kept_is_refused():
+    for side in (LARGEST_IMAGE, LARGEST_IMAGE + 1):
         stream = BytesIO()
         Image.new("L", (side, 1)).save(stream, format="PNG")
-        picture = b64encode(stream.getvalue()).decode()
-        if side == LARGEST_PICTURE:
-            assert cam_of(replace(cam_reading(), picture=picture)).picture.shape == (1, side, 3)
+        image = b64encode(stream.getvalue()).decode()
+        if side == LARGEST_IMAGE:
+            assert cam_of(replace(cam_reading(), image=image)).image.shape == (1, side, 3)
         else:
             with pytest.raises(DataError, match="more than 128 pixels"):
-                cam_of(replace(cam_reading(), picture=picture))
+                cam_of(replace(cam_reading(), image=image))
 
 
 def test_class_named_by_others_stays_text():
@@ -75,11 +75,11 @@ def test_class_named_by_others_stays_text():
     page = render_diagnosis_page(hostile, [])
     assert HOSTILE not in page
     assert "script" not in Elements(page).tags
-    assert re.search(r'alt="This net: picture 3, &lt;script&gt;', page)
+    assert re.search(r'alt="This net: image 3, &lt;script&gt;', page)
 
 
-def test_page_of_many_large_pictures_of_noise_stays_small():
-    """The most that can be asked for, of the twin as well, in pictures that no PNG makes smaller."""
+def test_page_of_many_large_images_of_noise_stays_small():
+    """The most that can be asked for, of the twin as well, in images that no PNG makes smaller."""
     import torch
 
     from resnetlab.diagnostics.config import MOST_NAMED
@@ -87,7 +87,7 @@ def test_page_of_many_large_pictures_of_noise_stays_small():
     from tests.made import landscape_reading
 
     cams = [
-        replace(cam_reading(n), picture=encode_png(torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8)))
+        replace(cam_reading(n), image=encode_png(torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8)))
         for n in range(MOST_NAMED)
     ]
     found = diagnosis()

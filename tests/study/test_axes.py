@@ -9,7 +9,7 @@ from resnetlab.core.serialize import as_plain, read_record
 from resnetlab.core.stats import holm, paired_interval, paired_p
 from resnetlab.data.config import AugmentConfig
 from resnetlab.records.study import Comparison
-from resnetlab.study import AxesStudy, Unwatched, plan_runs, read_config, read_study, run_study, study_command
+from resnetlab.study import AxesStudy, NoStudyCallback, plan_runs, read_config, read_study, run_study, study_command
 from resnetlab.study.axes import at_depth, known_axes, read_axes
 from resnetlab.study.statistics import adjust, make_combinations, make_contrasts
 from resnetlab.train.config import TrainConfig
@@ -26,7 +26,7 @@ TINY = AxesStudy(
 )
 
 
-class Began(Unwatched):
+class Began(NoStudyCallback):
     def __init__(self):
         self.names = []
 

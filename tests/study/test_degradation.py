@@ -108,7 +108,7 @@ def test_verdict_sees_a_degraded_depth_in_the_middle():
     assert "depth 20 minus depth 8" in verdict.reason
 
 
-def test_one_picture_more_is_no_growth_though_every_seed_has_it():
+def test_one_image_more_is_no_growth_though_every_seed_has_it():
     (verdict,) = make_verdicts(runs({("plain", 8): [0.0] * 3, ("plain", 56): [1 / 1437] * 3}))
     assert verdict.answer == "does not grow"
 

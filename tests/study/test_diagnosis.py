@@ -55,8 +55,8 @@ def test_all_stands_for_what_tells_of_trained_networks():
 
 
 def test_command_has_what_is_not_the_default():
-    config = DiagnosisConfig(what=("lesion",), pictures=60)
+    config = DiagnosisConfig(what=("lesion",), images=60)
     command = study_diagnosis_command(HERE, config, {"depth": ("8", "14")})
     assert command == (
-        "resnetlab diagnose 'runs/some study' --out DIAGNOSIS --where depth=8,14 --what lesion --pictures 60"
+        "resnetlab diagnose 'runs/some study' --out DIAGNOSIS --where depth=8,14 --what lesion --images 60"
     )

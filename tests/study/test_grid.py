@@ -11,8 +11,8 @@ import pytest
 
 from resnetlab.core.errors import ConfigError, DataError
 from resnetlab.data.config import AugmentConfig
-from resnetlab.study import StudyConfig, Unwatched, plan_runs, read_study, run_study, study_command
-from resnetlab.train.callbacks import Silent
+from resnetlab.study import NoStudyCallback, StudyConfig, plan_runs, read_study, run_study, study_command
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.config import TrainConfig
 
 TINY = StudyConfig(
@@ -20,7 +20,7 @@ TINY = StudyConfig(
 )
 
 
-class Counting(Unwatched):
+class Counting(NoStudyCallback):
     """Watches a study: which runs began, and an interruption behind a step of one of them."""
 
     def __init__(self, stop_in: int = 0, stop_after: int = 0) -> None:
@@ -32,12 +32,12 @@ class Counting(Unwatched):
         self.began.append(run.name)
         stop = self.stop_after if len(self.began) == self.stop_in else 0
 
-        class Watcher(Silent):
-            def on_step(self, step, steps, pulse):
+        class Callback(NoCallback):
+            def on_step(self, step, steps, stats):
                 if step == stop:
                     raise KeyboardInterrupt
 
-        return Watcher()
+        return Callback()
 
     def on_run_end(self, run, record):
         assert record.status == "finished"

@@ -17,7 +17,7 @@ from resnetlab.data.config import AugmentConfig
 from resnetlab.data.loader import Loader
 from resnetlab.models.zoo import create_model
 from resnetlab.records.run import EpochRecord
-from resnetlab.train.callbacks import Silent
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import process_group, world
 from resnetlab.train.evaluate import evaluate_batches
@@ -62,11 +62,11 @@ RESUMED = replace(BASE, ema=0.9, save_every=4)
 RUN = Recipe(model="cifar_resnet8", training=replace(BASE, max_steps=3, sync_bn=True))
 
 
-class StopAfter(Silent):
+class StopAfter(NoCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, step: int, steps: int, pulse) -> None:
+    def on_step(self, step: int, steps: int, stats) -> None:
         if step == self.step:
             raise KeyboardInterrupt
 
@@ -106,7 +106,7 @@ def resume(out: Path) -> None:
     note(out, "whole", timeless(fit(whole, make_data(), RESUMED, seed=0, out=out / f"whole of {world().rank}")))
     keep(out, "whole", whole)
     with suppress(KeyboardInterrupt):
-        fit(single(), make_data(), RESUMED, seed=0, out=out / f"cut of {world().rank}", watcher=StopAfter(10))
+        fit(single(), make_data(), RESUMED, seed=0, out=out / f"cut of {world().rank}", callback=StopAfter(10))
     resumed = single()
     note(out, "resumed", timeless(fit(resumed, make_data(), RESUMED, seed=0, out=out / f"cut of {world().rank}")))
     keep(out, "resumed", resumed)
@@ -123,7 +123,7 @@ def refuse(out: Path) -> None:
 
 
 def batch_norm_input() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pictures, weights of the outputs in the loss, and scale and bias; of 8 pictures the first rank takes 3."""
+    """Images, weights of the outputs in the loss, and scale and bias; of 8 images the first rank takes 3."""
     draw = torch.Generator().manual_seed(5)
     x, w = (torch.randn(8, 4, 3, 3, generator=draw, dtype=torch.float64) for _ in range(2))
     return x + 1e3, w, torch.randn(2, 4, generator=draw, dtype=torch.float64)

@@ -12,7 +12,7 @@ from resnetlab.data.config import AugmentConfig
 from resnetlab.models.zoo import create_model
 from resnetlab.records.run import EpochRecord, Metrics
 from resnetlab.train import loop
-from resnetlab.train.callbacks import Silent
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.checkpoint_manager import epochs_without_best, rank_epochs
 from resnetlab.train.config import TrainConfig
@@ -45,11 +45,11 @@ def scripted(monkeypatch):
     monkeypatch.setattr(loop, "evaluate_batches", evaluated)
 
 
-class StopAfter(Silent):
+class StopAfter(NoCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, step: int, steps: int, pulse) -> None:
+    def on_step(self, step: int, steps: int, stats) -> None:
         if step == self.step:
             raise KeyboardInterrupt
 
@@ -67,7 +67,7 @@ def test_top_holds_the_best_epochs_after_an_interruption_too(tmp_path, data, scr
     config = replace(BASE, keep_top=3, best_by=by)
     if cut is not None:
         with pytest.raises(KeyboardInterrupt):
-            fit(model(), data, config, seed=0, out=tmp_path, watcher=StopAfter(cut))
+            fit(model(), data, config, seed=0, out=tmp_path, callback=StopAfter(cut))
         assert kept(tmp_path) == sorted(e.epoch for e in rank_epochs_of(SCRIPT[: (cut - 1) // 6], by)[:3])
     fit(model(), data, config, seed=0, out=tmp_path)
     assert kept(tmp_path) == ([2, 5, 6] if by == "test_error" else [3, 5, 6])
@@ -93,7 +93,7 @@ def test_run_ends_after_so_many_epochs_without_a_best(tmp_path, data, scripted, 
     config = replace(BASE, early_stop=patience)
     assert len(fit(model(), data, config, seed=0, out=tmp_path)) == epochs
     # And stays ended.
-    assert len(fit(model(), data, config, seed=0, out=tmp_path, watcher=StopAfter(6 * epochs + 1))) == epochs
+    assert len(fit(model(), data, config, seed=0, out=tmp_path, callback=StopAfter(6 * epochs + 1))) == epochs
 
 
 def test_training_set_is_evaluated_at_the_end_alone_where_asked(data, monkeypatch):
@@ -127,16 +127,16 @@ def test_a_net_that_can_fits_a_few_batches(data):
 
 
 def test_checkpoints_come_every_so_many_steps_of_the_run(tmp_path, data):
-    class Look(Silent):
+    class Look(NoCallback):
         def __init__(self) -> None:
             self.found: list[tuple[int, int]] = []
 
-        def on_step(self, step: int, steps: int, pulse) -> None:
+        def on_step(self, step: int, steps: int, stats) -> None:
             if (tmp_path / "last").is_dir():
                 state = json.loads((tmp_path / "last" / "state.json").read_text())
                 self.found.append((step, 6 * len(state["history"]) + state["step"]))
 
     look = Look()
-    fit(model(), data, replace(BASE, epochs=2, save_every=4), seed=0, out=tmp_path, watcher=look)
+    fit(model(), data, replace(BASE, epochs=2, save_every=4), seed=0, out=tmp_path, callback=look)
     # Told of a step before it is saved: 4 is on disk from step 5 on, 6 ends the epoch, 8 is the next.
     assert look.found == [(5, 4), (6, 4), (7, 6), (8, 6), (9, 8), (10, 8), (11, 8), (12, 8)]

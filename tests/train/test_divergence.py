@@ -23,8 +23,8 @@ def chain(*factors: float) -> nn.Sequential:
     return nn.Sequential(*[Scale(factor) for factor in factors])
 
 
-def test_pictures_that_are_not_finite_are_named():
-    assert find_origin(chain(1.0), X / 0, 3) == "the pictures of step 3 are not finite"
+def test_images_that_are_not_finite_are_named():
+    assert find_origin(chain(1.0), X / 0, 3) == "the images of step 3 are not finite"
 
 
 def test_weights_that_are_not_finite_are_named_with_the_step_before():

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from resnetlab.models.zoo import create_model
-from resnetlab.train.callbacks import Silent
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.evaluate import evaluate_batches
@@ -23,14 +23,14 @@ def model() -> nn.Module:
     return create_model("cifar_resnet8", in_chans=1, num_classes=3)
 
 
-class Follow(Silent):
+class Follow(NoCallback):
     """The average written out in float64, and a cut where one is wanted."""
 
     def __init__(self, net: nn.Module, cut: int | None = None) -> None:
         self.net, self.cut = net, cut
         self.average = {name: value.double() for name, value in net.state_dict().items()}
 
-    def on_step(self, step: int, steps: int, pulse) -> None:
+    def on_step(self, step: int, steps: int, stats) -> None:
         decay = min(0.95, step / (9 + step))
         for name, value in self.net.state_dict().items():
             self.average[name] = decay * self.average[name] + (1 - decay) * value.double()
@@ -41,7 +41,7 @@ class Follow(Silent):
 def test_average_equals_its_sum_in_float64_statistics_too(tmp_path, data):
     net = model()
     follow = Follow(net)
-    history = fit(net, data, CONFIG, seed=0, out=tmp_path, watcher=follow)
+    history = fit(net, data, CONFIG, seed=0, out=tmp_path, callback=follow)
     kept = read_checkpoint(tmp_path / "last")
     for name, value in net.state_dict().items():
         if value.is_floating_point():
@@ -60,7 +60,7 @@ def test_average_resumes_to_equal_bits(tmp_path, data):
     whole, cut, resumed = model(), model(), model()
     history = fit(whole, data, config, seed=0)
     with pytest.raises(KeyboardInterrupt):
-        fit(cut, data, config, seed=0, out=tmp_path, watcher=Follow(cut, cut=11))
+        fit(cut, data, config, seed=0, out=tmp_path, callback=Follow(cut, cut=11))
     assert read_checkpoint(tmp_path / "last").step == 2
     assert [e.test for e in fit(resumed, data, config, seed=0, out=tmp_path)] == [e.test for e in history]
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())

@@ -18,7 +18,7 @@ from tests.conftest import make_data
 
 
 class Answers(nn.Module):
-    """Gives the n-th picture the n-th row of logits."""
+    """Gives the n-th image the n-th row of logits."""
 
     def __init__(self, logits: torch.Tensor) -> None:
         super().__init__()
@@ -120,19 +120,19 @@ def test_examination_agrees_with_the_evaluation_and_puts_the_mode_back(tmp_path)
     write_record(tmp_path / "examination.json", found)
     assert read_record(Examination, tmp_path / "examination.json") == found
     first = found.wrongest[0]
-    shown = np.asarray(Image.open(BytesIO(base64.b64decode(first.picture))))
+    shown = np.asarray(Image.open(BytesIO(base64.b64decode(first.image))))
     assert data.test.images.max() > 127
     assert np.array_equal(shown, data.test.images[first.sample, 0].numpy())
     assert data.test.labels[first.sample] == first.true != first.predicted
 
 
-def test_at_most_24_pictures_are_kept():
+def test_at_most_24_images_are_kept():
     found = examined(Answers(torch.tensor([[0.0, 9.0]]).expand(40, 2)), [0] * 40, classes=2, batch_size=16)
     assert [mistake.sample for mistake in found.wrongest] == list(range(24))
 
 
 @pytest.mark.parametrize(("shape", "size", "mode"), [((3, 300, 200), (85, 128), "RGB"), ((2, 8, 8), (8, 8), "L")])
-def test_large_pictures_are_shrunk_and_odd_channels_shown_in_grey(shape, size, mode):
+def test_large_images_are_shrunk_and_odd_channels_shown_in_grey(shape, size, mode):
     image = Image.open(BytesIO(base64.b64decode(encode_png(torch.full(shape, 7, dtype=torch.uint8)))))
     assert (image.size, image.mode) == (size, mode)
 
@@ -144,7 +144,7 @@ def test_matrix_of_a_thousand_classes_is_kept_sparse(tmp_path):
     assert (tmp_path / "examination.json").stat().st_size < 200_000
 
 
-def test_dark_pictures_are_brightened_by_one_whole_factor():
+def test_dark_images_are_brightened_by_one_whole_factor():
     assert brighten(torch.tensor([[0, 8], [16, 3]], dtype=torch.uint8)).tolist() == [[0, 120], [240, 45]]
     assert brighten(torch.tensor([0, 7, 128], dtype=torch.uint8)).tolist() == [0, 7, 128]
     assert brighten(torch.zeros(2, dtype=torch.uint8)).tolist() == [0, 0]

@@ -1,4 +1,4 @@
-"""A folder of photographs, cut out of the sample pictures of scikit-learn and matplotlib, and a net of digits."""
+"""A folder of photographs, cut out of the sample images of scikit-learn and matplotlib, and a net of digits."""
 
 import io
 from pathlib import Path
@@ -27,14 +27,14 @@ def photos(tmp_path_factory) -> Path:
     whole = {"china": load_sample_image("china.jpg"), "flower": load_sample_image("flower.jpg"), "portrait": portrait}
     rng = np.random.default_rng(0)
     for split, number in EACH.items():
-        for name, picture in whole.items():
+        for name, photo in whole.items():
             (folder / split / name).mkdir(parents=True)
             for cutting in range(number):
                 height, width = rng.integers(60, 160, 2)
                 top, left = (
-                    rng.integers(0, side - cut) for side, cut in zip(picture.shape[:2], (height, width), strict=True)
+                    rng.integers(0, side - cut) for side, cut in zip(photo.shape[:2], (height, width), strict=True)
                 )
-                image = Image.fromarray(picture[top : top + height, left : left + width])
+                image = Image.fromarray(photo[top : top + height, left : left + width])
                 exif = Image.Exif()
                 exif[0x0112] = 1 + 5 * (cutting % 2)  # every other one lies on its side
                 if cutting % 2:
@@ -66,8 +66,8 @@ def test_a_net_trained_on_digits_is_fine_tuned_on_photographs(tmp_path, photos):
     assert tensors["head.weight"].shape == (3, 64)
 
 
-def test_pictures_of_every_size_train_at_a_size_that_does_not_fit_in_memory_rules(tmp_path, photos):
-    """Above 64 pixels pictures stay encoded, and are cut out of the whole picture as they are asked for."""
+def test_images_of_every_size_train_at_a_size_that_does_not_fit_in_memory_rules(tmp_path, photos):
+    """Above 64 pixels images stay encoded, and are cut out of the whole image as they are asked for."""
     recipe = Recipe(
         model="cifar_resnet8",
         data=str(photos),

@@ -15,9 +15,9 @@ from resnetlab.data.loader import Loader
 from resnetlab.models.vgg import VGGConfig
 from resnetlab.models.zoo import create_model
 from resnetlab.records.run import EpochRecord, Metrics
-from resnetlab.train.callbacks import Silent
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
-from resnetlab.train.checkpoint_manager import Keeper, best_epoch
+from resnetlab.train.checkpoint_manager import CheckpointManager, best_epoch
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.evaluate import evaluate, evaluate_batches
 from resnetlab.train.loop import begin, fit, train_epoch
@@ -29,18 +29,18 @@ from tests.conftest import make_data
 SHORT = TrainConfig(epochs=4, batch_size=16)
 
 
-class StopAfter(Silent):
+class StopAfter(NoCallback):
     """Cuts a run off as Ctrl-C would, behind the given step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, step: int, steps: int, pulse) -> None:
+    def on_step(self, step: int, steps: int, stats) -> None:
         if step == self.step:
             raise KeyboardInterrupt
 
 
-class Told(Silent):
+class Told(NoCallback):
     """Keeps the notes of a run."""
 
     def __init__(self) -> None:
@@ -83,8 +83,8 @@ def test_first_step_equals_sgd_written_out(data):
     loss = F.cross_entropy(before.train()(images), labels)
     loss.backward()
     state = begin(net, config, loader)
-    keeper = Keeper(None, config, state, torch.device("cpu"))
-    train_epoch(state, net, loader, config, 0, Silent(), StopRequest(), keeper)
+    checkpoints = CheckpointManager(None, config, state, torch.device("cpu"))
+    train_epoch(state, net, loader, config, 0, NoCallback(), StopRequest(), checkpoints)
     assert_close(state.losses, loss.detach()[None].double())
     for (name, parameter), old in zip(net.named_parameters(), before.parameters(), strict=True):
         gradient = old.grad + (0.01 * old if old.dim() > 1 else 0)
@@ -104,7 +104,7 @@ def test_label_smoothing_enters_the_training_loss_and_not_the_metrics(data):
 
 @pytest.mark.parametrize("config", [SHORT, TrainConfig(epochs=4, batch_size=16, optimizer="adamw", lr=3e-3)])
 def test_training_learns(data, config):
-    # The classes of these pictures are rows, which a crop would shift into one another.
+    # The classes of these images are rows, which a crop would shift into one another.
     history = fit(model(), data, replace(config, augment=AugmentConfig(crop_padding=0)), seed=0)
     assert history[-1].train.error < 0.05
     assert history[-1].train.loss < history[0].train.loss
@@ -157,7 +157,7 @@ def test_interrupted_run_resumes_to_equal_bits(tmp_path, data, case, step):
     undisturbed = make()
     expected = fit(undisturbed, data, config, seed=0, out=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        fit(make(), data, config, seed=0, out=tmp_path / "cut", watcher=StopAfter(step))
+        fit(make(), data, config, seed=0, out=tmp_path / "cut", callback=StopAfter(step))
     resumed = make()
     history = fit(resumed, data, config, seed=0, out=tmp_path / "cut")
     assert same_tensors(resumed, undisturbed)
@@ -175,7 +175,7 @@ def test_resume_without_the_optimizer_state_is_not_exact(tmp_path, data, monkeyp
     undisturbed = model()
     fit(undisturbed, data, SHORT, seed=0)
     with pytest.raises(KeyboardInterrupt):
-        fit(model(), data, SHORT, seed=0, out=tmp_path, watcher=StopAfter(12))
+        fit(model(), data, SHORT, seed=0, out=tmp_path, callback=StopAfter(12))
     monkeypatch.setattr("resnetlab.train.state.restore_optimizer", lambda *_: None)
     resumed = model()
     fit(resumed, data, SHORT, seed=0, out=tmp_path)
@@ -186,11 +186,11 @@ def test_damaged_last_falls_back_to_the_checkpoint_before_and_still_ends_in_equa
     undisturbed = model()
     fit(undisturbed, data, SHORT, seed=0)
     with pytest.raises(KeyboardInterrupt):
-        fit(model(), data, SHORT, seed=0, out=tmp_path, watcher=StopAfter(20))
+        fit(model(), data, SHORT, seed=0, out=tmp_path, callback=StopAfter(20))
     weights = tmp_path / "last" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     resumed, told = model(), Told()
-    assert len(fit(resumed, data, SHORT, seed=0, out=tmp_path, watcher=told)) == 4
+    assert len(fit(resumed, data, SHORT, seed=0, out=tmp_path, callback=told)) == 4
     assert same_tensors(resumed, undisturbed)
     assert len(told.notes) == 1
     assert "last is damaged" in told.notes[0]
@@ -213,20 +213,20 @@ def test_exploding_loss_stops_with_its_step_and_keeps_the_checkpoint_before(tmp_
     fit(model(), data, TrainConfig(epochs=1, batch_size=16), seed=0, out=tmp_path)
     good = read_checkpoint(tmp_path / "last")
 
-    class Poison(Silent):
+    class Poison(NoCallback):
         """Makes a weight infinite behind the second step of the second epoch."""
 
         def __init__(self, net: nn.Module) -> None:
             self.net = net
 
-        def on_step(self, step: int, steps: int, pulse) -> None:
+        def on_step(self, step: int, steps: int, stats) -> None:
             if step == 8:
                 with torch.no_grad():
                     self.net.head.weight[0, 0] = float("inf")
 
     net = model()
     with pytest.raises(DivergedError, match=r"became nan at step 9|became inf at step 9"):
-        fit(net, data, TrainConfig(epochs=3, batch_size=16), seed=0, out=tmp_path, watcher=Poison(net))
+        fit(net, data, TrainConfig(epochs=3, batch_size=16), seed=0, out=tmp_path, callback=Poison(net))
     for which in ("last", "best"):
         kept = read_checkpoint(tmp_path / which)
         assert len(kept.history) == 1
@@ -332,8 +332,8 @@ def test_evaluate_counts_a_nan_as_an_error(data):
 
 def test_a_batch_larger_than_the_set_is_said_to_be_one_batch(data):
     told = Told()
-    fit(model(), data, TrainConfig(epochs=1, batch_size=1000), seed=0, watcher=told)
-    assert told.notes == ["batch_size=1000 is more than all 96 training pictures: one batch"]
+    fit(model(), data, TrainConfig(epochs=1, batch_size=1000), seed=0, callback=told)
+    assert told.notes == ["batch_size=1000 is more than all 96 training images: one batch"]
 
 
 def test_vgg_with_dropout_trains_and_repeats():

@@ -11,10 +11,10 @@ from torch import nn
 from resnetlab.core.errors import ConfigError, DivergedError
 from resnetlab.core.serialize import read_record
 from resnetlab.models.zoo import create_model
-from resnetlab.records.lr_curve import RateCurve, has_exploded, ramp, smooth, suggest
+from resnetlab.records.lr_curve import LrCurve, has_exploded, ramp, smooth, suggest
 from resnetlab.report.lr_curve import draw_rate_curve
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.lr_finder import find_rate
+from resnetlab.train.lr_finder import find_lr
 from tests.conftest import make_data
 
 CONFIG = TrainConfig(batch_size=16, device="cpu")
@@ -66,12 +66,12 @@ def test_network_stays_as_it_was_and_the_same_seed_gives_the_same_curve():
     before = copy.deepcopy(net.state_dict())
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    curve = find_rate(net, make_data(), CONFIG, seed=0, steps=40)
+    curve = find_lr(net, make_data(), CONFIG, seed=0, steps=40)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     torch.manual_seed(99)
-    assert find_rate(net, make_data(), CONFIG, seed=0, steps=40) == curve
-    assert find_rate(net, make_data(), CONFIG, seed=1, steps=40) != curve
+    assert find_lr(net, make_data(), CONFIG, seed=0, steps=40) == curve
+    assert find_lr(net, make_data(), CONFIG, seed=1, steps=40) != curve
     assert len(curve.rates) == len(curve.losses) > make_data().train.labels.numel() // 16
 
 
@@ -84,7 +84,7 @@ def test_loss_that_explodes_ends_the_test_early():
         def forward(self, x):
             return self.layer(x.flatten(1))
 
-    curve = find_rate(Linear(), make_data(), CONFIG, seed=0, highest=1e6)
+    curve = find_lr(Linear(), make_data(), CONFIG, seed=0, highest=1e6)
     assert curve.ended == "the loss exploded"
     assert len(curve.losses) < 100
     assert 0.001 < curve.steepest < 10
@@ -94,15 +94,15 @@ def test_settings_that_make_no_test_are_refused():
     net = create_model("cifar_resnet8", **TINY, seed=0)
     for wrong in ({"steps": 3}, {"lowest": 0.0}, {"lowest": 1.0, "highest": 0.1}):
         with pytest.raises(ConfigError):
-            find_rate(net, make_data(), CONFIG, seed=0, **wrong)
+            find_lr(net, make_data(), CONFIG, seed=0, **wrong)
     with torch.no_grad():
         net.head.weight.fill_(float("nan"))
     with pytest.raises(DivergedError, match="first step"):
-        find_rate(net, make_data(), CONFIG, seed=0)
+        find_lr(net, make_data(), CONFIG, seed=0)
 
 
 def test_figure_of_a_curve_without_a_suggestion_is_drawn_too():
-    curve = RateCurve(
+    curve = LrCurve(
         rates=ramp(1e-6, 1, 10),
         losses=[float(i + 1) for i in range(10)],
         smoothed=[float(i + 1) for i in range(10)],
@@ -120,7 +120,7 @@ def test_verb_prints_a_flag_to_paste_and_writes_record_and_figure(tmp_path, caps
     words = ["find-lr", "--model", "cifar_resnet8", "--steps", "60", "--out", str(tmp_path)]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    curve = read_record(RateCurve, tmp_path / "lr.json")
+    curve = read_record(LrCurve, tmp_path / "lr.json")
     assert f"--lr {curve.steepest:.2g}\n" in printed
     assert 0.005 < curve.steepest < 0.5
     assert json.loads((tmp_path / "lr.json").read_text())["rates"][0] == 1e-6

@@ -43,5 +43,5 @@ def test_segments_hold_about_what_was_predicted_on_the_usual_heap():
 
 
 @pytest.mark.slow
-def test_run_of_1202_layers_with_128_pictures_takes_less_than_4_gigabytes(tmp_path):
+def test_run_of_1202_layers_with_128_images_takes_less_than_4_gigabytes(tmp_path):
     assert printed(RUN, tmp_path / "run") < 4e9

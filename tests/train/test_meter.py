@@ -17,34 +17,34 @@ LOSSES = torch.tensor([4.0, 2.0, 1.0, 3.0, 0.0, 0.0], dtype=torch.float64)
 WRONG = torch.tensor([8, 4, 2, 6, 0, 0])
 
 
-def test_pulse_has_the_means_of_the_steps_since_the_last(clock):
+def test_stats_are_the_means_of_the_steps_since_the_last(clock):
     told = Meter(8)
     clock[0] = 1.0
-    pulse = told.pulse(LOSSES, WRONG, 2)
-    assert (pulse.loss, pulse.error, pulse.images_per_second) == (3.0, 0.75, 16.0)
+    stats = told.stats(LOSSES, WRONG, 2)
+    assert (stats.loss, stats.error, stats.images_per_second) == (3.0, 0.75, 16.0)
     clock[0] = 3.0
-    pulse = told.pulse(LOSSES, WRONG, 4)
-    assert (pulse.loss, pulse.error, pulse.images_per_second) == (2.0, 0.5, 8.0)
+    stats = told.stats(LOSSES, WRONG, 4)
+    assert (stats.loss, stats.error, stats.images_per_second) == (2.0, 0.5, 8.0)
 
 
-def test_pulse_comes_twice_a_second_at_most(clock):
+def test_stats_come_twice_a_second_at_most(clock):
     told = Meter(8)
     clock[0] = 0.49
-    assert told.pulse(LOSSES, WRONG, 1) is None
+    assert told.stats(LOSSES, WRONG, 1) is None
     clock[0] = 0.5
-    assert told.pulse(LOSSES, WRONG, 2).loss == 3.0
-    assert told.pulse(LOSSES, WRONG, 3) is None
+    assert told.stats(LOSSES, WRONG, 2).loss == 3.0
+    assert told.stats(LOSSES, WRONG, 3) is None
 
 
-def test_pulse_of_a_resumed_epoch_counts_what_was_done_since(clock):
+def test_stats_of_a_resumed_epoch_count_what_was_done_since(clock):
     told = Meter(8, done=2)
     clock[0] = 1.0
-    pulse = told.pulse(LOSSES, WRONG, 4)
-    assert (pulse.loss, pulse.error, pulse.images_per_second) == (2.0, 0.5, 16.0)
+    stats = told.stats(LOSSES, WRONG, 4)
+    assert (stats.loss, stats.error, stats.images_per_second) == (2.0, 0.5, 16.0)
 
 
-def test_pulse_of_a_rank_has_the_error_of_its_share_and_the_speed_of_all(clock):
+def test_stats_of_a_rank_have_the_error_of_its_share_and_the_speed_of_all(clock):
     told = Meter(16, ranks=2)
     clock[0] = 1.0
-    pulse = told.pulse(LOSSES, WRONG, 2)
-    assert (pulse.error, pulse.images_per_second) == (0.75, 32.0)
+    stats = told.stats(LOSSES, WRONG, 2)
+    assert (stats.error, stats.images_per_second) == (0.75, 32.0)

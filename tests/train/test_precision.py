@@ -13,7 +13,7 @@ from resnetlab.core.errors import DivergedError
 from resnetlab.data.config import AugmentConfig
 from resnetlab.data.dataset import ImageData
 from resnetlab.models.zoo import create_model
-from resnetlab.train.callbacks import Silent
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import begin, diverged, fit
@@ -38,11 +38,11 @@ def same(first: nn.Module, second: nn.Module) -> bool:
     return all(torch.equal(value, theirs[name]) for name, value in first.state_dict().items())
 
 
-class StopAfter(Silent):
+class StopAfter(NoCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, step: int, steps: int, pulse) -> None:
+    def on_step(self, step: int, steps: int, stats) -> None:
         if step == self.step:
             raise KeyboardInterrupt
 
@@ -85,7 +85,7 @@ def test_loss_scale_survives_an_interruption(tmp_path, data, monkeypatch):
     whole, resumed = model(), model()
     history = fit(whole, data, config, seed=0, out=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        fit(model(), data, config, seed=0, out=tmp_path / "cut", watcher=StopAfter(7))
+        fit(model(), data, config, seed=0, out=tmp_path / "cut", callback=StopAfter(7))
     kept = read_checkpoint(tmp_path / "cut" / "last").scaler
     # Six steps of finite gradients: doubled after the fourth, and two towards the next.
     assert (kept["scale"], kept["_growth_tracker"]) == (2048.0, 2)
@@ -152,7 +152,7 @@ def test_micro_batches_of_batch_norm_have_statistics_of_their_own(data):
 
 
 class Constant(nn.Module):
-    """Logits (2, 0, 0) for every picture."""
+    """Logits (2, 0, 0) for every image."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import AugmentConfig
 from resnetlab.models.recompute import Segmented, segment_length
 from resnetlab.models.zoo import create_model
-from resnetlab.train.callbacks import Silent
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import fit
@@ -30,11 +30,11 @@ def differing(first: nn.Module, second: nn.Module) -> set[str]:
     return {name for name, value in first.state_dict().items() if not torch.equal(value, theirs[name])}
 
 
-class StopAfter(Silent):
+class StopAfter(NoCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, step: int, steps: int, pulse) -> None:
+    def on_step(self, step: int, steps: int, stats) -> None:
         if step == self.step:
             raise KeyboardInterrupt
 
@@ -112,7 +112,7 @@ def test_segments_change_no_bit_of_a_run_nor_of_a_resumed_one(tmp_path, data, ev
     history = fit(segmented, data, config, seed=0)
     assert all(type(stage) is Segmented for stage in segmented.stages)
     with pytest.raises(KeyboardInterrupt):
-        fit(make(), data, config, seed=0, out=tmp_path / "cut", watcher=StopAfter(9))
+        fit(make(), data, config, seed=0, out=tmp_path / "cut", callback=StopAfter(9))
     fit(resumed, data, config, seed=0, out=tmp_path / "cut")
     assert [e.test for e in history] == [e.test for e in expected]
     assert differing(segmented, plain) == differing(resumed, plain) == set()

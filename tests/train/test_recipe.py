@@ -8,7 +8,7 @@ from resnetlab.core.errors import CheckpointError, ConfigError, DataError
 from resnetlab.core.serialize import read_record
 from resnetlab.data.dataset import Split
 from resnetlab.records.run import EXAMINATION, Examination
-from resnetlab.train.callbacks import Silent
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import (
     Recipe,
@@ -155,8 +155,8 @@ def test_a_folder_taken_by_another_process_meanwhile_is_not_shared(tmp_path, mon
         run_recipe(TINY, tmp_path / "run")
 
 
-def test_watcher_is_told_of_a_stem_that_does_not_fit_the_pictures(tmp_path):
-    class Told(Silent):
+def test_callback_is_told_of_a_stem_that_does_not_fit_the_images(tmp_path):
+    class Told(NoCallback):
         notes: ClassVar[list[str]] = []
 
         def on_note(self, text):
@@ -165,11 +165,11 @@ def test_watcher_is_told_of_a_stem_that_does_not_fit_the_pictures(tmp_path):
     options = {"depths": "[1, 1]", "widths": "[8, 8]"}
     for number, stem in enumerate(({}, {"stem": "auto"}, {"stem": "cifar"})):
         recipe = Recipe(model="resnet18", options=options | stem, training=TINY.training)
-        run_recipe(recipe, tmp_path / str(number), watcher=Told())
+        run_recipe(recipe, tmp_path / str(number), callback=Told())
     assert Told.notes == [
-        "the imagenet stem leaves a map of 2×2 from pictures of 8 pixels; small ones are better served by "
+        "the imagenet stem leaves a map of 2×2 from images of 8 pixels; small ones are better served by "
         "stem=cifar, or stem=auto",
-        "stem: cifar, chosen for pictures of 8 pixels",
+        "stem: cifar, chosen for images of 8 pixels",
     ]
 
 

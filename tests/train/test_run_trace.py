@@ -45,7 +45,7 @@ def test_last_step_that_is_a_power_of_two_stands_once(tmp_path):
 def test_interrupted_run_has_the_trace_of_a_whole_one_to_the_bit(tmp_path, whole, cut):
     stop = StopRequest()
     with pytest.raises(StoppedError):
-        run_recipe(SMALL, tmp_path / "run", watcher=StopAt(stop, cut), stop=stop, page=False)
+        run_recipe(SMALL, tmp_path / "run", callback=StopAt(stop, cut), stop=stop, page=False)
     record = run_recipe(SMALL, tmp_path / "run", resume=True, page=False)
     assert record.gradient_trace == whole.gradient_trace
 

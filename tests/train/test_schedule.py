@@ -10,7 +10,7 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import AugmentConfig
 from resnetlab.models.zoo import create_model
 from resnetlab.train import loop
-from resnetlab.train.callbacks import Silent
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import fit
@@ -29,7 +29,7 @@ def same(first: nn.Module, second: nn.Module) -> bool:
     return all(torch.equal(value, theirs[name]) for name, value in first.state_dict().items())
 
 
-class Rates(Silent):
+class Rates(NoCallback):
     """Notes every step's rate; cuts the run off behind one."""
 
     def __init__(self, monkeypatch, cut: int | None = None) -> None:
@@ -44,7 +44,7 @@ class Rates(Silent):
 
         monkeypatch.setattr(loop, "set_rate", note)
 
-    def on_step(self, step: int, steps: int, pulse) -> None:
+    def on_step(self, step: int, steps: int, stats) -> None:
         self.steps.append((step, steps))
         if step == self.cut:
             raise KeyboardInterrupt
@@ -82,22 +82,22 @@ def test_schedule_ends_with_max_steps_as_torch_ends_with_its_steps(schedule):
 @pytest.mark.parametrize("cut", [7, 8])
 def test_run_of_max_steps_ends_within_an_epoch_and_resumes(tmp_path, data, monkeypatch, cut):
     config = replace(BASE, max_steps=9, schedule="cosine", save_every=1)
-    watcher, whole, resumed = Rates(monkeypatch), model(), model()
-    history = fit(whole, data, config, seed=0, out=tmp_path / "whole", watcher=watcher)
-    assert watcher.steps == [(step, 9) for step in range(1, 10)]
+    callback, whole, resumed = Rates(monkeypatch), model(), model()
+    history = fit(whole, data, config, seed=0, out=tmp_path / "whole", callback=callback)
+    assert callback.steps == [(step, 9) for step in range(1, 10)]
     expected = torchs(lambda o: SCHEDULERS.CosineAnnealingLR(o, T_max=9))[:9]
-    assert watcher.rates == pytest.approx([rate * BASE.lr / 0.3 for rate in expected])
+    assert callback.rates == pytest.approx([rate * BASE.lr / 0.3 for rate in expected])
     assert [e.epoch for e in history] == [1, 2]
     assert history[1].train is not None
     with pytest.raises(KeyboardInterrupt):
-        fit(model(), data, config, seed=0, out=tmp_path / "cut", watcher=Rates(monkeypatch, cut))
+        fit(model(), data, config, seed=0, out=tmp_path / "cut", callback=Rates(monkeypatch, cut))
     again = fit(resumed, data, config, seed=0, out=tmp_path / "cut")
     assert same(whole, resumed)
     assert [(e.running_loss, e.running_error, e.test) for e in again] == [
         (e.running_loss, e.running_error, e.test) for e in history
     ]
     # A run that has ended does no further step.
-    assert fit(model(), data, config, seed=0, out=tmp_path / "cut", watcher=Rates(monkeypatch, 1)) == again
+    assert fit(model(), data, config, seed=0, out=tmp_path / "cut", callback=Rates(monkeypatch, 1)) == again
 
 
 CAUTIOUS = replace(BASE, schedule="constant", warmup_until_error=0.5, lr=0.05)
@@ -114,28 +114,28 @@ def test_cautious_start_takes_a_tenth_until_the_running_error_falls(tmp_path, da
         look(state, config, step, loader)
 
     monkeypatch.setattr(loop, "look_at_warmup", spy)
-    whole, watcher = model(), Rates(monkeypatch)
-    fit(whole, data, CAUTIOUS, seed=0, out=tmp_path / "whole", watcher=watcher)
+    whole, callback = model(), Rates(monkeypatch)
+    fit(whole, data, CAUTIOUS, seed=0, out=tmp_path / "whole", callback=callback)
     # An epoch has 6 steps, and is a window of its own where one of 50 does not fit.
     size, often = min(window, 6), replace(CAUTIOUS, save_every=1)
     ends = range(size, 25, size)
     since = next(end for end in ends if sum(wrong[end - size : end]) / size < 0.5)
     assert 2 <= since < 24
-    assert watcher.rates == pytest.approx([0.005] * since + [0.05] * (24 - since))
+    assert callback.rates == pytest.approx([0.005] * since + [0.05] * (24 - since))
     assert read_checkpoint(tmp_path / "whole" / "last").warm_since == since
     for cut in (since, since + 2):
         folder, resumed = tmp_path / f"cut {cut}", model()
         with pytest.raises(KeyboardInterrupt):
-            fit(model(), data, often, seed=0, out=folder, watcher=Rates(monkeypatch, cut))
+            fit(model(), data, often, seed=0, out=folder, callback=Rates(monkeypatch, cut))
         fit(resumed, data, CAUTIOUS, seed=0, out=folder)
         assert same(resumed, whole)
         assert read_checkpoint(folder / "last").warm_since == since
 
 
 def test_cautious_start_stays_where_the_error_does_not_fall(data, monkeypatch):
-    watcher = Rates(monkeypatch)
-    fit(model(), data, replace(CAUTIOUS, warmup_until_error=1e-9, lr=1e-6), seed=0, watcher=watcher)
-    assert watcher.rates == pytest.approx([1e-7] * 24)
+    callback = Rates(monkeypatch)
+    fit(model(), data, replace(CAUTIOUS, warmup_until_error=1e-9, lr=1e-6), seed=0, callback=callback)
+    assert callback.rates == pytest.approx([1e-7] * 24)
 
 
 @pytest.mark.parametrize(

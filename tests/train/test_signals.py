@@ -8,7 +8,7 @@ import torch
 
 from resnetlab.core.errors import StoppedError
 from resnetlab.models.zoo import create_model
-from resnetlab.train.callbacks import Silent
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import fit
@@ -17,11 +17,11 @@ from resnetlab.train.signals import StopRequest, stop_on_signals
 CONFIG = TrainConfig(epochs=2, batch_size=16)
 
 
-class Ask(Silent):
+class Ask(NoCallback):
     def __init__(self, stop: StopRequest, step: int) -> None:
         self.stop, self.step, self.seen = stop, step, 0
 
-    def on_step(self, step: int, steps: int, pulse) -> None:
+    def on_step(self, step: int, steps: int, stats) -> None:
         self.seen = step
         if step == self.step:
             self.stop.signal = signal.SIGTERM
@@ -31,11 +31,11 @@ class Ask(Silent):
 def test_run_stops_after_the_step_saved_and_resumes_to_equal_bits(tmp_path, data, step):
     nets = [create_model("cifar_resnet8", in_chans=1, num_classes=3) for _ in range(3)]
     history = fit(nets[0], data, CONFIG, seed=0)
-    watcher = Ask(StopRequest(), step)
+    callback = Ask(StopRequest(), step)
     with pytest.raises(StoppedError, match=f"SIGTERM after step {step}; saved in") as stopped:
-        fit(nets[1], data, CONFIG, seed=0, out=tmp_path, watcher=watcher, stop=watcher.stop)
+        fit(nets[1], data, CONFIG, seed=0, out=tmp_path, callback=callback, stop=callback.stop)
     assert stopped.value.exit_code == 128 + signal.SIGTERM
-    assert watcher.seen == step
+    assert callback.seen == step
     kept = read_checkpoint(tmp_path / "last")
     assert 6 * len(kept.history) + kept.step == step
     again = fit(nets[2], data, CONFIG, seed=0, out=tmp_path)

@@ -4,7 +4,7 @@ import pytest
 
 from resnetlab.core.errors import MissingExtraError
 from resnetlab.records.run import EpochRecord, Metrics
-from resnetlab.train.callbacks import Pulse, Silent, TensorBoard, Together, scalars
+from resnetlab.train.callbacks import CallbackList, NoCallback, StepStats, TensorBoard, scalars
 
 
 def epoch(number: int, loss: float) -> EpochRecord:
@@ -30,12 +30,12 @@ def read_back(folder):
 
 
 def test_scalars_read_back_by_tensorboard(tmp_path):
-    with TensorBoard(tmp_path) as watcher:
-        watcher.on_note("nothing")
-        watcher.on_step(1, 2, Pulse(loss=1.0, error=0.5, images_per_second=100.0))
+    with TensorBoard(tmp_path) as callback:
+        callback.on_note("nothing")
+        callback.on_step(1, 2, StepStats(loss=1.0, error=0.5, images_per_second=100.0))
         assert list(tmp_path.iterdir()) == []
-        watcher.on_epoch(epoch(1, 0.5), 2)
-        watcher.on_epoch(epoch(2, 0.25), 2)
+        callback.on_epoch(epoch(1, 0.5), 2)
+        callback.on_epoch(epoch(2, 0.25), 2)
     found = read_back(tmp_path)
     assert found.keys() == dict(scalars(epoch(1, 1.0))).keys()
     assert found["loss/test"] == [(1, 0.5), (2, 0.25)]
@@ -80,23 +80,27 @@ def test_missing_package_names_the_extra(tmp_path, monkeypatch):
         TensorBoard(tmp_path)
 
 
-def test_together_tells_each_watcher():
-    class Told(Silent):
+def test_callback_list_tells_each_callback():
+    class Told(NoCallback):
         def __init__(self) -> None:
             self.heard: list[object] = []
 
         def on_note(self, text):
             self.heard.append(text)
 
-        def on_step(self, step, steps, pulse=None):
-            self.heard.append((step, steps, pulse))
+        def on_step(self, step, steps, stats=None):
+            self.heard.append((step, steps, stats))
 
         def on_epoch(self, record, epochs):
             self.heard.append(record)
 
     one, other = Told(), Told()
-    both = Together(one, other)
+    both = CallbackList(one, other)
     both.on_note("a")
-    both.on_step(1, 2, Pulse(loss=1.0, error=0.5, images_per_second=100.0))
+    both.on_step(1, 2, StepStats(loss=1.0, error=0.5, images_per_second=100.0))
     both.on_epoch(epoch(1, 0.5), 2)
-    assert one.heard == other.heard == ["a", (1, 2, Pulse(loss=1.0, error=0.5, images_per_second=100.0)), epoch(1, 0.5)]
+    assert (
+        one.heard
+        == other.heard
+        == ["a", (1, 2, StepStats(loss=1.0, error=0.5, images_per_second=100.0)), epoch(1, 0.5)]
+    )

@@ -11,7 +11,7 @@ from resnetlab.core.errors import DivergedError
 from resnetlab.data.config import AugmentConfig
 from resnetlab.models.zoo import create_model
 from resnetlab.records.gradients import GradientMoment, moment
-from resnetlab.train.callbacks import Silent
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import pack, read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.gradients import Trace, block_gradients
@@ -46,11 +46,11 @@ def counter(net: nn.Module, step: int) -> GradientMoment:
     return GradientMoment(step=step, first=1.0, last=1.0, growth=0.0)
 
 
-class StopAfter(Silent):
+class StopAfter(NoCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, step: int, steps: int, pulse) -> None:
+    def on_step(self, step: int, steps: int, stats) -> None:
         if step == self.step:
             raise KeyboardInterrupt
 
@@ -138,7 +138,7 @@ def test_resumed_run_has_the_whole_trace_to_the_bit(tmp_path, data, cut):
     whole, resumed = gradients(), gradients()
     fit(model(), data, BASE, seed=0, trace=whole)
     with pytest.raises(KeyboardInterrupt):
-        fit(model(), data, BASE, seed=0, out=tmp_path, watcher=StopAfter(cut), trace=gradients())
+        fit(model(), data, BASE, seed=0, out=tmp_path, callback=StopAfter(cut), trace=gradients())
     fit(model(), data, BASE, seed=0, out=tmp_path, trace=resumed)
     assert (resumed.moments, resumed.steps) == (whole.moments, 12)
     assert read_checkpoint(tmp_path / "last").moments == whole.moments
@@ -150,7 +150,7 @@ def test_resume_that_forgets_the_trace_would_be_seen(tmp_path, data, monkeypatch
     monkeypatch.setattr(TrainingState, "restore", lambda self, kept: restore(self, replace(kept, moments=[])))
     resumed = Trace(measure=counter)
     with pytest.raises(KeyboardInterrupt):
-        fit(model(), data, BASE, seed=0, out=tmp_path, watcher=StopAfter(5), trace=Trace(measure=counter))
+        fit(model(), data, BASE, seed=0, out=tmp_path, callback=StopAfter(5), trace=Trace(measure=counter))
     fit(model(), data, BASE, seed=0, out=tmp_path, trace=resumed)
     assert [one.step for one in resumed.moments] == [8]
 
@@ -171,11 +171,11 @@ def test_checkpoint_from_before_there_was_a_trace_is_gone_on_from(tmp_path, data
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_diverged_run_keeps_what_was_seen_behind_its_checkpoint(tmp_path, data, kept):
-    class Break(Silent):
+    class Break(NoCallback):
         def __init__(self, net: nn.Module) -> None:
             self.net = net
 
-        def on_step(self, step: int, steps: int, pulse) -> None:
+        def on_step(self, step: int, steps: int, stats) -> None:
             if step == 9:
                 with torch.no_grad():
                     self.net.head.weight.fill_(float("nan"))
@@ -183,7 +183,7 @@ def test_diverged_run_keeps_what_was_seen_behind_its_checkpoint(tmp_path, data, 
     trace, net = Trace(measure=counter), model()
     config = replace(BASE, save_every=None)
     with pytest.raises(DivergedError):
-        fit(net, data, config, seed=0, out=tmp_path if kept else None, watcher=Break(net), trace=trace)
+        fit(net, data, config, seed=0, out=tmp_path if kept else None, callback=Break(net), trace=trace)
     assert [one.step for one in trace.moments] == [1, 2, 4, 8]
 
 

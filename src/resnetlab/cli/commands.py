@@ -41,7 +41,7 @@ class Info:
     shortcut: Literal["default", "A", "B", "C", "none"] = "default"
     """Shortcut option instead of the named network's own."""
     image_size: int | None = None
-    """Side of the picture in pixels; the family's own by default."""
+    """Side of the image in pixels; the family's own by default."""
 
     def __call__(self) -> None:
         from resnetlab.cli.info import print_summaries

@@ -1,4 +1,4 @@
-"""The verb ``data``: look at a set of pictures before it is trained on."""
+"""The verb ``data``: look at a set of images before it is trained on."""
 
 import json
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ MOST_ROWS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Show what a data set is: counts, statistics, pictures that occur twice, and a sheet of some of each class."""
+    """Show what a data set is: counts, statistics, images that occur twice, and a sheet of some of each class."""
 
     action: tyro.conf.Positional[Literal["inspect"]]
     """What is done with it."""
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """What --data of train takes, such as digits, idx:FOLDER, parquet:DIR or a folder of pictures."""
+    """What --data of train takes, such as digits, idx:FOLDER, parquet:DIR or a folder of images."""
     split_seed: int = 0
     """Decides the split of data that comes without one."""
     decode: Annotated[DecodeConfig, tyro.conf.OmitArgPrefixes]
-    """How encoded pictures are read."""
+    """How encoded images are read."""
     out: Path = Path("runs/inspect")
     """Folder for contact-sheet.png and inspect.json."""
     json: bool = False
@@ -57,23 +57,23 @@ class Data:
 
 
 def draw(data: "ImageData") -> bytes:
-    """The contact sheet of the training pictures, as PNG."""
+    """The contact sheet of the training images, as PNG."""
     from resnetlab.data.inspect import pick_samples
-    from resnetlab.report.contact_sheet import MOST_CLASSES, MOST_PICTURES, SheetRow, draw_sheet
+    from resnetlab.report.contact_sheet import MOST_CLASSES, MOST_IMAGES, SheetRow, draw_sheet
 
     print_ = data.fingerprint
     rows = [
         SheetRow(
             name=data.classes[number],
             detail=f"{print_['train_counts'][number]:,} + {print_['test_counts'][number]:,}",
-            pictures=images.permute(0, 2, 3, 1).numpy(),
+            images=images.permute(0, 2, 3, 1).numpy(),
         )
-        for number, images in pick_samples(data, MOST_CLASSES, MOST_PICTURES).items()
+        for number, images in pick_samples(data, MOST_CLASSES, MOST_IMAGES).items()
     ]
     shown = f", the first {len(rows)} shown" if len(rows) < len(data.classes) else ""
     return draw_sheet(
         data.source,
-        f"{len(data.train):,} training + {len(data.test):,} test pictures, {_shape(print_)}, "
+        f"{len(data.train):,} training + {len(data.test):,} test images, {_shape(print_)}, "
         f"{len(data.classes)} classes{shown}",
         rows,
         peak=int(data.train.histogram().sum(0).nonzero().max()),
@@ -88,7 +88,7 @@ def print_inspection(found: "Inspection") -> None:
     print_columns(
         [
             ("source", printable(mark["source"])),
-            ("pictures", f"{mark['train']:,} training, {mark['test']:,} test"),
+            ("images", f"{mark['train']:,} training, {mark['test']:,} test"),
             ("shape", _shape(mark)),
             ("encoding", mark["encoding"]),
             ("mean", _levels(mark["mean"])),
@@ -108,20 +108,20 @@ def print_inspection(found: "Inspection") -> None:
 
 
 def describe_findings(found: "Inspection") -> list[str]:
-    """What was looked for, a line each, with numbers of pictures where there are any."""
+    """What was looked for, a line each, with numbers of images where there are any."""
     copies, mark = found.duplicates, found.fingerprint
     empty = [name for name, count in zip(mark["classes"], mark["train_counts"], strict=True) if not count]
     lines = [
-        f"equal pictures in training: {_pairs(copies['train'])}",
-        f"equal pictures in the test: {_pairs(copies['test'])}",
-        f"test pictures that are in training too: {_pairs(copies['across'])}",
+        f"equal images in training: {_pairs(copies['train'])}",
+        f"equal images in the test: {_pairs(copies['test'])}",
+        f"test images that are in training too: {_pairs(copies['across'])}",
         *(
-            f"pictures of one colour in {split}: {constant.count:,}{_list(constant.examples)}"
+            f"images of one colour in {split}: {constant.count:,}{_list(constant.examples)}"
             for split, constant in found.constant.items()
         ),
     ]
     if empty:
-        lines.append(f"classes without training pictures: {', '.join(map(printable, empty[:10]))}")
+        lines.append(f"classes without training images: {', '.join(map(printable, empty[:10]))}")
     return lines
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnetlab.cli.recipe_args import WithRecipe
-from resnetlab.records.lr_curve import RateCurve
+from resnetlab.records.lr_curve import LrCurve
 
 RECORD = "lr.json"
 ROWS = 15
@@ -31,7 +31,7 @@ class FindLr(WithRecipe):
         from resnetlab.core.files import atomic_write
         from resnetlab.core.serialize import write_record
         from resnetlab.report.lr_curve import draw_rate_curve
-        from resnetlab.train.lr_finder import find_rate
+        from resnetlab.train.lr_finder import find_lr
         from resnetlab.train.recipe import recipe_data, recipe_network
 
         data = recipe_data(self.recipe)
@@ -39,7 +39,7 @@ class FindLr(WithRecipe):
         with TrainingProgress() as progress:
             for note in notes:
                 progress.on_note(note)
-            curve = find_rate(
+            curve = find_lr(
                 net,
                 data,
                 self.recipe.training,
@@ -47,7 +47,7 @@ class FindLr(WithRecipe):
                 steps=self.steps,
                 lowest=self.lowest,
                 highest=self.highest,
-                watcher=progress,
+                callback=progress,
             )
         write_record(self.out / RECORD, curve)
         drawing = draw_rate_curve(curve)
@@ -57,7 +57,7 @@ class FindLr(WithRecipe):
         print(f"\nrecord and figure: {self.out / RECORD}, {self.out / drawing.name}.png")
 
 
-def print_curve(curve: RateCurve) -> None:
+def print_curve(curve: LrCurve) -> None:
     """Some points of the curve, why the test ended, and the suggestion as a flag."""
     from resnetlab.cli.tables import print_columns
 

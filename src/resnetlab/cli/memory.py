@@ -24,7 +24,7 @@ HEAPS: dict[str, dict[str, str]] = {
 
 There glibc has pages of its own for every tensor from 64 KiB on, and gives them back when it is freed. Otherwise freed
 tensors leave gaps in the heap, which can cost more than what is in use (249 MiB for 89: cifar_resnet110,
-32 pictures, segments of 6).
+32 images, segments of 6).
 """
 
 
@@ -35,13 +35,13 @@ class Plan:
     name: tyro.conf.Positional[str]
     """Network, such as: cifar_resnet110."""
     batch_size: int = 128
-    """Pictures in the step."""
+    """Images in the step."""
     checkpoint_every: int | None = None
     """Blocks in a segment of activation checkpointing; none keeps all activations."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd with momentum, or adamw."""
     image_size: int | None = None
-    """Side of the picture in pixels; the family's own by default."""
+    """Side of the image in pixels; the family's own by default."""
     measure: bool = False
     """Do the step for real, in processes of their own on the CPU, and show their peaks (Linux)."""
 
@@ -60,7 +60,7 @@ class Plan:
 def prediction_rows(name: str, predicted: "Prediction") -> list[tuple[str, str]]:
     """What is printed of a plan, a line each."""
     return [
-        (name, f"one step of {predicted.batch} pictures, float32"),
+        (name, f"one step of {predicted.batch} images, float32"),
         ("parameters", mib(predicted.parameters)),
         ("buffers", mib(predicted.buffers)),
         ("gradients", mib(predicted.gradients)),
@@ -109,14 +109,14 @@ def measure_step(name: str, image_size: int | None, batch: int, checkpointing: i
 
 
 def named_config(name: str, image_size: int | None) -> "NetConfig":
-    """The configuration of that name, at its own picture size or another."""
+    """The configuration of that name, at its own image size or another."""
     from resnetlab.models.zoo import model_config
 
     return model_config(name) if image_size is None else model_config(name, image_size=image_size)
 
 
 def take_steps(config: "NetConfig", batch: int, checkpointing: int | None, optimizer: str) -> None:
-    """Build the network and do two training steps on black pictures, each as the training loop does it."""
+    """Build the network and do two training steps on black images, each as the training loop does it."""
     import torch
     from torch.nn import functional as F
 
@@ -129,10 +129,10 @@ def take_steps(config: "NetConfig", batch: int, checkpointing: int | None, optim
     if checkpointing is not None:
         checkpoint_blocks(net, checkpointing)
     step = make_optimizer(net.train(), TrainConfig(optimizer="adamw" if optimizer == "adamw" else "sgd"))
-    pictures = torch.zeros(batch, config.in_chans, config.image_size, config.image_size)
+    images = torch.zeros(batch, config.in_chans, config.image_size, config.image_size)
     labels = torch.zeros(batch, dtype=torch.int64)
     for _ in range(2):
-        loss = F.cross_entropy(net(pictures), labels)
+        loss = F.cross_entropy(net(images), labels)
         step.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         step.step()

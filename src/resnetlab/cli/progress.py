@@ -25,7 +25,7 @@ from resnetlab.cli.tables import print_run
 from resnetlab.core.errors import ConfigError
 from resnetlab.core.serialize import as_plain
 from resnetlab.records.run import EpochRecord, RunRecord
-from resnetlab.train.callbacks import Pulse, Silent, Watcher
+from resnetlab.train.callbacks import Callback, NoCallback, StepStats
 
 SPEAK_EVERY = 30.0
 """Seconds without a line, in training without a terminal, after which there is one."""
@@ -79,30 +79,30 @@ class TrainingProgress(Bars):
     """Watches one run: a bar over its steps and a line an epoch; without a terminal, lines within long epochs too."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        super().__init__(TextColumn("{task.fields[pulse]}"))
+        super().__init__(TextColumn("{task.fields[stats]}"))
         self.bar: TaskID | None = None
         self.clock = clock
         self.epoch = ""
-        self.pulse: Pulse | None = None
+        self.stats: StepStats | None = None
         self.first, self.began, self.spoke = 0, 0.0, 0.0
 
-    def on_step(self, step: int, steps: int, pulse: Pulse | None) -> None:
+    def on_step(self, step: int, steps: int, stats: StepStats | None) -> None:
         """Move the bar, or say now and then how far it is."""
         if self.bar is None:
             self.first, self.began = step, self.clock()
             self.spoke = self.began
             # A run that was resumed begins in an epoch whose number the first line will tell.
             self.epoch = "epoch 1" if step == 1 else "training"
-            self.bar = self.progress.add_task(self.epoch, total=steps, completed=step, pulse="")
-        self.pulse = pulse or self.pulse
-        self.progress.update(self.bar, completed=step, pulse=describe(self.pulse) if self.pulse else "")
+            self.bar = self.progress.add_task(self.epoch, total=steps, completed=step, stats="")
+        self.stats = stats or self.stats
+        self.progress.update(self.bar, completed=step, stats=describe(self.stats) if self.stats else "")
         if not self.console.is_terminal and self.clock() - self.spoke >= SPEAK_EVERY:
             self.spoke = self.clock()
             left = time_left(step - self.first, steps - self.first, self.spoke - self.began)
             known = [
                 self.epoch,
                 f"step {step}/{steps}",
-                *([describe(self.pulse)] if self.pulse else []),
+                *([describe(self.stats)] if self.stats else []),
                 f"{left} left",
             ]
             self.say("  ".join(known))
@@ -120,7 +120,7 @@ class TrainingProgress(Bars):
         print_run(record, out)
 
 
-class QuietProgress(Silent):
+class QuietProgress(NoCallback):
     """Watches one run and says nothing until its result."""
 
     def __enter__(self) -> Self:
@@ -164,7 +164,7 @@ class JsonProgress(QuietProgress):
             print(json.dumps({"event": event, **content}, allow_nan=False), flush=True)
 
 
-class RunProgress(Watcher, Protocol):
+class RunProgress(Callback, Protocol):
     """What the command watches a run with."""
 
     def __enter__(self) -> Self: ...
@@ -178,7 +178,7 @@ class RunProgress(Watcher, Protocol):
 
 
 def make_progress(quiet: bool, json_lines: bool) -> RunProgress:
-    """The watcher of a run that a command asks for. Raises ``ConfigError`` for both at once."""
+    """The callback of a run that a command asks for. Raises ``ConfigError`` for both at once."""
     if quiet and json_lines:
         raise ConfigError("--quiet and --json exclude each other; --json is quiet on standard error as it is")
     if json_lines:
@@ -190,7 +190,7 @@ def make_progress(quiet: bool, json_lines: bool) -> RunProgress:
 def progress_of(
     label: str, clock: Callable[[], float] = monotonic, bars: Bars | None = None
 ) -> Iterator[Callable[[int, int], None]]:
-    """A function ``on_progress(done, total)`` that shows how far some work is, such as reading a folder of pictures.
+    """A function ``on_progress(done, total)`` that shows how far some work is, such as reading a folder of images.
 
     On a terminal a bar, from the moment that the work takes longer than 2 s; else a line at most every 10 s. ``bars``
     are those that are shown already: a terminal has room for one display.
@@ -211,7 +211,7 @@ def progress_of(
             shown.progress.update(task, completed=done, total=total)
         elif now - began >= PATIENCE:
             shown.progress.start()
-            task = shown.progress.add_task(label, total=total, completed=done, pulse="")
+            task = shown.progress.add_task(label, total=total, completed=done, stats="")
         if task is not None and done >= total:
             shown.progress.update(task, visible=False)
 
@@ -240,9 +240,9 @@ def train_error(record: EpochRecord) -> str:
     return f"running loss {record.running_loss:.4f}"
 
 
-def describe(pulse: Pulse) -> str:
+def describe(stats: StepStats) -> str:
     """How training stands, in one line."""
-    return f"loss {pulse.loss:.4f}  accuracy {1 - pulse.error:.1%}  {pulse.images_per_second:,.0f} images/s"
+    return f"loss {stats.loss:.4f}  accuracy {1 - stats.error:.1%}  {stats.images_per_second:,.0f} images/s"
 
 
 def time_left(done: int, total: int, seconds: float) -> str:

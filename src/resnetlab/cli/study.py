@@ -90,7 +90,7 @@ def do_study(config: StudyConfig | AxesStudy, out: Path) -> None:
     Raises ``DivergedError`` where every run diverged, ``StoppedError`` saying how to go on.
     """
     from resnetlab.cli.study_progress import StudyProgress
-    from resnetlab.study.plan import Unwatched
+    from resnetlab.study.plan import NoStudyCallback
     from resnetlab.train.signals import stop_on_signals
 
     try:
@@ -99,7 +99,7 @@ def do_study(config: StudyConfig | AxesStudy, out: Path) -> None:
                 with StudyProgress() as progress:
                     study = run_study(config, out, progress, stop)
             else:
-                study = run_study(config, out, Unwatched(), stop)
+                study = run_study(config, out, NoStudyCallback(), stop)
     except StoppedError as error:
         raise StoppedError(f"{error}; to go on, give the same command again", error.signal) from error
     if leads():

@@ -14,7 +14,7 @@ from rich.text import Text
 from resnetlab.cli.progress import Bars, train_error
 from resnetlab.records.run import EpochRecord, RunRecord
 from resnetlab.study import PlannedRun
-from resnetlab.train.callbacks import Pulse, Silent, Watcher
+from resnetlab.train.callbacks import Callback, NoCallback, StepStats
 
 LONG_EPOCH = 5.0
 """Seconds from which on each epoch of a study gets a line of its own where there is no terminal."""
@@ -51,7 +51,7 @@ class StudyProgress(Bars):
             if run.name in ended:
                 row.add(ended[run.name])
 
-    def on_run_start(self, run: PlannedRun, number: int, total: int) -> Watcher:
+    def on_run_start(self, run: PlannedRun, number: int, total: int) -> Callback:
         """Name the run on the bar and let it move with the run's steps."""
         if self.bar is None:
             self.bar = self.progress.add_task("", total=total, completed=number - 1)
@@ -104,7 +104,7 @@ class Row:
         return done, f"{fmean(train):.2%}", f"{fmean(test):.2%}"
 
 
-class _Within(Silent):
+class _Within(NoCallback):
     """Moves the study's bar by the share of the current run that is done."""
 
     def __init__(self, bars: Bars, bar: TaskID, before: int, place: str) -> None:
@@ -118,7 +118,7 @@ class _Within(Silent):
     def on_note(self, text: str) -> None:
         self.bars.on_note(text)
 
-    def on_step(self, step: int, steps: int, pulse: Pulse | None) -> None:  # noqa: ARG002
+    def on_step(self, step: int, steps: int, stats: StepStats | None) -> None:  # noqa: ARG002
         self.bars.progress.update(self.bar, completed=self.before + step / steps)
 
 

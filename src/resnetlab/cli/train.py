@@ -19,7 +19,7 @@ from resnetlab.train.run import RECIPE
 
 if TYPE_CHECKING:
     from resnetlab.cli.progress import RunProgress
-    from resnetlab.train.callbacks import Watcher
+    from resnetlab.train.callbacks import Callback
 
 OUT = Path("runs/train")
 
@@ -77,9 +77,9 @@ class Train(WithRecipe):
         try:
             with ExitStack() as stack:
                 stop = stack.enter_context(stop_on_signals())
-                progress, watcher, on_progress = self.watch(folder, stack)
+                progress, callback, on_progress = self.watch(folder, stack)
                 record = run_recipe(
-                    self.recipe, folder, resume=resume, watcher=watcher, stop=stop, on_progress=on_progress
+                    self.recipe, folder, resume=resume, callback=callback, stop=stop, on_progress=on_progress
                 )
         except StoppedError as error:
             raise StoppedError(f"{error}{how_to_go_on(folder)}", error.signal) from error
@@ -87,24 +87,26 @@ class Train(WithRecipe):
             progress.on_result(record, folder)
         return record
 
-    def watch(self, folder: Path, stack: ExitStack) -> "tuple[RunProgress, Watcher, Callable[[int, int], None] | None]":
+    def watch(
+        self, folder: Path, stack: ExitStack
+    ) -> "tuple[RunProgress, Callback, Callable[[int, int], None] | None]":
         """What tells the result, what watches the run, and what hears of the reading of data."""
         from resnetlab.cli.progress import Bars, make_progress, progress_of
-        from resnetlab.train.callbacks import Silent, Together
+        from resnetlab.train.callbacks import CallbackList, NoCallback
 
         progress = make_progress(self.quiet, self.json)
         if not leads():
-            return progress, Silent(), None
+            return progress, NoCallback(), None
         stack.enter_context(progress)
         reading = None
         if isinstance(progress, Bars):
-            reading = stack.enter_context(progress_of("reading pictures", bars=progress))
+            reading = stack.enter_context(progress_of("reading images", bars=progress))
         if self.log == "none":
             return progress, progress, reading
 
         from resnetlab.train.callbacks import FOLDER, TensorBoard
 
-        return progress, Together(progress, stack.enter_context(TensorBoard(folder / FOLDER))), reading
+        return progress, CallbackList(progress, stack.enter_context(TensorBoard(folder / FOLDER))), reading
 
 
 @contextmanager
@@ -132,12 +134,12 @@ def how_to_go_on(folder: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Count loss and error of a trained network on its test pictures afresh."""
+    """Count loss and error of a trained network on its test images afresh."""
 
     run: tyro.conf.Positional[Path]
     """Folder of a run."""
     checkpoint: Literal["last", "best"] = "last"
-    """The last epoch, or the one of the lowest test error: chosen by the test pictures, it flatters."""
+    """The last epoch, or the one of the lowest test error: chosen by the test images, it flatters."""
 
     def __call__(self) -> None:
         from resnetlab.cli.tables import print_metrics

@@ -1,7 +1,7 @@
 """Randomness as a function of (seed, what it is for), never of what was drawn before it.
 
 Two parameters, two epochs or two samples each have a stream of their own. So a plain net and its residual twin share
-the weights that have the same name, and a run that was resumed sees the pictures that it would have seen.
+the weights that have the same name, and a run that was resumed sees the images that it would have seen.
 """
 
 import hashlib

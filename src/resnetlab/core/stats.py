@@ -38,7 +38,7 @@ class Interval:
     @property
     def excludes_zero(self) -> bool:
         """Whether the difference is significant at 1 - ``level``; never so for n = 1, nor where all seeds differ by the
-        same: errors are counted in pictures, so that this is no certainty (see ``paired_p``)."""
+        same: errors are counted in images, so that this is no certainty (see ``paired_p``)."""
         if self.low is None or self.high is None or self.low == self.high:
             return False
         return self.low > 0 or self.high < 0
@@ -106,8 +106,8 @@ def bootstrap_interval(
 def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Two-sided p of Student's paired test that the mean of first[i] - second[i] is 0; None for n = 1.
 
-    Where all differences are equal it is 1 for differences of 0, else None: errors are counted in pictures, so that a
-    few seeds may differ by one picture each, and a test that takes this for no spread at all would call it certain.
+    Where all differences are equal it is 1 for differences of 0, else None: errors are counted in images, so that a
+    few seeds may differ by one image each, and a test that takes this for no spread at all would call it certain.
     """
     from scipy.special import stdtr
 

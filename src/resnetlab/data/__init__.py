@@ -1,1 +1,1 @@
-"""Pictures and labels: sources → arrays → loader."""
+"""Images and labels: sources → arrays → loader."""

@@ -1,4 +1,4 @@
-"""Everything that happens to training pictures, in order: crop, mirror, policy; after normalisation, blank and mix."""
+"""Everything that happens to training images, in order: crop, mirror, policy; after normalisation, blank and mix."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,16 +53,16 @@ class Draws:
 
 
 class Augmentation:
-    """The augmentation of square pictures of ``side`` pixels, of ``num_classes`` classes with label ``smoothing``.
+    """The augmentation of square images of ``side`` pixels, of ``num_classes`` classes with label ``smoothing``.
 
-    Three calls make a batch from uint8 pictures, which ``Split.batches`` has already cut by ``draws.resized``:
+    Three calls make a batch from uint8 images, which ``Split.batches`` has already cut by ``draws.resized``:
     ``vary``, then ``blank`` once they are normalised, then ``mix``. With nothing switched on, each gives back what it
     was given.
 
     ``which`` are the numbers of the batch's samples. They are best on the CPU: policies are grouped there, and numbers
     from a device would be waited for.
 
-    Raises ``ConfigError`` for a crop or a square that is larger than the picture.
+    Raises ``ConfigError`` for a crop or a square that is larger than the image.
     """
 
     def __init__(self, config: AugmentConfig, side: int, num_classes: int, smoothing: float = 0.0) -> None:
@@ -73,7 +73,7 @@ class Augmentation:
         usual = 0 if config.random_resized_crop else side // 8
         self.padding = usual if config.crop_padding is None else config.crop_padding
         for setting, pixels in (("crop_padding", self.padding), ("cutout", config.cutout)):
-            require(pixels <= side, setting, pixels, f"at most the side of the pictures, {side}")
+            require(pixels <= side, setting, pixels, f"at most the side of the images, {side}")
 
     def draw(self, samples: int, steps: int, seed: int, epoch: int) -> Draws:
         """Everything for one epoch of ``samples`` in ``steps`` batches, on the CPU; nothing that is not switched on."""
@@ -111,7 +111,7 @@ class Augmentation:
         return tuple(draw_mixtures(steps, self.side, mixup, cutmix, seed, epoch)) if mixup or cutmix else ()
 
     def vary(self, images: Tensor, draws: Draws, which: Tensor) -> Tensor:
-        """Uint8 pictures ``(B, C, H, W)``, cropped, mirrored and changed by the policy as drawn for them."""
+        """Uint8 images ``(B, C, H, W)``, cropped, mirrored and changed by the policy as drawn for them."""
         here = which.to(images.device, non_blocking=True)
         if draws.offsets is not None:
             images = crop_padded(images, draws.offsets[here], self.padding)
@@ -122,13 +122,13 @@ class Augmentation:
         return images
 
     def blank(self, images: Tensor, draws: Draws, which: Tensor) -> Tensor:
-        """Normalised pictures with 0, the mean, in the boxes drawn for them."""
+        """Normalised images with 0, the mean, in the boxes drawn for them."""
         for boxes in draws.blanked:
             images = blank(images, boxes[which.to(images.device, non_blocking=True)])
         return images
 
     def mix(self, images: Tensor, labels: Tensor, draws: Draws, step: int) -> tuple[Tensor, Tensor]:
-        """Pictures and targets as step ``step`` of the epoch, from 0, mixes them.
+        """Images and targets as step ``step`` of the epoch, from 0, mixes them.
 
         The targets are class probabilities, smoothed: the loss must not smooth them again. Where nothing is mixed they
         are ``labels``, and smoothing is left to the loss.

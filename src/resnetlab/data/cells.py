@@ -1,4 +1,4 @@
-"""Encoded pictures in the rows of a table, before they are decoded."""
+"""Encoded images in the rows of a table, before they are decoded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Cells(Sequence[bytes | Path]):
-    """The pictures in ``rows`` of a table, each as the bytes of its file, or as the file where the table names one.
+    """The images in ``rows`` of a table, each as the bytes of its file, or as the file where the table names one.
 
     It can be pickled for processes that decode: only where the table lies goes along, not what is in it.
     """
@@ -37,7 +37,7 @@ class Cells(Sequence[bytes | Path]):
 
 
 class RowNames(Sequence[str]):
-    """How a message calls each picture, put together when it is asked for."""
+    """How a message calls each image, put together when it is asked for."""
 
     def __init__(self, table: str, rows: Numbers) -> None:
         self.table, self.rows = table, rows
@@ -51,7 +51,7 @@ class RowNames(Sequence[str]):
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A split before its pictures are decoded: the name of its table, its pictures, and their labels ``(N,)``."""
+    """A split before its images are decoded: the name of its table, its images, and their labels ``(N,)``."""
 
     table: str
     cells: Cells
@@ -62,9 +62,9 @@ class Part:
         return RowNames(self.table, self.cells.rows)
 
     def only(self, numbers: Numbers) -> "Part":
-        """The pictures of the given numbers, in that order."""
+        """The images of the given numbers, in that order."""
         return replace(self, cells=self.cells.only(numbers), labels=self.labels[numbers])
 
     def without(self, numbers: Sequence[int]) -> "Part":
-        """All pictures but those of the given numbers."""
+        """All images but those of the given numbers."""
         return self.only(np.delete(np.arange(len(self.labels)), numbers))

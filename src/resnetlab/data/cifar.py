@@ -93,7 +93,7 @@ def read_cifar(folder: Path, classes: int) -> ImageData:
         test=splits["test"],
         classes=names,
         notes=tuple(
-            f"{len(split):,} {name} pictures, where CIFAR-{classes} has {ROWS[name]:,}"
+            f"{len(split):,} {name} images, where CIFAR-{classes} has {ROWS[name]:,}"
             for name, split in splits.items()
             if len(split) != ROWS[name]
         ),

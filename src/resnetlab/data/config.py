@@ -1,4 +1,4 @@
-"""The settings of pictures: how they are read, and how they are varied. This file loads no torch."""
+"""The settings of images: how they are read, and how they are varied. This file loads no torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,17 +11,17 @@ Policy = Literal["none", "rand", "trivial"]
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """How encoded pictures (folders, Parquet, the Hub) become arrays.
+    """How encoded images (folders, Parquet, the Hub) become arrays.
 
-    Raises ``ConfigError`` for values that make no pictures.
+    Raises ``ConfigError`` for values that make no images.
     """
 
     image_size: int | None = None
-    """Side of the square in pixels; by default the pictures' own where all have one size, else 224."""
+    """Side of the square in pixels; by default the images' own where all have one size, else 224."""
     on_bad: OnBad = "error"
-    """error stops with the list of pictures that cannot be read; skip leaves them out and counts them."""
+    """error stops with the list of images that cannot be read; skip leaves them out and counts them."""
     workers: int = 0
-    """Processes that decode pictures while the network trains; 0 decodes in this one. The result is the same."""
+    """Processes that decode images while the network trains; 0 decodes in this one. The result is the same."""
 
     def __post_init__(self) -> None:
         require(self.image_size is None or 1 <= self.image_size <= 8192, "image_size", self.image_size, "1 to 8192")
@@ -31,18 +31,18 @@ class DecodeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """How training pictures are varied; what is drawn for a picture is a function of (seed, epoch, sample).
+    """How training images are varied; what is drawn for an image is a function of (seed, epoch, sample).
 
     Raises ``ConfigError`` for values that make no augmentation.
     """
 
     crop_padding: int | None = None
-    """Pixels around a training picture before a random crop of its own size; by default an eighth of its side (4 for 32
+    """Pixels around a training image before a random crop of its own size; by default an eighth of its side (4 for 32
     pixels, as in the paper), 0 with random_resized_crop and in a study."""
     flip: bool = False
-    """Mirror left and right half of the pictures."""
+    """Mirror left and right half of the images."""
     random_resized_crop: bool = False
-    """Cut a random box and resize it to the picture's size, as for ImageNet."""
+    """Cut a random box and resize it to the image's size, as for ImageNet."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Share of the area that the box of random_resized_crop has, at least and at most."""
     policy: Policy = "none"
@@ -52,13 +52,13 @@ class AugmentConfig:
     rand_magnitude: int = 9
     """Magnitude of RandAugment, from 0 to 30."""
     erasing: float = 0.0
-    """Probability of blanking a random box of a picture."""
+    """Probability of blanking a random box of an image."""
     cutout: int = 0
-    """Side in pixels of a square that is blanked in every picture; 0 for none."""
+    """Side in pixels of a square that is blanked in every image; 0 for none."""
     mixup: float = 0.0
-    """alpha of mixup: pairs of pictures and of targets are averaged with a weight from Beta(alpha, alpha); 0 is off."""
+    """alpha of mixup: pairs of images and of targets are averaged with a weight from Beta(alpha, alpha); 0 is off."""
     cutmix: float = 0.0
-    """alpha of cutmix: a box of each picture comes from another; 0 is off. With mixup, each step takes one of them."""
+    """alpha of cutmix: a box of each image comes from another; 0 is off. With mixup, each step takes one of them."""
 
     def __post_init__(self) -> None:
         require(
@@ -70,7 +70,7 @@ class AugmentConfig:
             not (self.random_resized_crop and self.crop_padding),
             "crop_padding",
             self.crop_padding,
-            "left alone with random_resized_crop: a picture is cut once",
+            "left alone with random_resized_crop: an image is cut once",
         )
         require_choice("policy", self.policy, ("none", "rand", "trivial"))
         require(1 <= self.rand_operations <= 10, "rand_operations", self.rand_operations, "from 1 to 10")

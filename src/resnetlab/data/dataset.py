@@ -1,4 +1,4 @@
-"""Sets of pictures: what every split can be asked for, splits held in memory, and what identifies a set."""
+"""Sets of images: what every split can be asked for, splits held in memory, and what identifies a set."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +16,8 @@ from resnetlab.data.transforms import ResizedCrop, crop_resized, resized_boxes
 Encoding = Literal["lossless", "jpeg", "mixed"]
 
 
-class Pictures(Protocol):
-    """One split: pictures with labels, held in memory (``Split``) or decoded when asked for (``EncodedSplit``)."""
+class Images(Protocol):
+    """One split: images with labels, held in memory (``Split``) or decoded when asked for (``EncodedSplit``)."""
 
     @property
     def labels(self) -> Tensor:
@@ -25,11 +25,11 @@ class Pictures(Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every picture."""
+        """(C, H, W) of every image."""
 
     @property
     def encoding(self) -> Encoding:
-        """Whether the pictures went through lossy compression."""
+        """Whether the images went through lossy compression."""
 
     def __len__(self) -> int: ...
 
@@ -37,17 +37,17 @@ class Pictures(Protocol):
         """The same split with its batches on another device."""
 
     def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
-        """For each tensor of sample numbers in ``plan`` the pictures, uint8 ``(B, C, H, W)``, in that order.
+        """For each tensor of sample numbers in ``plan`` the images, uint8 ``(B, C, H, W)``, in that order.
 
         ``crop``, on the device of the batches, decides the box of every sample's random resized crop; None takes the
-        whole picture.
+        whole image.
         """
 
     def histogram(self) -> Tensor:
         """How often each grey level occurs in each channel: ``(C, 256)``, float64."""
 
     def feed(self, content: "hashlib._Hash") -> None:
-        """Update the hash with pictures and labels."""
+        """Update the hash with images and labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """(x - mean) / sd for each channel, x in the units of the stored pictures."""
+    """(x - mean) / sd for each channel, x in the units of the stored images."""
 
     mean: tuple[float, ...]
     sd: tuple[float, ...]
@@ -107,12 +107,12 @@ class ImageData:
     """A training and a test split with the names of their classes.
 
     ``notes`` are what a user should know of how they were read, such as files that were left out. ``standard`` are the
-    statistics to standardise by where they are not the training pictures' own.
+    statistics to standardise by where they are not the training images' own.
     """
 
     source: str
-    train: Pictures
-    test: Pictures
+    train: Images
+    test: Images
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     standard: Normalisation | None = None
@@ -123,12 +123,12 @@ class ImageData:
 
     @property
     def image_size(self) -> int:
-        """The side of the pictures, which are square."""
+        """The side of the images, which are square."""
         return self.train.shape[1]
 
     @cached_property
     def normalisation(self) -> Normalisation:
-        """Mean and standard deviation of each channel over the training pictures; a constant channel is not divided."""
+        """Mean and standard deviation of each channel over the training images; a constant channel is not divided."""
         if self.standard is not None:
             return self.standard
         mean, sd = [], []
@@ -142,7 +142,7 @@ class ImageData:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What identifies the set in a record: counts, shape, statistics, and SHA-256 over pictures and labels."""
+        """What identifies the set in a record: counts, shape, statistics, and SHA-256 over images and labels."""
         content = hashlib.sha256()
         counts = {}
         for name, split in (("train", self.train), ("test", self.test)):
@@ -168,9 +168,9 @@ TEST_SHARE = 0.2
 
 
 def split_by_class(labels: "np.ndarray[tuple[int], np.dtype[np.int64]]", seed: int) -> tuple[list[int], list[int]]:
-    """Numbers of the training and of the test pictures, each rising: a fifth of every class goes to the test.
+    """Numbers of the training and of the test images, each rising: a fifth of every class goes to the test.
 
-    What becomes of a class depends on (seed, class, its count) alone. A class of one picture has it in training.
+    What becomes of a class depends on (seed, class, its count) alone. A class of one image has it in training.
     """
     train: list[int] = []
     test: list[int] = []

@@ -1,4 +1,4 @@
-"""A split whose pictures stay encoded, in files or in memory, and are decoded when a batch asks for them."""
+"""A split whose images stay encoded, in files or in memory, and are decoded when a batch asks for them."""
 
 import hashlib
 import multiprocessing
@@ -30,7 +30,7 @@ LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
 
 
 class Store(Protocol):
-    """Encoded pictures by number."""
+    """Encoded images by number."""
 
     def __len__(self) -> int: ...
 
@@ -39,14 +39,14 @@ class Store(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedSplit:
-    """Pictures that are decoded, as RGB squares of ``side``, when they are asked for.
+    """Images that are decoded, as RGB squares of ``side``, when they are asked for.
 
     ``levels`` ``(3, 256)`` counts their grey levels, and ``identity`` is a digest of their files; both come from
-    whoever opened them all. ``names`` are what messages call them, where ``pictures`` are no paths. ``workers``
+    whoever opened them all. ``names`` are what messages call them, where ``store`` are no paths. ``workers``
     processes decode ahead; with 0 it is done in this process. What comes out is the same.
     """
 
-    pictures: Store
+    store: Store
     labels: Tensor
     side: int
     levels: Tensor
@@ -73,12 +73,12 @@ class EncodedSplit:
         content.update(self.labels.cpu().contiguous().numpy().data)
 
     def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
-        """As ``Pictures.batches``; a crop's box is one of the picture's own size, before it is resized.
+        """As ``Images.batches``; a crop's box is one of the image's own size, before it is resized.
 
-        Raises ``DataError`` for a picture that cannot be read any more, and where a worker was killed.
+        Raises ``DataError`` for an image that cannot be read any more, and where a worker was killed.
         """
         batches = _Batches(
-            self.pictures,
+            self.store,
             self.side,
             self.names,
             [which.tolist() for which in plan],
@@ -102,13 +102,13 @@ class _Batches(Dataset[Any]):
 
     def __init__(
         self,
-        pictures: Store,
+        store: Store,
         side: int,
         names: Sequence[str] | None,
         plan: list[list[int]],
         crop: ResizedCrop | None,
     ) -> None:
-        self.pictures, self.side, self.names = pictures, side, names
+        self.store, self.side, self.names = store, side, names
         self.plan, self.crop = plan, crop
 
     def __len__(self) -> int:
@@ -125,8 +125,8 @@ class _Batches(Dataset[Any]):
         return torch.from_numpy(images)
 
     def _decoded(self, sample: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        content = self.pictures[sample]
-        name = self.names[sample] if self.names else "" if isinstance(content, Path) else f"picture {sample}"
+        content = self.store[sample]
+        name = self.names[sample] if self.names else "" if isinstance(content, Path) else f"image {sample}"
         if self.crop is None:
             return decode(content, self.side, name=name)
         return decode(content, self.side, self.crop.uniforms[sample].tolist(), scale=self.crop.scale, name=name)
@@ -139,7 +139,7 @@ def _in_processes(batches: _Batches, workers: int) -> Generator[Tensor | str]:
         yield from loader
     except (RuntimeError, OSError, EOFError) as error:
         raise DataError(
-            "a process that decodes pictures broke down or was killed, most often because memory ran out "
+            "a process that decodes images broke down or was killed, most often because memory ran out "
             f"({(str(error) or type(error).__name__).splitlines()[0]}); use fewer --workers or smaller batches. "
             "A run that is resumed goes on from its last checkpoint"
         ) from error

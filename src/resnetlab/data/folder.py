@@ -1,4 +1,4 @@
-"""Folders of pictures: one folder for each class, with or without a part for testing."""
+"""Folders of images: one folder for each class, with or without a part for testing."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -37,16 +37,16 @@ class Files(Sequence[Path]):
 def read_folder(
     folder: Path, decode: DecodeConfig, split_seed: int, on_progress: Callable[[int, int], None] | None = None
 ) -> ImageData:
-    """The pictures of ``folder`` (see ``list_folder`` for its layout), every one of them opened and decoded once.
+    """The images of ``folder`` (see ``list_folder`` for its layout), every one of them opened and decoded once.
 
-    Without a part for testing, a fifth of the pictures is split off, stratified by class; ``split_seed`` decides which.
-    The side is ``decode.image_size``; by default the pictures' own where all are squares of one size, else 224. In
-    memory are sets below 1 GiB whose pictures have that size, or are cut to at most 64 pixels; others are decoded when
+    Without a part for testing, a fifth of the images is split off, stratified by class; ``split_seed`` decides which.
+    The side is ``decode.image_size``; by default the images' own where all are squares of one size, else 224. In
+    memory are sets below 1 GiB whose images have that size, or are cut to at most 64 pixels; others are decoded when
     asked for. With ``on_bad="skip"`` the set is what it would be without the files that cannot be read.
 
     ``on_progress`` is told how many files were read, of how many; each counts twice, for its head and its pixels.
 
-    Raises ``DataError`` with the files that cannot be read, and where a class or a part has too few pictures.
+    Raises ``DataError`` with the files that cannot be read, and where a class or a part has too few images.
     """
     tree = list_folder(folder)
     progress = _Progress(2 * len(tree.files), on_progress)
@@ -69,7 +69,7 @@ def read_folder(
         bad += broken
         if decode.on_bad == "error":
             raise DataError(_tell_bad(folder, bad))
-        # Side and split are those of the pictures that are left.
+        # Side and split are those of the images that are left.
         gone = {name for name, _ in broken}
         files = [file for file in files if file.name not in gone]
         progress.total += len(files)
@@ -96,7 +96,7 @@ class _Progress:
 
 
 def _choose(sizes: dict[File, tuple[int, int]], files: list[File], decode: DecodeConfig) -> tuple[int, bool]:
-    """The side of the pictures, and whether they are held in memory."""
+    """The side of the images, and whether they are held in memory."""
     found = {sizes[file] for file in files}
     width, height = found.pop() if len(found) == 1 else (0, -1)
     side = decode.image_size or (width if width == height else USUAL_SIDE)
@@ -113,17 +113,15 @@ def _parts(tree: Tree, files: list[File], split_seed: int) -> tuple[list[File], 
         names = f"only one, {some(list(tree.classes))}" if tree.classes else "none"
         raise DataError(f"{where} should hold a folder for each class, two or more; it has {names}")
     if empty := [name for name, count in zip(tree.classes, counts, strict=True) if not count]:
-        raise DataError(
-            f"{where} has classes without pictures to train on: {some(empty)}; fill or remove their folders"
-        )
+        raise DataError(f"{where} has classes without images to train on: {some(empty)}; fill or remove their folders")
     if tree.has_parts:
         if not test:
-            raise DataError(f"{where} has no pictures to test on; fill its val/, valid/ or test/, or remove it")
+            raise DataError(f"{where} has no images to test on; fill its val/, valid/ or test/, or remove it")
         return train, test
     if few := [name for name, count in zip(tree.classes, counts, strict=True) if count < 2]:
         raise DataError(
-            f"{where} has no part for testing, and classes of a single picture, which cannot be split: {some(few)}; "
-            "add pictures, or make train/ and val/"
+            f"{where} has no part for testing, and classes of a single image, which cannot be split: {some(few)}; "
+            "add images, or make train/ and val/"
         )
     chosen = split_by_class(np.array([file.label for file in train]), split_seed)
     first, second = ([train[number] for number in part] for part in chosen)
@@ -138,7 +136,7 @@ def _split(folder: Path, scan: Index, side: int, workers: int) -> Split | Encode
         return Split(images=torch.from_numpy(scan.pixels), labels=labels, encoding=encoding)
     identity = hashlib.sha256("".join(entry.sha256 for entry in scan.entries).encode()).hexdigest()
     return EncodedSplit(
-        pictures=Files(folder=folder, names=tuple(entry.file.name for entry in scan.entries)),
+        store=Files(folder=folder, names=tuple(entry.file.name for entry in scan.entries)),
         labels=labels,
         side=side,
         levels=torch.from_numpy(scan.levels).double(),
@@ -161,9 +159,9 @@ def _notes(tree: Tree, files: list[File], bad: list[tuple[str, str]]) -> list[st
         notes.append(f"left out {len(bad)} files that cannot be read: {some([name for name, _ in bad])}")
     if tree.junk:
         kinds = ", ".join(f"{count} {shown(kind)}" for kind, count in sorted(tree.junk.items()))
-        notes.append(f"passed over {tree.junk.total()} entries that are no pictures: {kinds}")
+        notes.append(f"passed over {tree.junk.total()} entries that are no images: {kinds}")
     tested = {file.label for file in files if file.part == "test"}
     if tree.has_parts and len(tested) < len(tree.classes):
         missing = [name for label, name in enumerate(tree.classes) if label not in tested]
-        notes.append(f"no pictures to test on of: {some(missing)}")
+        notes.append(f"no images to test on of: {some(missing)}")
     return notes

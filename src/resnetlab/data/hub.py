@@ -1,7 +1,7 @@
 """Parquet files and data sets of the Hugging Face Hub, opened with its library ``datasets`` (extra ``hub``).
 
 The library keeps what it opens as an Arrow file in its cache (``HF_HOME``), which is mapped into memory, not read: a
-second opening takes no time, and a set may be larger than the memory. Of pictures, only the bytes are taken from it.
+second opening takes no time, and a set may be larger than the memory. Of images, only the bytes are taken from it.
 """
 
 import re
@@ -23,9 +23,9 @@ Progress = Callable[[int, int], None]
 
 
 def read_parquet(place: str, decode: DecodeConfig, split_seed: int, on_progress: Progress | None) -> ImageData:
-    """The pictures in the Parquet files of a folder (``find_files``); ``DIR#COLUMN`` chooses the column of the labels.
+    """The images in the Parquet files of a folder (``find_files``); ``DIR#COLUMN`` chooses the column of the labels.
 
-    The network is not used. Raises ``DataError`` for files that are missing, damaged or hold no pictures and labels,
+    The network is not used. Raises ``DataError`` for files that are missing, damaged or hold no images and labels,
     ``ConfigError`` where several columns could be meant, ``MissingExtraError`` without the extra ``hub``.
     """
     folder, named = (place, []) if Path(place).exists() else _parse(place)

@@ -36,7 +36,7 @@ def read_idx_folder(folder: Path) -> ImageData:
         raise DataError(f"{folder} is not a folder; give the one that holds {FILES['train']}-images-idx3-ubyte[.gz]")
     splits = {split: _read_split(folder, prefix) for split, prefix in FILES.items()}
     if splits["train"].images.shape[1:] != splits["test"].images.shape[1:]:
-        raise DataError(f"{folder}: training and test pictures differ in size")
+        raise DataError(f"{folder}: training and test images differ in size")
     count = int(max(split.labels.max() for split in splits.values())) + 1
     return ImageData(
         source=f"idx:{folder}",
@@ -89,9 +89,9 @@ def _read_split(folder: Path, prefix: str) -> Split:
     labels = read_idx(_find(folder, f"{prefix}-labels-idx1-ubyte"), dimensions=1)
     if len(images) != len(labels) or images.numel() == 0:
         size = "×".join(map(str, images.shape))
-        raise DataError(f"{folder}: {size} {prefix} pictures but {len(labels)} labels")
+        raise DataError(f"{folder}: {size} {prefix} images but {len(labels)} labels")
     if images.shape[1] != images.shape[2]:
-        raise DataError(f"{folder}: pictures of {images.shape[1]}×{images.shape[2]} are not square")
+        raise DataError(f"{folder}: images of {images.shape[1]}×{images.shape[2]} are not square")
     return Split(images=images.unsqueeze(1), labels=labels.to(torch.int64))
 
 

@@ -1,4 +1,4 @@
-"""One picture: from the bytes of a file to an array of RGB values.
+"""One image: from the bytes of a file to an array of RGB values.
 
 What a file is, its content decides and not its name. Whatever is wrong with one ends in ``DataError``.
 """
@@ -27,7 +27,7 @@ TURNS = {2: (0, 1, 0), 3: (0, 1, 1), 4: (0, 0, 1), 5: (1, 0, 0), 6: (1, 0, 1), 7
 
 
 def turn_of(image: Image.Image) -> Turn:
-    """How the picture is to be turned; not at all where its EXIF is missing or damaged."""
+    """How the image is to be turned; not at all where its EXIF is missing or damaged."""
     try:
         orientation = image.getexif().get(0x0112)
     except Exception:
@@ -44,7 +44,7 @@ def turned(pixels: Pixels, turn: Turn) -> Pixels:
 
 
 def in_file(box: Box, turn: Turn, width: int, height: int) -> Box:
-    """Where ``box`` (left, top, right, bottom) of the turned picture lies in the file's ``width`` × ``height``."""
+    """Where ``box`` (left, top, right, bottom) of the turned image lies in the file's ``width`` × ``height``."""
     swap, columns, rows = turn
     left, top, right, bottom = (box[1], box[0], box[3], box[2]) if swap else box
     if columns:
@@ -57,19 +57,19 @@ def in_file(box: Box, turn: Turn, width: int, height: int) -> Box:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 MOST_PIXELS = 50_000_000
 MOST_PIXELS_HELD = 25_000_000
-"""Of WebP, TIFF and progressive JPEG, whose decoders hold a picture several times over."""
+"""Of WebP, TIFF and progressive JPEG, whose decoders hold an image several times over."""
 CROP_RATIO = (3 / 4, 4 / 3)
 BAND_PIXELS = 1 << 20
-"""About so many pixels are converted at a time, so that a large picture is not held twice."""
+"""About so many pixels are converted at a time, so that a large image is not held twice."""
 DRAFT, REDUCE = 2, 4
-"""A JPEG is decoded at 1/2, 1/4 or 1/8, and any picture averaged over whole squares, while at least so many times the
+"""A JPEG is decoded at 1/2, 1/4 or 1/8, and any image averaged over whole squares, while at least so many times the
 wanted side is left; then it is filtered."""
 
 JPEG = ("JPEG", "MPO")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class DecodedImage:
     """``pixels`` ``(H, W, 3)``; ``width`` and ``height`` are the file's own, the way up that EXIF says."""
 
     pixels: Pixels
@@ -87,9 +87,9 @@ def decode(
     scale: tuple[float, float] = (0.08, 1.0),
     name: str = "",
 ) -> Pixels:
-    """The pixels ``(H, W, 3)`` of a picture file, or of its bytes; ``name`` is how a message calls it.
+    """The pixels ``(H, W, 3)`` of an image file, or of its bytes; ``name`` is how a message calls it.
 
-    ``side`` None gives the picture in its own size. Else the result is a square of that side: without ``box`` the
+    ``side`` None gives the image in its own size. Else the result is a square of that side: without ``box`` the
     short side is resized to it and the middle cut out; with ``box``, four numbers in [0, 1), the box that ``crop_box``
     makes of them is resized. Resizing is bilinear, with a filter against aliasing.
 
@@ -99,32 +99,32 @@ def decode(
     Raises ``DataError`` with the reason, whatever it is.
     """
     try:
-        return read_picture(content, side, box, scale).pixels
+        return read_image(content, side, box, scale).pixels
     except Exception as error:
-        called = name or (shown(content) if isinstance(content, Path) else "the picture")
+        called = name or (shown(content) if isinstance(content, Path) else "the image")
         raise DataError(f"{called} cannot be read: {reason(error)}") from error
 
 
-def read_picture(
+def read_image(
     content: bytes | Path,
     side: int | None,
     box: Sequence[float] | None = None,
     scale: tuple[float, float] = (0.08, 1.0),
-) -> Picture:
+) -> DecodedImage:
     """As ``decode``, with what the file says of itself. Raises whatever Pillow raises; ``reason`` puts it in words."""
     data = content if isinstance(content, bytes) else read_file(content)
     with warnings.catch_warnings():
         # Pillow warns of odd metadata beside pixels that are whole.
         warnings.simplefilter("ignore")
         pixels, turn, facts = _upright_or_not(data, side, box, scale)
-    # The file's own pixels are gone by now, so that turning does not hold a large picture three times.
-    return Picture(pixels=turned(pixels, turn), **facts)
+    # The file's own pixels are gone by now, so that turning does not hold a large image three times.
+    return DecodedImage(pixels=turned(pixels, turn), **facts)
 
 
 def _upright_or_not(
     data: bytes, side: int | None, box: Sequence[float] | None, scale: tuple[float, float]
 ) -> tuple[Pixels, Turn, dict[str, Any]]:
-    """The pixels the way that the file has them, how to turn them, and what else a ``Picture`` tells."""
+    """The pixels the way that the file has them, how to turn them, and what else a ``DecodedImage`` tells."""
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         check_size(image)
         lossy = _is_lossy(image, data)
@@ -137,8 +137,8 @@ def _upright_or_not(
         return pixels, turn, {"width": width, "height": height, "format": str(image.format), "lossy": lossy}
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height as the head of a file gives them, not turned. Raises as ``read_picture``."""
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height as the head of a file gives them, not turned. Raises as ``read_image``."""
     with warnings.catch_warnings(), open_file(path) as stream:
         warnings.simplefilter("ignore")
         with Image.open(stream, formats=FORMATS) as image:
@@ -147,7 +147,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def check_size(image: Image.Image) -> None:
-    """Raise ``ValueError`` for a picture without pixels, and for one too large to decode."""
+    """Raise ``ValueError`` for an image without pixels, and for one too large to decode."""
     width, height = image.size
     held = image.format in ("WEBP", "TIFF") or "progressive" in image.info
     most = MOST_PIXELS_HELD if held else MOST_PIXELS
@@ -162,7 +162,7 @@ def crop_box(
 
     The first gives the share of the area, uniform in ``scale``; the second width / height, log-uniform in
     ``CROP_RATIO``; the others row and column, uniform over all places where the box fits. A side that comes out longer
-    than the picture's is cut to it, where torchvision's RandomResizedCrop draws up to ten times and then takes the
+    than the image's is cut to it, where torchvision's RandomResizedCrop draws up to ten times and then takes the
     middle. In memory, ``augment.resized_boxes`` follows the same rule.
     """
     share, aspect, row, column = map(float, uniforms)
@@ -174,9 +174,9 @@ def crop_box(
 
 
 def reason(error: BaseException) -> str:
-    """In words, on one line, why a picture cannot be read."""
+    """In words, on one line, why an image cannot be read."""
     if isinstance(error, UnidentifiedImageError):
-        return f"it is no picture in one of the formats {', '.join(FORMATS)}, or its head is damaged"
+        return f"it is no image in one of the formats {', '.join(FORMATS)}, or its head is damaged"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has too many pixels; up to {MOST_PIXELS:,} are read"
     if isinstance(error, MemoryError):
@@ -207,7 +207,7 @@ def _has_lossy_chunk(data: bytes) -> bool:
 def _middle(width: int, height: int, side: int) -> Box:
     """What is left when the short side is resized to ``side`` and the middle is cut out, rounded as torchvision does.
 
-    Kept in the picture's own pixels, so that a very long one is never resized as a whole.
+    Kept in the image's own pixels, so that a very long one is never resized as a whole.
     """
     short = min(width, height)
     edges = []
@@ -240,7 +240,7 @@ def _square(
 
 def _resized(image: Image.Image, box: Box, side: int, *, beyond: bool) -> Pixels:
     """``box`` as a square of ``side``; with ``beyond`` the filter reaches over the edges of the box, as it does where
-    the whole picture is resized and then cut."""
+    the whole image is resized and then cut."""
     left, top, right, bottom = box
     across, down = ((right - left) / side, (bottom - top) / side) if beyond else (0, 0)
     region = (
@@ -253,7 +253,7 @@ def _resized(image: Image.Image, box: Box, side: int, *, beyond: bool) -> Pixels
     columns, rows = (-(-(region[end] - region[end - 2]) // factor) for end in (2, 3))
     along = ((left - region[0]) / factor, min((right - region[0]) / factor, columns))
     below = ((top - region[1]) / factor, min((bottom - region[1]) / factor, rows))
-    # Pillow too resizes the rows first; done band by band, the picture is never held in RGB.
+    # Pillow too resizes the rows first; done band by band, the image is never held in RGB.
     narrow = Image.new("RGB", (side, rows))
     for row, band in _bands(image, region, factor):
         small = band.reduce(factor) if factor > 1 else band

@@ -1,4 +1,4 @@
-"""What should be known of a set before it is trained on: counts, pictures that occur twice, pictures of one colour."""
+"""What should be known of a set before it is trained on: counts, images that occur twice, images of one colour."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.data.dataset import ImageData, Pictures
+from resnetlab.data.dataset import ImageData, Images
 from resnetlab.data.sources import Progress
 
 BATCH = 256
@@ -18,10 +18,10 @@ EXAMPLES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """Pictures whose pixels are all equal to those of an earlier one.
+    """Images whose pixels are all equal to those of an earlier one.
 
     ``relabelled`` of the ``count`` have another label than that one. ``examples`` are pairs of sample numbers: the
-    earlier picture, and its copy.
+    earlier image, and its copy.
     """
 
     count: int
@@ -31,7 +31,7 @@ class Duplicates:
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
-    """Pictures with one value in each channel: how many there are, and the numbers of the first."""
+    """Images with one value in each channel: how many there are, and the numbers of the first."""
 
     count: int
     examples: tuple[int, ...]
@@ -39,7 +39,7 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What ``inspect_data`` found. ``duplicates`` has ``train``, ``test``, and ``across``: test pictures that are in
+    """What ``inspect_data`` found. ``duplicates`` has ``train``, ``test``, and ``across``: test images that are in
     training too, as pairs (training, test)."""
 
     fingerprint: dict[str, Any]
@@ -49,7 +49,7 @@ class Inspection:
 
 
 def inspect_data(data: ImageData, on_progress: Progress | None = None) -> Inspection:
-    """Go through every picture of both splits once; duplicates are those of equal SHA-256 over the decoded pixels."""
+    """Go through every image of both splits once; duplicates are those of equal SHA-256 over the decoded pixels."""
     total, done = len(data.train) + len(data.test), 0
     sums: dict[str, list[bytes]] = {"train": [], "test": []}
     constant: dict[str, list[int]] = {"train": [], "test": []}
@@ -58,7 +58,7 @@ def inspect_data(data: ImageData, on_progress: Progress | None = None) -> Inspec
             flat = images.flatten(2).numpy()
             same = np.flatnonzero((flat == flat[:, :, :1]).all(axis=(1, 2))) + len(sums[name])
             constant[name] += same.tolist()
-            sums[name] += [hashlib.sha256(picture.data).digest() for picture in np.ascontiguousarray(flat)]
+            sums[name] += [hashlib.sha256(image.data).digest() for image in np.ascontiguousarray(flat)]
             done += len(images)
             if on_progress:
                 on_progress(done, total)
@@ -76,9 +76,9 @@ def inspect_data(data: ImageData, on_progress: Progress | None = None) -> Inspec
 
 
 def pick_samples(data: ImageData, most_classes: int, each: int) -> dict[int, Tensor]:
-    """Training pictures ``(n, C, H, W)``, n ≤ ``each``, spread evenly over those of a class, by the class's number.
+    """Training images ``(n, C, H, W)``, n ≤ ``each``, spread evenly over those of a class, by the class's number.
 
-    Classes without training pictures have n = 0; the first ``most_classes`` are taken.
+    Classes without training images have n = 0; the first ``most_classes`` are taken.
     """
     labels = data.train.labels.cpu()
     picked = {}
@@ -90,7 +90,7 @@ def pick_samples(data: ImageData, most_classes: int, each: int) -> dict[int, Ten
     return picked
 
 
-def _in_order(split: Pictures) -> Iterator[Tensor]:
+def _in_order(split: Images) -> Iterator[Tensor]:
     return split.batches(torch.split(torch.arange(len(split)), BATCH))
 
 

@@ -8,22 +8,22 @@ from torch import Tensor
 
 from resnetlab.core.randomness import generator
 from resnetlab.data.augmentation import Augmentation
-from resnetlab.data.dataset import Normalisation, Pictures
+from resnetlab.data.dataset import Images, Normalisation
 from resnetlab.data.transforms import ResizedCrop
 
 
 class Loader:
     """Batches ``(images, labels)``: float32 ``(B, C, H, W)``, normalised, and int64 ``(B,)``, on the split's device.
 
-    A batch of ``batch_size`` pictures is cut into ``micro_batches``, and each of these is shared by ``ranks``
+    A batch of ``batch_size`` images is cut into ``micro_batches``, and each of these is shared by ``ranks``
     processes, of which this is ``rank``: what all do at once is the same part of the batch for any number of ranks.
-    ``memory_format`` is that of the images. ``augmentation`` varies training pictures; with mixup the labels become
+    ``memory_format`` is that of the images. ``augmentation`` varies training images; with mixup the labels become
     ``(B, K)``. ``only`` are the sample numbers that are used, all by default.
     """
 
     def __init__(
         self,
-        split: Pictures,
+        split: Images,
         normalisation: Normalisation,
         batch_size: int,
         *,
@@ -55,12 +55,12 @@ class Loader:
 
     @property
     def micro_batch(self) -> int:
-        """Pictures that go through the network at once."""
+        """Images that go through the network at once."""
         return self.batch_size // (self.ranks * self.micro_batches)
 
     def shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass from step ``start`` on, ``micro_batches`` batches to a step, in an order that is a function of
-        (seed, epoch) alone; how a picture is varied is one of (seed, epoch, sample)."""
+        (seed, epoch) alone; how an image is varied is one of (seed, epoch, sample)."""
         order = self.samples[torch.from_numpy(generator(seed, "order", epoch).permutation(len(self.samples)))]
         whole = order[: self.steps * self.batch_size]
         plan = list(whole.view(self.steps, self.micro_batches, self.ranks, -1)[start:, :, self.rank].flatten(0, 1))

@@ -1,4 +1,4 @@
-"""Arrays of pictures and labels in one ``.npz`` file: a zip of ``.npy`` files, each a header and its values.
+"""Arrays of images and labels in one ``.npz`` file: a zip of ``.npy`` files, each a header and its values.
 
 Headers are read before values, and no more is unpacked than a header announces: neither a lying header nor a zip that
 unpacks to fill the memory takes any. Nothing is unpickled. Source: numpy.lib.format.
@@ -33,9 +33,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def read_npz(path: Path, split_seed: int) -> ImageData:
-    """Pictures ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` of uint8, and integer labels ``(N,)`` or ``(N, 1)``.
+    """Images ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` of uint8, and integer labels ``(N,)`` or ``(N, 1)``.
 
-    The arrays are named as in ``SPLIT``, or as in ``WHOLE`` for a set that is split here by ``split_seed``. A picture
+    The arrays are named as in ``SPLIT``, or as in ``WHOLE`` for a set that is split here by ``split_seed``. An image
     of 3×3×3 is taken as (H, W, C). Raises ``DataError`` for what is missing, damaged or of another type.
     """
     if not path.is_file():
@@ -60,7 +60,7 @@ def _read_archive(archive: zipfile.ZipFile, path: Path, split_seed: int) -> Imag
         train, test = _read_whole(archive, path, stored, split_seed)
         notes.append(f"split by split_seed={split_seed}: a fifth of every class is the test")
     if train.shape != test.shape:
-        raise DataError(f"{path}: training pictures are {train.shape} (C, H, W), test pictures {test.shape}")
+        raise DataError(f"{path}: training images are {train.shape} (C, H, W), test images {test.shape}")
     count = int(max(train.labels.max(), test.labels.max())) + 1
     classes = tuple(str(number) for number in range(count))
     return ImageData(source=f"npz:{path}", train=train, test=test, classes=classes, notes=tuple(notes))
@@ -72,7 +72,7 @@ def _read_whole(archive: zipfile.ZipFile, path: Path, stored: set[str], split_se
             whole = _read_split(archive, path, *names)
             parts = split_by_class(whole.labels.numpy(), split_seed)
             if not parts[1]:
-                raise DataError(f"{path}: every class has one picture; a split needs two")
+                raise DataError(f"{path}: every class has one image; a split needs two")
             train, test = (Split(images=whole.images[part], labels=whole.labels[part]) for part in parts)
             return train, test
     allowed = "; or ".join(", ".join(names) for names in (*SPLIT, *WHOLE))
@@ -80,11 +80,11 @@ def _read_whole(archive: zipfile.ZipFile, path: Path, stored: set[str], split_se
 
 
 def _read_split(archive: zipfile.ZipFile, path: Path, images: str, labels: str) -> Split:
-    pictures = _as_images(_read_array(archive, path, images, _require_bytes), f"{path}: {images}")
+    pixels = _as_images(_read_array(archive, path, images, _require_bytes), f"{path}: {images}")
     numbers = _as_labels(_read_array(archive, path, labels, _require_integers), f"{path}: {labels}")
-    if len(pictures) != len(numbers) or not len(numbers):
-        raise DataError(f"{path}: {len(pictures)} pictures in {images} but {len(numbers)} labels in {labels}")
-    return Split(images=pictures, labels=numbers)
+    if len(pixels) != len(numbers) or not len(numbers):
+        raise DataError(f"{path}: {len(pixels)} images in {images} but {len(numbers)} labels in {labels}")
+    return Split(images=pixels, labels=numbers)
 
 
 def _read_array(
@@ -117,14 +117,13 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, "np.dtype[An
 def _require_bytes(kind: "np.dtype[Any]", name: str) -> None:
     if kind != np.uint8:
         raise DataError(
-            f"{name} is {kind}; pictures are uint8, 0 to 255: store np.round(255 * x).astype('uint8') of values in "
-            "[0, 1]"
+            f"{name} is {kind}; images are uint8, 0 to 255: store np.round(255 * x).astype('uint8') of values in [0, 1]"
         )
 
 
 def _require_integers(kind: "np.dtype[Any]", name: str) -> None:
     if kind.kind not in "iu":
-        raise DataError(f"{name} is {kind}; labels are integers, one a picture")
+        raise DataError(f"{name} is {kind}; labels are integers, one an image")
 
 
 def _as_images(array: Array, name: str) -> Tensor:
@@ -137,7 +136,7 @@ def _as_images(array: Array, name: str) -> Tensor:
     elif not (len(shape) == 3 and shape[0] in CHANNELS):
         raise DataError(f"{name} has the shape {array.shape}; it must be (N, H, W), (N, H, W, C) or (N, C, H, W)")
     if array.shape[2] != array.shape[3] or not array.size:
-        raise DataError(f"{name} has the shape {array.shape} (N, C, H, W); pictures must be square")
+        raise DataError(f"{name} has the shape {array.shape} (N, C, H, W); images must be square")
     return torch.from_numpy(np.array(array, order="C"))
 
 
@@ -146,7 +145,7 @@ def _as_labels(array: Array, name: str) -> Tensor:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise DataError(f"{name} has the shape {array.shape}; labels are integers, one a picture")
+        raise DataError(f"{name} has the shape {array.shape}; labels are integers, one an image")
     if array.size and not 0 <= array.min() <= array.max() < MOST_CLASSES:
         raise DataError(
             f"{name} goes from {array.min()} to {array.max()}; labels are 0 up to the number of classes - 1"

@@ -85,12 +85,12 @@ def brightness(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def color(images: Tensor, strength: Tensor) -> Tensor:
-    """1 + ``strength`` times as far from grey; nothing for grey pictures."""
+    """1 + ``strength`` times as far from grey; nothing for grey images."""
     return images if images.shape[1] == 1 else _blend(_grey(images), images, strength)
 
 
 def contrast(images: Tensor, strength: Tensor) -> Tensor:
-    """1 + ``strength`` times as far from the mean grey of the picture."""
+    """1 + ``strength`` times as far from the mean grey of the image."""
     grey = _grey(images).flatten(1)
     # Halves are rounded up, in whole numbers: a mean in float32 would depend on the order of its sum.
     mean = (2 * grey.sum(1) + grey.shape[1]) // (2 * grey.shape[1])
@@ -98,7 +98,7 @@ def contrast(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def sharpness(images: Tensor, strength: Tensor) -> Tensor:
-    """1 + ``strength`` times as far from the smoothed picture, whose outermost pixels stay."""
+    """1 + ``strength`` times as far from the smoothed image, whose outermost pixels stay."""
     wide = images.to(torch.int16)
     rows = wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]
     total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * wide[:, :, 1:-1, 1:-1]
@@ -192,7 +192,7 @@ class PolicyDraws:
 
 
 def rand_strengths(side: int) -> Tensor:
-    """The strengths of RandAugment by operation and magnitude, ``(14, 31)``, for pictures of that side."""
+    """The strengths of RandAugment by operation and magnitude, ``(14, 31)``, for images of that side."""
     return _strengths(shear=0.3, shift=150 / 331 * side, angle=30, change=0.9, lost_bits=4)
 
 
@@ -233,9 +233,9 @@ def _draws(chosen: Tensor, strengths: Tensor, negative: Tensor) -> PolicyDraws:
 
 
 def apply_policy(images: Tensor, chosen: Tensor, strengths: Tensor) -> Tensor:
-    """Pictures ``(B, C, H, W)`` as uint8 after each one's own operations ``(B, n)``, of which ``chosen`` is on the CPU.
+    """Images ``(B, C, H, W)`` as uint8 after each one's own operations ``(B, n)``, of which ``chosen`` is on the CPU.
 
-    The pictures of a batch that share an operation go through it together.
+    The images of a batch that share an operation go through it together.
     """
     for layer in range(chosen.shape[1]):
         images = _apply_layer(images, chosen[:, layer], strengths[:, layer])
@@ -246,7 +246,7 @@ def _apply_layer(images: Tensor, chosen: Tensor, strengths: Tensor) -> Tensor:
     counts = torch.bincount(chosen, minlength=len(OPERATIONS)).tolist()
     order = chosen.argsort(stable=True)
     here, back = (places.to(images.device, non_blocking=True) for places in (order, order.argsort()))
-    # index_select copies whole pictures, where images[here] goes value by value: twenty times as long on a CPU.
+    # index_select copies whole images, where images[here] goes value by value: twenty times as long on a CPU.
     groups = (torch.split(values.index_select(0, here), counts) for values in (images, strengths))
     done = [
         operation(group, strength) for operation, group, strength in zip(OPERATIONS, *groups, strict=True) if len(group)

@@ -1,4 +1,4 @@
-"""Opening every picture of a folder once, before training: what cannot be read, what the rest are, how bright."""
+"""Opening every image of a folder once, before training: what cannot be read, what the rest are, how bright."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetlab.core.files import digest, read_file
-from resnetlab.data.image import Pixels, picture_size, read_picture, reason
+from resnetlab.data.image import Pixels, image_size, read_image, reason
 from resnetlab.data.tree import File
 
 Given = TypeVar("Given")
@@ -25,7 +25,7 @@ AHEAD = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A picture that was read: its file, what the file is, and the picture's own size, turned as EXIF says."""
+    """An image that was read: its file, what the file is, and the image's own size, turned as EXIF says."""
 
     file: File
     bytes: int
@@ -37,10 +37,10 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """The pictures of one part, in the order of their files, and ``bad`` files with the reason.
+    """The images of one part, in the order of their files, and ``bad`` files with the reason.
 
-    ``levels`` ``(3, 256)`` counts the grey levels of the pictures that were read, at the wanted side; ``pixels``
-    ``(N, 3, H, W)`` are those pictures, where they were to be kept.
+    ``levels`` ``(3, 256)`` counts the grey levels of the images that were read, at the wanted side; ``pixels``
+    ``(N, 3, H, W)`` are those images, where they were to be kept.
     """
 
     entries: list[Entry]
@@ -55,7 +55,7 @@ def scan_sizes(
     """Width and height that the heads of the files give, and what has no such head, with the reason."""
     sizes: dict[File, tuple[int, int]] = {}
     bad: list[tuple[str, str]] = []
-    found = _in_threads(lambda file: _attempt(picture_size, folder / file.name), files, workers)
+    found = _in_threads(lambda file: _attempt(image_size, folder / file.name), files, workers)
     for file, size in zip(files, found, strict=True):
         if isinstance(size, str):
             bad.append((file.name, size))
@@ -100,16 +100,16 @@ def scan_folder(
 
 def _read(folder: Path, file: File, side: int, keep: bool) -> tuple[Entry, NDArray[np.int64], Pixels | None]:
     content = read_file(folder / file.name)
-    picture = read_picture(content, side)
-    channels = picture.pixels.transpose(2, 0, 1)
+    image = read_image(content, side)
+    channels = image.pixels.transpose(2, 0, 1)
     counts = np.stack([np.bincount(values.ravel(), minlength=256) for values in channels])
     entry = Entry(
         file=file,
         bytes=len(content),
         sha256=digest(content),
-        width=picture.width,
-        height=picture.height,
-        lossy=picture.lossy,
+        width=image.width,
+        height=image.height,
+        lossy=image.lossy,
     )
     return entry, counts, channels if keep else None
 

@@ -1,4 +1,4 @@
-"""From the text of ``--data`` to pictures."""
+"""From the text of ``--data`` to images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,27 +16,27 @@ Progress = Callable[[int, int], None]
 
 SOURCES = {
     "digits": "the 8×8 handwritten digits that come with scikit-learn",
-    "folder:DIR": "a folder of picture files, one folder a class; DIR alone will do",
+    "folder:DIR": "a folder of image files, one folder a class; DIR alone will do",
     "idx:FOLDER": "a folder of MNIST or Fashion-MNIST files",
     "cifar10:FOLDER": "CIFAR-10, binary or Python version",
     "cifar100:FOLDER": "CIFAR-100 with its fine labels, binary or Python version",
     "npz:FILE": "arrays x_train, y_train, x_test and y_test of numpy",
-    "parquet:DIR": "Parquet files with pictures, as on the Hugging Face Hub (extra hub)",
+    "parquet:DIR": "Parquet files with images, as on the Hugging Face Hub (extra hub)",
     "hub:OWNER/NAME": "a data set of the Hugging Face Hub (extra hub)",
 }
 PLACES = dict(name.split(":") for name in SOURCES if ":" in name)
 ENCODED = ("folder", "parquet", "hub")
-"""Schemes of encoded pictures, which can be read in any size; the others are arrays."""
+"""Schemes of encoded images, which can be read in any size; the others are arrays."""
 AS_IT_IS = DecodeConfig()
 
 
 def load_data(
     source: str, split_seed: int = 0, decode: DecodeConfig = AS_IT_IS, on_progress: Progress | None = None
 ) -> ImageData:
-    """The data that ``source`` names: a row of ``SOURCES``, or the path of a folder of pictures.
+    """The data that ``source`` names: a row of ``SOURCES``, or the path of a folder of images.
 
     ``split_seed`` decides the split of a set that comes without one. ``on_progress`` is told how many of how many
-    pictures were decoded.
+    images were decoded.
 
     Raises ``ConfigError`` for an unknown source or a setting that it does not have, ``DataError`` for what cannot be
     read, ``MissingExtraError`` where the extra ``hub`` is needed and not there.
@@ -44,13 +44,13 @@ def load_data(
     scheme, place = _parse(source)
     if decode.image_size is not None and scheme not in ENCODED:
         raise ConfigError(
-            f"image_size={decode.image_size} is not possible for {source}: its pictures are arrays and are taken as "
+            f"image_size={decode.image_size} is not possible for {source}: its images are arrays and are taken as "
             f"they are; image_size is for {', '.join(f'{name}:' for name in ENCODED)}"
         )
     data = _read(scheme, place, split_seed, decode, on_progress)
     if len(data.train) < 2 or len(data.classes) < 2 or not len(data.test):
         raise DataError(
-            f"{source} has {len(data.train)} training and {len(data.test)} test pictures of {len(data.classes)} "
+            f"{source} has {len(data.train)} training and {len(data.test)} test images of {len(data.classes)} "
             "classes; a classifier needs at least two to train on, one to test and two classes: at least two of each"
         )
     return data
@@ -70,9 +70,9 @@ def _parse(source: str) -> tuple[str, str]:
     if source and path.is_dir():
         return "folder", source
     if path.is_file():
-        raise ConfigError(f"{source} is a file; write npz:FILE or parquet:DIR, or give a folder of pictures")
+        raise ConfigError(f"{source} is a file; write npz:FILE or parquet:DIR, or give a folder of images")
     if "/" in source and not colon:
-        raise DataError(f"{source} does not exist; give a folder of pictures, or one of {', '.join(SOURCES)}")
+        raise DataError(f"{source} does not exist; give a folder of images, or one of {', '.join(SOURCES)}")
     if colon:
         raise unknown_name("data source", f"{scheme}:", SOURCES)
     raise ConfigError(f"{unknown_name('data source', source, SOURCES)}; and there is no folder {source}")
@@ -108,7 +108,7 @@ TEST_SHARE = 0.2
 
 
 def read_digits(split_seed: int) -> ImageData:
-    """8×8 pictures of 17 grey levels, split 1437 / 360, stratified by class; ``split_seed`` decides which go where.
+    """8×8 images of 17 grey levels, split 1437 / 360, stratified by class; ``split_seed`` decides which go where.
 
     Source: UCI ML repository, Alpaydin & Kaynak 1998.
     """

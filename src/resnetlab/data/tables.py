@@ -1,4 +1,4 @@
-"""Pictures and labels in tables, one table a split, as the library ``datasets`` opens them."""
+"""Images and labels in tables, one table a split, as the library ``datasets`` opens them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from resnetlab.data.ingest import decode_parts
 
 LABEL_WORDS = ("label", "labels", "class", "category", "target", "y")
 MISSING = -1
-"""Label of a picture whose table gives it none, as the Hub does for test pictures that are kept secret."""
+"""Label of an image whose table gives it none, as the Hub does for test images that are kept secret."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Columns:
 
 
 def choose_columns(features: Mapping[str, Any], named: Sequence[str], source: str) -> Columns:
-    """Pictures: the column of the type Image, or of structs with ``bytes``. Labels: the column of the type ClassLabel,
+    """Images: the column of the type Image, or of structs with ``bytes``. Labels: the column of the type ClassLabel,
     else the one of numbers or texts whose name says that it holds labels. ``named`` are columns that the user chose.
 
     Raises ``ConfigError`` where several could be meant, or ``named`` has none of ``features``; ``DataError`` where
@@ -44,15 +44,15 @@ def choose_columns(features: Mapping[str, Any], named: Sequence[str], source: st
     chosen = [name for name in named if name not in images]
     refused = [name for name in chosen if name not in (*labels, *plain)]
     if refused:
-        raise ConfigError(f"column {refused[0]!r} of {source} holds neither pictures nor labels; {_list(features)}")
+        raise ConfigError(f"column {refused[0]!r} of {source} holds neither images nor labels; {_list(features)}")
     return Columns(
-        image=_only([name for name in named if name in images] or images, "pictures", source, features),
+        image=_only([name for name in named if name in images] or images, "images", source, features),
         label=_only(chosen or labels, "labels", source, features),
     )
 
 
 def is_image(feature: Any) -> bool:
-    """Whether a column's type is Image, or a struct with the encoded picture as ``bytes``."""
+    """Whether a column's type is Image, or a struct with the encoded image as ``bytes``."""
     return type(feature).__name__ == "Image" or (isinstance(feature, Mapping) and "bytes" in feature)
 
 
@@ -113,7 +113,7 @@ def read_tables(
 
     Of several tables the first that is no training table and has labels is the test; one table alone is split by class.
 
-    Raises ``DataError`` for tables without pictures or labels, and for pictures that cannot be read unless they are to
+    Raises ``DataError`` for tables without images or labels, and for images that cannot be read unless they are to
     be left out; ``ConfigError`` where several columns could be meant.
     """
     features = [table.features for table in tables.values()]
@@ -131,18 +131,18 @@ def read_tables(
         for name, table in tables.items()
     }
     chosen, notes = _choose_splits(parts, source, split_seed)
-    pictures, more = decode_parts(chosen, source, decode, on_progress)
-    notes = [f"pictures from column {shown(columns.image)}, labels from column {shown(columns.label)}", *notes, *more]
-    return ImageData(source=source, train=pictures["train"], test=pictures["test"], classes=classes, notes=tuple(notes))
+    images, more = decode_parts(chosen, source, decode, on_progress)
+    notes = [f"images from column {shown(columns.image)}, labels from column {shown(columns.label)}", *notes, *more]
+    return ImageData(source=source, train=images["train"], test=images["test"], classes=classes, notes=tuple(notes))
 
 
 def _undecoded(table: Any, columns: Columns) -> Any:
-    """The table's pictures alone, as the bytes that are stored."""
-    pictures = table.select_columns([columns.image])
-    feature = pictures.features[columns.image]
+    """The table's images alone, as the bytes that are stored."""
+    images = table.select_columns([columns.image])
+    feature = images.features[columns.image]
     if isinstance(feature, dict):
-        return pictures
-    return pictures.cast_column(columns.image, type(feature)(decode=False))
+        return images
+    return images.cast_column(columns.image, type(feature)(decode=False))
 
 
 def _choose_splits(parts: Mapping[str, Part], source: str, seed: int) -> tuple[dict[Name, Part], list[str]]:
@@ -155,8 +155,8 @@ def _choose_splits(parts: Mapping[str, Part], source: str, seed: int) -> tuple[d
         unknown = int((parts[name].labels == MISSING).sum())
         if unknown or not len(parts[name].labels):
             raise DataError(
-                f"{source}: {unknown} of the {len(parts[name].labels)} pictures of {name} have no label, or one beyond "
-                "its classes; every picture needs one"
+                f"{source}: {unknown} of the {len(parts[name].labels)} images of {name} have no label, or one beyond "
+                "its classes; every image needs one"
             )
     if tests:
         left = [f"{name} has no labels" for name in secret] + [f"{name} is left out" for name in tests[1:]]

@@ -27,18 +27,18 @@ def draw_uniforms(samples: int, numbers: int, seed: int, purpose: str, epoch: in
 
 
 def crop_padded(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
-    """Pictures ``(N, C, H, W)`` padded with zeros on every side, and cut to their own size at ``offsets`` ``(N, 2)``.
+    """Images ``(N, C, H, W)`` padded with zeros on every side, and cut to their own size at ``offsets`` ``(N, 2)``.
 
-    The augmentation of He et al. 2015, §4.2, with 4 pixels around pictures of 32.
+    The augmentation of He et al. 2015, §4.2, with 4 pixels around images of 32.
     """
     n, _, height, width = images.shape
-    # Every window of every picture as a view, of which one each is copied: the inner loop runs along whole pictures.
+    # Every window of every image as a view, of which one each is copied: the inner loop runs along whole images.
     windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(n, device=images.device), :, offsets[:, 0], offsets[:, 1]]
 
 
 def flip(images: Tensor, which: Tensor) -> Tensor:
-    """Mirror left and right of the pictures ``(N, C, H, W)`` for which ``which`` ``(N,)`` is true."""
+    """Mirror left and right of the images ``(N, C, H, W)`` for which ``which`` ``(N,)`` is true."""
     return torch.where(which[:, None, None, None], images.flip(3), images)
 
 
@@ -61,7 +61,7 @@ def resized_boxes(uniforms: Tensor, height: int, width: int, scale: tuple[float,
 
     The first gives the share of the area, uniform in ``scale``; the second the ratio width / height, log-uniform in
     ``CROP_RATIO``; the others row and column, uniform over all places where the box fits. A side that comes out longer
-    than the picture's is cut to it, so that large shares turn out smaller, where Inception and torchvision draw up to
+    than the image's is cut to it, so that large shares turn out smaller, where Inception and torchvision draw up to
     ten times and then take the middle.
     """
     return fitting_boxes(uniforms, height, width, scale, CROP_RATIO)
@@ -82,10 +82,10 @@ def fitting_boxes(
 
 
 def crop_resized(images: Tensor, boxes: Tensor) -> Tensor:
-    """Each picture's own box, stretched to the size of the pictures ``(N, C, H, W)``, uint8 to uint8.
+    """Each image's own box, stretched to the size of the images ``(N, C, H, W)``, uint8 to uint8.
 
     Bilinear between pixel centres; what lies outside of the box has no part in it. A box is never larger than its
-    picture, so nothing shrinks and nothing needs a filter against aliasing.
+    image, so nothing shrinks and nothing needs a filter against aliasing.
     """
     _, _, height, width = images.shape
     top, left, tall, wide = boxes.float().unbind(1)
@@ -112,7 +112,7 @@ def erasing_boxes(uniforms: Tensor, height: int, width: int, probability: float)
     """Boxes (top, left, height, width), ``(N, 4)``, from five numbers in [0, 1) each; empty where nothing is erased.
 
     Share of the area and ratio of the sides as in Zhong et al. 2017 (0.02 to 0.33, 0.3 to 3.3, the ratio log-uniform as
-    in torchvision); a side longer than the picture is cut to it. The first number decides whether.
+    in torchvision); a side longer than the image is cut to it. The first number decides whether.
     """
     boxes = fitting_boxes(uniforms[:, 1:], height, width, ERASED_SHARE, ERASED_RATIO)
     return boxes * (uniforms[:, :1] < probability)
@@ -121,7 +121,7 @@ def erasing_boxes(uniforms: Tensor, height: int, width: int, probability: float)
 def cutout_boxes(uniforms: Tensor, height: int, width: int, side: int) -> Tensor:
     """Squares of ``side`` pixels, ``(N, 4)``, from two numbers in [0, 1) each.
 
-    The centre is any pixel of the picture with equal chance, so a part of the square may lie outside (DeVries & Taylor
+    The centre is any pixel of the image with equal chance, so a part of the square may lie outside (DeVries & Taylor
     2017).
     """
     centres = (uniforms.double() * torch.tensor([height, width])).long()
@@ -129,7 +129,7 @@ def cutout_boxes(uniforms: Tensor, height: int, width: int, side: int) -> Tensor
 
 
 def blank(images: Tensor, boxes: Tensor) -> Tensor:
-    """A copy of the pictures ``(N, C, H, W)`` with 0 in each one's box."""
+    """A copy of the images ``(N, C, H, W)`` with 0 in each one's box."""
     top, left, tall, wide = boxes[:, :, None].unbind(1)
     rows = torch.arange(images.shape[2], device=images.device)
     columns = torch.arange(images.shape[3], device=images.device)
@@ -154,7 +154,7 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """How one step mixes: ``weight`` is each picture's own share; with a box, its content comes from the partner."""
+    """How one step mixes: ``weight`` is each image's own share; with a box, its content comes from the partner."""
 
     weight: float
     box: Box | None = None
@@ -177,7 +177,7 @@ def draw_mixtures(steps: int, side: int, mixup: float, cutmix: float, seed: int,
 
 
 def cut_mixture(weight: float, centre: tuple[int, int], side: int) -> Mixture:
-    """The mixture whose box has the share 1 - ``weight`` of a square picture around ``centre``, clipped at the borders.
+    """The mixture whose box has the share 1 - ``weight`` of a square image around ``centre``, clipped at the borders.
 
     Its weight is corrected by what was clipped (Yun et al. 2019, §3.2 and appendix A).
     """
@@ -197,7 +197,7 @@ def partners(batch: int, device: torch.device) -> Tensor:
 
 
 def mix_images(images: Tensor, mixture: Mixture) -> Tensor:
-    """Pictures ``(B, C, H, W)`` mixed with their partners: averaged (Zhang et al. 2017), or boxes exchanged."""
+    """Images ``(B, C, H, W)`` mixed with their partners: averaged (Zhang et al. 2017), or boxes exchanged."""
     others = images.index_select(0, partners(len(images), images.device))
     if mixture.box is None:
         return torch.lerp(images, others, 1 - mixture.weight)

@@ -1,4 +1,4 @@
-"""The files of a folder of pictures, with class and part, before any of them is opened."""
+"""The files of a folder of images, with class and part, before any of them is opened."""
 
 import os
 import re
@@ -25,7 +25,7 @@ Part = Literal["train", "test", ""]
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A file that should be a picture: its name within the folder, its class, and its part where the folder says."""
+    """A file that should be an image: its name within the folder, its class, and its part where the folder says."""
 
     name: str
     label: int
@@ -34,7 +34,7 @@ class File:
 
 @dataclass
 class Tree:
-    """What lies in a folder: ``bad`` has (name, reason) of what cannot be entered, ``junk`` counts what is no picture.
+    """What lies in a folder: ``bad`` has (name, reason) of what cannot be entered, ``junk`` counts what is no image.
 
     ``classes`` are names of folders as they are; ``shown`` makes them fit for a message. Without a part in the files,
     the folder does not say which are for testing.
@@ -54,9 +54,9 @@ class Tree:
 
 def list_folder(folder: Path) -> Tree:
     """The files of ``folder``: ``train/`` and ``val/`` (or ``valid/``, ``test/``) with a folder for each class, or just
-    folders of classes. A class is named by its folder; its pictures may lie deeper in it.
+    folders of classes. A class is named by its folder; its images may lie deeper in it.
 
-    Hidden files, and those whose name says that they are no pictures, are counted as junk. Links are followed, each
+    Hidden files, and those whose name says that they are no images, are counted as junk. Links are followed, each
     real folder once for each class. Nothing is opened.
 
     Raises ``DataError`` where there is no such layout.
@@ -123,7 +123,7 @@ def _class_folders(tree: Tree, place: str) -> list[str]:
 
 def _walk(tree: Tree, place: str) -> Iterator[str]:
     """Names of the files in the folder ``place`` and below."""
-    # A link to a folder around this one would bring the other classes' pictures into this class.
+    # A link to a folder around this one would bring the other classes' images into this class.
     entered = {_identity(tree.folder), _identity((tree.folder / place).parent)}
     waiting = [place]
     while waiting:
@@ -142,7 +142,7 @@ def _walk(tree: Tree, place: str) -> Iterator[str]:
 
 
 def _kind(tree: Tree, entry: os.DirEntry[str], name: str) -> Literal["file", "folder", ""]:
-    """Whether the entry is a file that should be a picture, or a folder. What is neither is listed as bad, and junk is
+    """Whether the entry is a file that should be an image, or a folder. What is neither is listed as bad, and junk is
     counted."""
     if entry.name.startswith(".") or entry.name.lower() in JUNK_NAMES:
         tree.junk["hidden" if entry.name.startswith(".") else entry.name] += 1

@@ -1,4 +1,4 @@
-"""Where in a picture is what a network's answer rests on? Grad-CAM, Selvaraju et al. 2017, arXiv:1610.02391."""
+"""Where in an image is what a network's answer rests on? Grad-CAM, Selvaraju et al. 2017, arXiv:1610.02391."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from resnetlab.core.errors import ConfigError, require, unknown_name
-from resnetlab.diagnostics.probes import at_rest
+from resnetlab.diagnostics.probes import eval_mode
 from resnetlab.models.classifier import Classifier
 from resnetlab.records.diagnosis import HALF, CamReading
 
@@ -18,14 +18,14 @@ CamVerdict = Literal["focused", "between", "spread", "coarse", "blank", "broken"
 
 FOCUSED, SPREAD, FEW = 0.25, 0.5, 4
 CLASSES = 8
-"""Pictures that are looked at where none are named: the first of each class, of so many classes at most."""
+"""Images that are looked at where none are named: the first of each class, of so many classes at most."""
 
 RULE = (
     "A map shows by how much each place speaks for the predicted class (Selvaraju et al. 2017, eq. 1 and 2). Warm is "
-    f"what has at least {HALF:.0%} of the map's largest heat. Warm is, in the median picture, at most {FOCUSED:.0%} of "
+    f"what has at least {HALF:.0%} of the map's largest heat. Warm is, in the median image, at most {FOCUSED:.0%} of "
     f"the map: focused; at least {SPREAD:.0%}: spread; else between. Fewer than {FEW} cells a side tell too little "
-    "about the place: coarse. No heat in half of the pictures or more: blank; a heat that is no finite number: broken. "
-    f"Where no pictures were named, they are the first test picture of each class, of at most {CLASSES} classes."
+    "about the place: coarse. No heat in half of the images or more: blank; a heat that is no finite number: broken. "
+    f"Where no images were named, they are the first test image of each class, of at most {CLASSES} classes."
 )
 
 
@@ -35,7 +35,7 @@ def grad_cam(
     """Heat maps ``(N, H, W)`` in [0, 1] of ``images`` ``(N, C, H, W)``, one class for each; the predicted by default.
 
     With A the maps that ``layer`` gives, the last stage's by default, and y the class's logit (eq. 1 and 2):
-    α_k = mean_ij ∂y/∂A_kij and L = relu(Σ_k α_k A_k), in eval mode. L is enlarged to the picture bilinearly and divided
+    α_k = mean_ij ∂y/∂A_kij and L = relu(Σ_k α_k A_k), in eval mode. L is enlarged to the image bilinearly and divided
     by its largest value; where nothing speaks for the class it is zero, and NaN where y is not finite.
 
     The network is left as it was. Raises ``ConfigError`` for a layer that gives no maps, as none of a fully-connected
@@ -58,15 +58,15 @@ def cell_cam(net: Classifier, images: Tensor, layer: str | None = None, most: in
 
 
 def gives_maps(net: nn.Module, images: Tensor) -> bool:
-    """Whether the last stage of ``net`` gives maps ``(N, K, h, w)``, which can be laid over pictures."""
+    """Whether the last stage of ``net`` gives maps ``(N, K, h, w)``, which can be laid over images."""
     if not isinstance(net, Classifier):
         return False
-    with at_rest(net), torch.no_grad():
+    with eval_mode(net), torch.no_grad():
         return net.forward_features(images).dim() == 4
 
 
 def judge(readings: Sequence[CamReading]) -> CamVerdict:
-    """The verdict by ``RULE`` on at least one picture."""
+    """The verdict by ``RULE`` on at least one image."""
     if any(heat is None for reading in readings for row in reading.heat for heat in row):
         return "broken"
     shares = [reading.warm for reading in readings]
@@ -84,12 +84,12 @@ def _raw_heat(
 ) -> tuple[Tensor, Tensor]:
     """L as the layer has it, ``(N, h, w)``, and the logits ``(N, K)`` that it explains."""
     require(net.config.num_classes > 0, "num_classes", 0, "at least 1: features answer nothing that could be explained")
-    with at_rest(net):
+    with eval_mode(net):
         maps, logits = _last_maps(net, images) if layer is None else _maps_of(net, images, layer)
     wanted = logits.argmax(dim=1) if classes is None else _checked(classes, logits)
     with torch.enable_grad():
         score = logits.gather(1, wanted.view(-1, 1)).sum()
-    # In eval mode no picture sees another: the gradient of the sum is that of each.
+    # In eval mode no image sees another: the gradient of the sum is that of each.
     (gradient,) = torch.autograd.grad(score, maps)
     return raw_cam(maps.detach(), gradient), logits
 
@@ -135,21 +135,21 @@ def _require_maps(net: Classifier, out: Tensor, layer: str | None) -> Tensor:
     if out.dim() != 4:
         raise ConfigError(
             f"{layer or 'the last stage'} of this {type(net).__name__} gives {tuple(out.shape)}, no maps (N, K, h, w) "
-            "that could be laid over a picture; choose a layer before the pooling, in a convolutional network"
+            "that could be laid over an image; choose a layer before the pooling, in a convolutional network"
         )
     return out
 
 
 def _checked(classes: Sequence[int] | Tensor, logits: Tensor) -> Tensor:
     wanted = torch.as_tensor(classes, device=logits.device)
-    pictures, count = logits.shape
-    fits = wanted.shape == (pictures,) and bool(((wanted >= 0) & (wanted < count)).all())
-    require(fits, "classes", wanted.tolist(), f"one number from 0 to {count - 1} for each of {pictures} pictures")
+    images, count = logits.shape
+    fits = wanted.shape == (images,) and bool(((wanted >= 0) & (wanted < count)).all())
+    require(fits, "classes", wanted.tolist(), f"one number from 0 to {count - 1} for each of {images} images")
     return wanted.long()
 
 
 def _to_unit(heat: Tensor) -> Tensor:
-    """Each picture's map over its largest value; a map of zeros stays."""
+    """Each image's map over its largest value; a map of zeros stays."""
     largest = heat.amax(dim=(1, 2), keepdim=True)
     unit = heat / torch.where(largest == 0, 1, largest)
     return torch.where(largest.isfinite(), unit, torch.nan)

@@ -1,4 +1,4 @@
-"""What is asked about a network: the parts of a diagnosis, and by which pictures each is measured."""
+"""What is asked about a network: the parts of a diagnosis, and by which images each is measured."""
 
 from dataclasses import dataclass, field
 from math import isfinite
@@ -14,12 +14,12 @@ from resnetlab.train.recipe import Recipe, ShortcutChoice
 PARTS: tuple[Part, ...] = ("gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam")
 """What ``all`` stands for: every part that trains nothing."""
 MOST_NAMED = 8
-"""Pictures that can be named for cam: with more, a page of large ones with a twin could exceed 3 MB."""
+"""Images that can be named for cam: with more, a page of large ones with a twin could exceed 3 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiagnosisConfig:
-    """What is asked about a network, and by which pictures.
+    """What is asked about a network, and by which images.
 
     Raises ``ConfigError`` for values that make no diagnosis.
     """
@@ -29,7 +29,7 @@ class DiagnosisConfig:
     ] = ("all",)
     """Parts; all is each of them but identity, which trains."""
     data: str | None = None
-    """Pictures, as for train; by default those of the run, else digits."""
+    """Images, as for train; by default those of the run, else digits."""
     model: str | None = None
     """The network that a file of weights is of, by name."""
     shortcut: ShortcutChoice = "default"
@@ -41,25 +41,25 @@ class DiagnosisConfig:
     plain: Path | None = None
     """The run of the plain twin on the same data, as a control."""
     seed: int = 0
-    """Decides initial weights and which pictures are taken."""
+    """Decides initial weights and which images are taken."""
     split_seed: int = 0
     """Decides the split of data that comes without one."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    """How encoded pictures become arrays."""
+    """How encoded images become arrays."""
     batch_size: int = 32
-    """Training pictures in the one batch that gradients, residuals, signal and paths are read from."""
-    pictures: int = 2000
-    """Test pictures, at most, that each lesion is measured on."""
+    """Training images in the one batch that gradients, residuals, signal and paths are read from."""
+    images: int = 2000
+    """Test images, at most, that each lesion is measured on."""
     path_draws: int = 8
     """paths: random paths of each length."""
     landscape_side: int = 15
     """landscape: networks along each side of the square; odd, so that this one stands in the centre."""
     landscape_reach: float = 1.0
     """landscape: from the centre to the edge; 1 is as far as the weights are large."""
-    landscape_pictures: int = 256
-    """landscape: training pictures, at most, that the loss is measured on."""
-    cam_pictures: tuple[int, ...] = ()
-    """cam: numbers of up to 8 test pictures, from 0; by default the first of each of 8 classes."""
+    landscape_images: int = 256
+    """landscape: training images, at most, that the loss is measured on."""
+    cam_images: tuple[int, ...] = ()
+    """cam: numbers of up to 8 test images, from 0; by default the first of each of 8 classes."""
     cam_layer: str | None = None
     """cam: the layer whose maps are shown, such as stages.0; by default the last stage."""
     stage: int = 0
@@ -76,15 +76,15 @@ class DiagnosisConfig:
         for part in self.what:
             require_choice("what", part, ("all", *PARTS, "identity"))
         require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2: BN takes statistics over a batch")
-        require(self.pictures >= 1, "pictures", self.pictures, "at least 1")
+        require(self.images >= 1, "images", self.images, "at least 1")
         require(self.path_draws >= 1, "path_draws", self.path_draws, "at least 1")
         side, reach = self.landscape_side, self.landscape_reach
         require(side >= 3 and side % 2 == 1, "landscape_side", side, "an odd number from 3 on")
         require(isfinite(reach) and reach > 0, "landscape_reach", reach, "a number above 0")
-        require(self.landscape_pictures >= 1, "landscape_pictures", self.landscape_pictures, "at least 1")
-        few = len(self.cam_pictures) <= MOST_NAMED
-        require(few, "cam_pictures", len(self.cam_pictures), f"at most {MOST_NAMED} pictures")
-        require(min(self.cam_pictures, default=0) >= 0, "cam_pictures", self.cam_pictures, "numbers from 0 on")
+        require(self.landscape_images >= 1, "landscape_images", self.landscape_images, "at least 1")
+        few = len(self.cam_images) <= MOST_NAMED
+        require(few, "cam_images", len(self.cam_images), f"at most {MOST_NAMED} images")
+        require(min(self.cam_images, default=0) >= 0, "cam_images", self.cam_images, "numbers from 0 on")
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require_choice("device", self.device, ("auto", "cpu", "cuda"))

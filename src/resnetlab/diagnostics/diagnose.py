@@ -18,8 +18,8 @@ from resnetlab.core.files import check_place, is_vacant
 from resnetlab.core.serialize import as_plain, write_record
 from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.diagnostics.load import Subject, find_control, find_subject, has_shortcuts
-from resnetlab.diagnostics.soundings import Progress, first_pictures, read_grid, read_identity, read_net, unwatched
-from resnetlab.diagnostics.surveying import chosen_pictures, read_cams, read_landscape, read_paths
+from resnetlab.diagnostics.soundings import Progress, first_images, read_grid, read_identity, read_net, unwatched
+from resnetlab.diagnostics.surveying import chosen_images, read_cams, read_landscape, read_paths
 from resnetlab.records.diagnosis import DIAGNOSIS, Diagnosis, Finding, IdentityReading, NetReading, Part, SignalReading
 from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS
 from resnetlab.train.recipe import fitted_config
@@ -37,7 +37,7 @@ def diagnose(source: str, config: DiagnosisConfig, progress: Progress | None = N
 
     Nothing of the source is changed.
 
-    Raises ``ConfigError`` for an unknown name, for a picture or layer that is not there, and for a part that was asked
+    Raises ``ConfigError`` for an unknown name, for an image or layer that is not there, and for a part that was asked
     for by name and that the network cannot have, ``CheckpointError`` and ``DataError`` for what cannot be read.
     """
     import torch
@@ -49,8 +49,8 @@ def diagnose(source: str, config: DiagnosisConfig, progress: Progress | None = N
     subject = find_subject(source, model=config.model, data=config.data, which=config.checkpoint, recipe=config.recipe)
     control = find_control(config.plain, config.checkpoint, subject) if config.plain else None
     parts, notes = possible_parts(config, subject)
-    samples = chosen_pictures(subject.data, config.cam_pictures) if "cam" in parts else []
-    batch = first_pictures(subject.data, config.batch_size, config.seed, device)
+    samples = chosen_images(subject.data, config.cam_images) if "cam" in parts else []
+    batch = first_images(subject.data, config.batch_size, config.seed, device)
     progress = progress or unwatched
 
     def read(one: Subject, wanted: list[Part]) -> NetReading:
@@ -90,11 +90,11 @@ def read_parts(
     config: DiagnosisConfig,
     progress: Progress,
 ) -> NetReading:
-    """What is read of one network; ``samples`` are the test pictures whose answers are explained."""
+    """What is read of one network; ``samples`` are the test images whose answers are explained."""
     seed = config.seed
     # First what may be refused, for a layer that is not there.
     cams = read_cams(subject, samples, config.cam_layer) if "cam" in parts else []
-    reading = read_net(subject, parts, batch, seed=seed, pictures=config.pictures, progress=progress)
+    reading = read_net(subject, parts, batch, seed=seed, images=config.images, progress=progress)
     paths = landscape = None
     if "paths" in parts:
         paths = read_paths(subject, *batch, draws=config.path_draws, seed=seed, progress=progress)
@@ -103,7 +103,7 @@ def read_parts(
             subject,
             side=config.landscape_side,
             reach=config.landscape_reach,
-            pictures=config.landscape_pictures,
+            images=config.landscape_images,
             seed=seed,
             progress=progress,
         )
@@ -176,9 +176,9 @@ def obstacle(part: Part, subject: Subject) -> str | None:
     if part == "paths" and any(block.shortcut is None for block in blocks):
         return "without shortcuts there is one path through it, of full length"
     if part == "cam":
-        picture = torch.zeros(1, *subject.data.train.shape, device=next(subject.net.parameters()).device)
-        if not gives_maps(subject.net, picture):
-            return "its last stage gives no maps that could be laid over a picture"
+        image = torch.zeros(1, *subject.data.train.shape, device=next(subject.net.parameters()).device)
+        if not gives_maps(subject.net, image):
+            return "its last stage gives no maps that could be laid over an image"
     if part == "identity" and not has_shortcuts(subject.net):
         return "a plain block is no identity; give a net with shortcuts"
     return None

@@ -99,7 +99,7 @@ def explain_lesion(net: NetReading, control: NetReading | None) -> Finding:
     if free and verdict != "untrained":
         advice.append(
             f"Without {_some(free)}, each alone, the error is not higher: resnetlab weights prune RUN --out NEW "
-            f"--without {free[0]} keeps the smaller net. These test pictures chose the block; check it on others."
+            f"--without {free[0]} keeps the smaller net. These test images chose the block; check it on others."
         )
     if verdict == "fragile" and net.plain:
         advice.append(SHORTCUT_ADVICE)
@@ -109,7 +109,7 @@ def explain_lesion(net: NetReading, control: NetReading | None) -> Finding:
 
 
 IDENTITY_RULE = (
-    "The deepened net must give every logit of the test pictures to the bit as before: equal, else not equal. The "
+    "The deepened net must give every logit of the test images to the bit as before: equal, else not equal. The "
     "errors after training are those of one run each; their difference is no more than a hint."
 )
 
@@ -120,7 +120,7 @@ def explain_identity(reading: IdentityReading) -> Finding:
     bits = "every logit stayed equal to the bit" if reading.equal else "some logit changed"
     sentences = [
         f"{reading.added} identity blocks behind stage {reading.stage} make {reading.blocks} in all; {bits} "
-        f"(n = {before.n:,} test pictures, error {before.error:.2%}).",
+        f"(n = {before.n:,} test images, error {before.error:.2%}).",
         f"Trained on for {reading.epochs} epoch{'' if reading.epochs == 1 else 's'}, the deeper net has "
         f"{deeper.error:.2%} error and loss {deeper.loss:.4f}, the net of the old depth {same.error:.2%} and "
         f"{same.loss:.4f} (n = {deeper.n:,}, one run each).",
@@ -183,7 +183,7 @@ def _figure_seven(net: NetReading, *others: NetReading | None) -> list[str]:
 def _lesion_sentences(label: str, found: LesionReading) -> list[str]:
     worst = max(found.dropped, key=lambda change: change.error)
     lines = [
-        f"{label}: whole {found.intact.error:.2%} error (n = {found.n:,} test pictures, by chance {found.chance:.1%}); "
+        f"{label}: whole {found.intact.error:.2%} error (n = {found.n:,} test images, by chance {found.chance:.1%}); "
         f"without one block {100 * median(found.costs):+.2f} points in the median of {len(found.costs)}, at worst "
         f"{100 * max(found.costs):+.2f} without {worst.blocks[0]}."
     ]

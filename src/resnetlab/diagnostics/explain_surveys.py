@@ -19,11 +19,11 @@ _PATH_ADVICE = {
 }
 _LANDSCAPE_ADVICE = {
     "rugged": "Compare with fewer or wider blocks, whose surfaces Li et al. found smoother (§5).",
-    "untrained": "The net is no better than guessing on these pictures: there is no minimum to look at; train it.",
+    "untrained": "The net is no better than guessing on these images: there is no minimum to look at; train it.",
     "broken": FLOW_ADVICE["broken"],
 }
 _CAM_ADVICE = {
-    "coarse": "So few cells do not show the place: take an earlier layer (--cam-layer stages.0), or larger pictures.",
+    "coarse": "So few cells do not show the place: take an earlier layer (--cam-layer stages.0), or larger images.",
     "blank": "No place of these maps speaks for the answers: an earlier layer (--cam-layer stages.0) may show more.",
     "broken": FLOW_ADVICE["broken"],
 }
@@ -66,24 +66,24 @@ def explain_cam(net: NetReading, control: NetReading | None) -> Finding:
     if wrong:
         advice.append(
             f"Not recognised: {_numbers(wrong)}. Look at what is warm there: where it is the ground, not the object, "
-            "train with crops closer to the object, or with pictures of the class on other grounds."
+            "train with crops closer to the object, or with images of the class on other grounds."
         )
     return Finding(part="cam", verdict=verdict, sentences=sentences, advice=advice, rule=cam.RULE)
 
 
 def _path_sentence(label: str, found: PathReading) -> str:
     if found.mean is None:
-        return f"{label}: no gradient arrives, or none that is finite (n = {found.n} pictures)."
+        return f"{label}: no gradient arrives, or none that is finite (n = {found.n} images)."
     return (
         f"{label}: the gradient goes through {found.mean:.1f} of {found.blocks} branches in the mean; "
-        f"{paths.HELD:.0%} of it through {found.low} to {found.high} (n = {found.n} pictures)."
+        f"{paths.HELD:.0%} of it through {found.low} to {found.high} (n = {found.n} images)."
     )
 
 
 def _landscape_sentence(label: str, found: LandscapeReading) -> str:
     known = [loss for row in found.losses for loss in row if loss is not None]
     centre = "no finite loss" if found.centre is None else f"loss {found.centre:.3g}"
-    line = f"{label}: {centre} in the centre (n = {found.n:,} training pictures, by guessing {found.guess:.3g})"
+    line = f"{label}: {centre} in the centre (n = {found.n:,} training images, by guessing {found.guess:.3g})"
     if known:
         line += f", up to {_loss(max(known))} on the square"
     shares = [
@@ -102,7 +102,7 @@ def _cam_sentences(label: str, readings: Sequence[CamReading]) -> list[str]:
     right = sum(reading.right for reading in readings)
     high, wide = readings[0].cells
     lines = [
-        f"{label}: {right} of {len(readings)} test pictures are recognised ({_numbers([r.sample for r in readings])}); "
+        f"{label}: {right} of {len(readings)} test images are recognised ({_numbers([r.sample for r in readings])}); "
         f"the maps have {high} × {wide} cells."
     ]
     warm = [reading.warm for reading in readings if reading.warm is not None]
@@ -116,4 +116,4 @@ def _cam_sentences(label: str, readings: Sequence[CamReading]) -> list[str]:
 
 def _numbers(samples: Sequence[int]) -> str:
     shown = ", ".join(map(str, samples))
-    return f"picture {shown}" if len(samples) == 1 else f"pictures {shown}"
+    return f"image {shown}" if len(samples) == 1 else f"images {shown}"

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from resnetlab.core.errors import require
 from resnetlab.core.randomness import generator
-from resnetlab.diagnostics.probes import at_rest
+from resnetlab.diagnostics.probes import eval_mode
 from resnetlab.records.diagnosis import LandscapeReading
 
 Batch = tuple[Tensor, Tensor]
@@ -57,14 +57,14 @@ def landscape(
     """
     require(side >= 3 and side % 2 == 1, "side", side, "an odd number from 3 on, so that the net stands in the centre")
     require(isfinite(reach) and reach > 0, "reach", reach, "a number above 0")
-    require(len(batches) > 0, "batches", len(batches), "at least one batch of pictures")
+    require(len(batches) > 0, "batches", len(batches), "at least one batch of images")
     own = {name: parameter.detach() for name, parameter in net.named_parameters()}
     first, second = directions(own, seed, "a"), directions(own, seed, "b")
     half = side // 2
     # Not linspace: 0 must be 0, and both halves alike.
     axis = [reach * step / half for step in range(-half, half + 1)]
     losses = np.empty((side, side))
-    with at_rest(net), torch.no_grad():
+    with eval_mode(net), torch.no_grad():
         classes = net(batches[0][0][:1]).shape[1]
         for done, (row, column) in enumerate(np.ndindex(side, side), start=1):
             losses[row, column] = mean_loss(net, moved(own, first, axis[column], second, axis[row]), batches)
@@ -123,7 +123,7 @@ def moved(own: Weights, first: Weights, a: float, second: Weights, b: float) -> 
 
 
 def mean_loss(net: nn.Module, weights: Weights, batches: Sequence[Batch]) -> float:
-    """Mean cross-entropy of ``net`` with these weights over every picture; added up in float64."""
+    """Mean cross-entropy of ``net`` with these weights over every image; added up in float64."""
     total = torch.zeros((), dtype=torch.float64)
     for images, labels in batches:
         logits = functional_call(net, weights, (images,))

@@ -45,7 +45,7 @@ def lesion(
     """Test error and loss of ``net`` whole, without each block, without k random ones (``draws`` sets for each of some
     k), and with each pair of neighbours exchanged. ``net`` is left alone; nothing is retrained.
 
-    ``score`` measures a network on ``n`` pictures, of which a share of 1 - ``chance`` is of the most frequent class.
+    ``score`` measures a network on ``n`` images, of which a share of 1 - ``chance`` is of the most frequent class.
     Blocks that change the shape stay: without them the next would not fit.
 
     Raises ``ConfigError`` for a network without blocks that can be dropped.

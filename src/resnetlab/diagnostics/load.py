@@ -1,4 +1,4 @@
-"""The network that is asked about, with its pictures: from a run's folder, a file of weights, or by name."""
+"""The network that is asked about, with its images: from a run's folder, a file of weights, or by name."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ INITIAL = "at initialisation"
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A network with its pictures and the recipe that makes it. ``state`` says how it came by its weights; ``run`` is
+    """A network with its images and the recipe that makes it. ``state`` says how it came by its weights; ``run`` is
     whether they come from a run."""
 
     net: "nn.Module"

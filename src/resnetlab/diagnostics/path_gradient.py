@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from resnetlab.core.errors import ConfigError
-from resnetlab.diagnostics.probes import at_rest
+from resnetlab.diagnostics.probes import eval_mode
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.recompute import Segmented
 
@@ -77,7 +77,7 @@ class Tape(AbstractContextManager["Tape"]):
         return hook
 
     def gradient(self, chosen: Collection[int]) -> tuple[Tensor, float]:
-        """The gradient at the pictures through the branches of the ``chosen`` blocks and the shortcuts of the others.
+        """The gradient at the images through the branches of the ``chosen`` blocks and the shortcuts of the others.
 
         As a tensor of norm 1 and the natural logarithm of its norm: that of hundreds of branches is no float32. The
         logarithm of zero is -inf.
@@ -128,6 +128,6 @@ def record(net: nn.Module, images: Tensor, labels: Tensor) -> Tape:
     state = {name: tensor.detach() for name, tensor in net.named_parameters()}
     state |= {name: buffer.clone() for name, buffer in net.named_buffers()}
     images = _leaf(images)
-    with at_rest(net, batch_norms=True), torch.enable_grad(), Tape(net) as tape:
+    with eval_mode(net, batch_norms=True), torch.enable_grad(), Tape(net) as tape:
         tape.end(images, F.cross_entropy(functional_call(net, state, (images,)), labels))
     return tape

@@ -51,10 +51,10 @@ def path_lengths(
     ``draws`` random paths of each length are measured, or all where there are no more; of a net with more than
     ``MOST_LENGTHS`` blocks some lengths only. The network is left as it was.
 
-    Raises ``ConfigError`` for a network without shortcuts, which has one path, and for a single picture.
+    Raises ``ConfigError`` for a network without shortcuts, which has one path, and for a single image.
     """
     require(draws >= 1, "draws", draws, "at least 1")
-    require(len(images) > 1, "pictures", len(images), "at least 2: norms take the statistics of the batch")
+    require(len(images) > 1, "images", len(images), "at least 2: norms take the statistics of the batch")
     tape = record(net, images, labels)
     blocks = len(tape.blocks)
     plan = [(length, chosen) for length in measured(blocks) for chosen in paths_of(blocks, length, draws, seed)]
@@ -92,7 +92,7 @@ def paths_of(blocks: int, length: int, draws: int, seed: int) -> list[tuple[int,
 
 
 def summarise(found: dict[int, list[float]], blocks: int, seed: int, n: int) -> PathReading:
-    """The reading from log10 of the gradients of each measured length, of ``n`` pictures."""
+    """The reading from log10 of the gradients of each measured length, of ``n`` images."""
     lengths = np.arange(blocks + 1.0)
     means = np.array([_log_mean(values) for values in found.values()])
     logs = _between(lengths, np.array(list(found), dtype=np.float64), means)

@@ -20,7 +20,7 @@ from resnetlab.records.diagnosis import BlockReading
 
 
 @contextmanager
-def at_rest(net: nn.Module, batch_norms: bool = False) -> Iterator[None]:
+def eval_mode(net: nn.Module, batch_norms: bool = False) -> Iterator[None]:
     """Eval mode within a ``with``, and each module's own mode behind it: parts of a net may be frozen.
 
     With ``batch_norms`` these alone take the statistics of the batch, as in training, while nothing is dropped; their
@@ -54,7 +54,7 @@ def norm(tensor: Tensor) -> Tensor:
 
 
 def mean_cosine(x: Tensor, y: Tensor) -> Tensor:
-    """The cosine between the pictures of ``x`` and those of ``y``, both ``(N, …)``, averaged; 0 where one is zero."""
+    """The cosine between the images of ``x`` and those of ``y``, both ``(N, …)``, averaged; 0 where one is zero."""
     x, y = x.detach().flatten(1), y.detach().flatten(1)
     if x.device.type == "cpu":
         norms = torch.linalg.vector_norm(x, dim=1).double() * torch.linalg.vector_norm(y, dim=1).double()
@@ -70,7 +70,7 @@ def std(tensor: Tensor) -> Tensor:
 
 
 def zero_shares(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """The share of channels of ``(N, C, …)`` that are zero in every picture, at every place, and that of all values."""
+    """The share of channels of ``(N, C, …)`` that are zero in every image, at every place, and that of all values."""
     alive = tensor.detach().sign().abs_().flatten(2).sum(dim=2) if tensor.dim() > 2 else (tensor.detach() != 0).float()
     places = tensor[0, 0].numel()
     return (alive.sum(dim=0) == 0).double().mean(), 1 - alive.double().mean() / places

@@ -13,7 +13,7 @@ RULE = (
     "The median of ‖F(x)‖/‖S(x)‖ over the blocks: below "
     f"{REFINING:g} the blocks are refining what passes, from there on rewriting it; 0 in every block: silent; no "
     f"finite number: broken; without shortcuts: plain. A block below {IDLE:g} is idle. Channels that are zero in every "
-    f"picture of the batch are dead; {DEAD:.0%} of them or more, on average over the blocks, are worth a word."
+    f"image of the batch are dead; {DEAD:.0%} of them or more, on average over the blocks, are worth a word."
 )
 
 ResidualVerdict = Literal["refining", "rewriting", "silent", "broken", "plain"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from resnetlab.core.randomness import derive_seed, generator
 from resnetlab.diagnostics.load import Subject, has_shortcuts
 from resnetlab.records.diagnosis import IdentityReading, LesionReading, NetReading, Part, SignalReading
-from resnetlab.train.callbacks import Pulse, Silent
+from resnetlab.train.callbacks import NoCallback, StepStats
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import fitted_config
 
@@ -34,15 +34,15 @@ def unwatched(_name: str) -> AbstractContextManager[OnProgress]:
     return nullcontext(lambda _done, _total: None)
 
 
-def first_pictures(data: "ImageData", n: int, seed: int, device: "torch.device") -> "Batch":
-    """The batch that all but lesions are read from: ``n`` training pictures as they are, chosen by the seed."""
+def first_images(data: "ImageData", n: int, seed: int, device: "torch.device") -> "Batch":
+    """The batch that all but lesions are read from: ``n`` training images as they are, chosen by the seed."""
     from resnetlab.data.loader import Loader
 
     return next(Loader(data.train.to(device), data.normalisation, n).shuffled(seed, epoch=1))
 
 
 def read_net(
-    subject: Subject, parts: list[Part], batch: "Batch", *, seed: int, pictures: int, progress: Progress
+    subject: Subject, parts: list[Part], batch: "Batch", *, seed: int, images: int, progress: Progress
 ) -> NetReading:
     """The readings of one network: one pass forward and back for gradients and residuals, and its lesions."""
     from resnetlab.diagnostics.probes import Probe
@@ -63,12 +63,12 @@ def read_net(
         gradients=gradients,
         flow=flow.judge(gradients) if gradients else None,
         blocks=blocks,
-        lesion=read_lesion(subject, seed, pictures, progress) if "lesion" in parts else None,
+        lesion=read_lesion(subject, seed, images, progress) if "lesion" in parts else None,
     )
 
 
-def read_lesion(subject: Subject, seed: int, pictures: int, progress: Progress) -> LesionReading | None:
-    """Lesions of a trained network on test pictures that the seed chooses; None where no block can be dropped."""
+def read_lesion(subject: Subject, seed: int, images: int, progress: Progress) -> LesionReading | None:
+    """Lesions of a trained network on test images that the seed chooses; None where no block can be dropped."""
     import torch
 
     from resnetlab.data.loader import Loader
@@ -78,7 +78,7 @@ def read_lesion(subject: Subject, seed: int, pictures: int, progress: Progress) 
     if not movable_blocks(subject.net)[0]:
         return None
     data, device = subject.data, next(subject.net.parameters()).device
-    order = generator(seed, "lesion pictures").permutation(len(data.test))[:pictures]
+    order = generator(seed, "lesion pictures").permutation(len(data.test))[:images]
     only = torch.from_numpy(order).sort().values
     test = Loader(data.test.to(device), data.normalisation, BATCH, only=only)
     counts = data.test.labels.cpu()[only].bincount()
@@ -129,7 +129,7 @@ def read_identity(
     ends: list[Metrics] = []
     for name, one in (("the deeper net", deeper), ("the net of the old depth", deepcopy(net))):
         with progress(f"training {name} on") as on_progress:
-            history = fit(one, data, config, seed=seed, watcher=_Steps(on_progress))
+            history = fit(one, data, config, seed=seed, callback=_Steps(on_progress))
         ends.append(history[-1].test)
     return IdentityReading(
         stage=stage,
@@ -144,7 +144,7 @@ def read_identity(
 
 
 def equal_logits(first: "nn.Module", second: "nn.Module", data: "ImageData") -> bool:
-    """Whether two networks in eval mode give the same bits for every test picture."""
+    """Whether two networks in eval mode give the same bits for every test image."""
     import torch
 
     from resnetlab.data.loader import Loader
@@ -181,11 +181,11 @@ def repeatable(seed: int) -> Iterator[None]:
         yield
 
 
-class _Steps(Silent):
+class _Steps(NoCallback):
     """Tells how many steps of a training are done."""
 
     def __init__(self, on_progress: OnProgress) -> None:
         self.on_progress = on_progress
 
-    def on_step(self, step: int, steps: int, pulse: Pulse | None) -> None:  # noqa: ARG002
+    def on_step(self, step: int, steps: int, stats: StepStats | None) -> None:  # noqa: ARG002
         self.on_progress(step, steps)

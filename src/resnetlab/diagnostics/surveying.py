@@ -1,4 +1,4 @@
-"""A network that is asked about, measured in many places: along its paths, around its weights, and over pictures."""
+"""A network that is asked about, measured in many places: along its paths, around its weights, and over images."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from resnetlab.core.errors import require
 from resnetlab.diagnostics.load import Subject, has_shortcuts
 from resnetlab.diagnostics.soundings import DEEP, Progress
-from resnetlab.records.diagnosis import LARGEST_PICTURE, CamReading, LandscapeReading, PathReading
+from resnetlab.records.diagnosis import LARGEST_IMAGE, CamReading, LandscapeReading, PathReading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ def read_paths(
 ) -> PathReading | None:
     """The lengths of the paths that carry the gradient of a batch; None for a net without shortcuts, which has one.
 
-    A path keeps what every block gave. So beyond ``DEEP`` blocks fewer pictures are taken: as many values are kept as
+    A path keeps what every block gave. So beyond ``DEEP`` blocks fewer images are taken: as many values are kept as
     of so many blocks.
     """
     from resnetlab.diagnostics.paths import path_lengths
@@ -35,9 +35,9 @@ def read_paths(
 
 
 def read_landscape(
-    subject: Subject, *, side: int, reach: float, pictures: int, seed: int, progress: Progress
+    subject: Subject, *, side: int, reach: float, images: int, seed: int, progress: Progress
 ) -> LandscapeReading:
-    """The loss around a network, on training pictures that the seed chooses: the same of a net and of its twin."""
+    """The loss around a network, on training images that the seed chooses: the same of a net and of its twin."""
     import torch
 
     from resnetlab.core.randomness import generator
@@ -46,23 +46,23 @@ def read_landscape(
     from resnetlab.train.evaluate import BATCH
 
     data, device = subject.data, next(subject.net.parameters()).device
-    order = generator(seed, "landscape pictures").permutation(len(data.train))[:pictures]
+    order = generator(seed, "landscape pictures").permutation(len(data.train))[:images]
     only = torch.from_numpy(order).sort().values
     batches = list(Loader(data.train.to(device), data.normalisation, BATCH, only=only).in_order())
     with progress(f"loss around {subject.recipe.model}") as on_progress:
         return landscape(subject.net, batches, side=side, reach=reach, seed=seed, on_progress=on_progress)
 
 
-def chosen_pictures(data: "ImageData", named: Sequence[int]) -> list[int]:
-    """The numbers of test pictures that are looked at: those named, else the first of each of some classes.
+def chosen_images(data: "ImageData", named: Sequence[int]) -> list[int]:
+    """The numbers of test images that are looked at: those named, else the first of each of some classes.
 
-    Raises ``ConfigError`` for a number that no test picture has.
+    Raises ``ConfigError`` for a number that no test image has.
     """
     from resnetlab.diagnostics.cam import CLASSES
 
     last = len(data.test) - 1
     for number in named:
-        require(number <= last, "cam_pictures", number, f"from 0 to {last}, as there are {last + 1} test pictures")
+        require(number <= last, "cam_images", number, f"from 0 to {last}, as there are {last + 1} test images")
     if named:
         return list(dict.fromkeys(named))
     first: dict[int, int] = {}
@@ -72,7 +72,7 @@ def chosen_pictures(data: "ImageData", named: Sequence[int]) -> list[int]:
 
 
 def read_cams(subject: Subject, samples: Sequence[int], layer: str | None) -> list[CamReading]:
-    """What the answers to these test pictures rest on. Raises ``ConfigError`` where ``grad_cam`` does."""
+    """What the answers to these test images rest on. Raises ``ConfigError`` where ``grad_cam`` does."""
     import torch
 
     from resnetlab.diagnostics.cam import cell_cam
@@ -82,8 +82,8 @@ def read_cams(subject: Subject, samples: Sequence[int], layer: str | None) -> li
     net, data = subject.net, subject.data
     assert isinstance(net, Classifier)
     device = next(net.parameters()).device
-    pictures = next(data.test.batches([torch.tensor(samples)]))
-    heats, logits = cell_cam(net, data.normalisation.on(device)(pictures.to(device)), layer)
+    images = next(data.test.batches([torch.tensor(samples)]))
+    heats, logits = cell_cam(net, data.normalisation.on(device)(images.to(device)), layer)
     probabilities, answers = logits.double().softmax(dim=1).max(dim=1)
     return [
         CamReading(
@@ -92,9 +92,9 @@ def read_cams(subject: Subject, samples: Sequence[int], layer: str | None) -> li
             predicted=data.classes[answer] if isfinite(probability) else None,
             probability=probability if isfinite(probability) else None,
             heat=[[value if isfinite(value) else None for value in row] for row in heat],
-            picture=encode_png(picture, LARGEST_PICTURE),
+            picture=encode_png(image, LARGEST_IMAGE),
         )
-        for sample, heat, answer, probability, picture in zip(
-            samples, heats.tolist(), answers.tolist(), probabilities.tolist(), brighten(pictures), strict=True
+        for sample, heat, answer, probability, image in zip(
+            samples, heats.tolist(), answers.tolist(), probabilities.tolist(), brighten(images), strict=True
         )
     ]

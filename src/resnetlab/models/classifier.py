@@ -12,7 +12,7 @@ from resnetlab.models.init import initialise
 class Classifier(nn.Module):
     """Stem → stages → features → head; the families fill in what lies between.
 
-    ``forward`` maps pictures ``(N, in_chans, H, W)`` to logits ``(N, num_classes)``, or with ``num_classes=0`` to
+    ``forward`` maps images ``(N, in_chans, H, W)`` to logits ``(N, num_classes)``, or with ``num_classes=0`` to
     pooled features ``(N, num_features)``.
     """
 

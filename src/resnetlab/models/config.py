@@ -13,14 +13,14 @@ from resnetlab.models.shortcuts import OPTIONS, PadSide, ShortcutOption
 Init = Literal["he", "xavier"]
 
 MOST = 65_536
-"""The largest width, picture side or depth; beyond it lies a slip of the finger, and a process that hangs."""
+"""The largest width, image side or depth; beyond it lies a slip of the finger, and a process that hangs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetConfig(ABC):
-    """Input, output and initial weights of a network. ``image_size`` is the side of the pictures in pixels.
+    """Input, output and initial weights of a network. ``image_size`` is the side of the images in pixels.
 
-    Convolutional nets take pictures of any size; for them it is the size that their cost is stated for.
+    Convolutional nets take images of any size; for them it is the size that their cost is stated for.
     ``num_classes=0`` leaves the head out. ``init`` is how weights are drawn: ``"he"`` or ``"xavier"``.
 
     Raises ``ConfigError`` for values that make no network.

@@ -23,11 +23,11 @@ STEP_COUNTER_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A training step of ``batch`` pictures, in bytes.
+    """A training step of ``batch`` images, in bytes.
 
     - ``parameters`` and ``buffers`` are the network, ``gradients`` one of each parameter, ``optimizer_state`` the
       momentum of sgd or the two moments of adamw.
-    - ``saved_activations`` is what autograd keeps between forward and backward, the pictures among it; the loss adds a
+    - ``saved_activations`` is what autograd keeps between forward and backward, the images among it; the loss adds a
       few bytes for each class.
     - ``recomputed`` is the most that is computed a second time at once: a segment's activations, with checkpointing.
     - ``multiply_adds`` are those of convolutions and matrices, forward, recomputed and backward.
@@ -74,7 +74,7 @@ def plan(
     assert isinstance(net, Classifier)
     if checkpointing is not None:
         checkpoint_blocks(net, checkpointing)
-    picture = (config.in_chans, config.image_size, config.image_size)
+    image = (config.in_chans, config.image_size, config.image_size)
     parameters = _bytes(list(net.parameters()))
     moments = 1 if optimizer == "sgd" else 2
     counters = 0 if optimizer == "sgd" else STEP_COUNTER_BYTES * len(list(net.parameters()))
@@ -84,17 +84,17 @@ def plan(
         buffers=_bytes(list(net.buffers())),
         gradients=parameters,
         optimizer_state=moments * parameters + counters,
-        saved_activations=saved_bytes(net, picture, batch),
-        recomputed=recomputed_bytes(net, picture, batch),
-        multiply_adds=step_multiply_adds(net, picture, batch),
+        saved_activations=saved_bytes(net, image, batch),
+        recomputed=recomputed_bytes(net, image, batch),
+        multiply_adds=step_multiply_adds(net, image, batch),
     )
 
 
-def recomputed_bytes(net: Classifier, picture: tuple[int, ...], batch: int) -> int:
+def recomputed_bytes(net: Classifier, image: tuple[int, ...], batch: int) -> int:
     """The most bytes that autograd keeps of a segment beside its input; 0 without checkpointing."""
     most = 0
     with torch.no_grad():
-        x = net.stem(net.prepare(torch.empty(batch, *picture, device="meta")))
+        x = net.stem(net.prepare(torch.empty(batch, *image, device="meta")))
         for stage in net.stages:
             for segment in stage.segments() if isinstance(stage, Segmented) else ():
                 with torch.enable_grad():
@@ -104,10 +104,10 @@ def recomputed_bytes(net: Classifier, picture: tuple[int, ...], batch: int) -> i
     return most
 
 
-def step_multiply_adds(net: nn.Module, picture: tuple[int, ...], batch: int) -> int:
+def step_multiply_adds(net: nn.Module, image: tuple[int, ...], batch: int) -> int:
     """Multiply-adds of forward and backward, half of what torch's flop counter gives; the network is on meta."""
     with FlopCounterMode(display=False) as counter:
-        net.train()(torch.empty(batch, *picture, device="meta")).sum().backward()
+        net.train()(torch.empty(batch, *image, device="meta")).sum().backward()
     return int(counter.get_total_flops()) // 2
 
 

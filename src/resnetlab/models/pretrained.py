@@ -1,4 +1,4 @@
-"""Trained weights by ``name.tag``: where they lie at the Hugging Face Hub, and how their pictures were prepared.
+"""Trained weights by ``name.tag``: where they lie at the Hugging Face Hub, and how their images were prepared.
 
 They are timm's repositories ``timm/<name>.<tag>``, most of them converted from torchvision's weights of the same name
 (``tv`` is its V1, ``tv2`` its V2). Preprocessing is that of timm 1.0.31's evaluation.
@@ -14,7 +14,7 @@ MAIN = "main"
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How a picture becomes an input: resize its short side to ``resize``, cut ``side``×``side`` from the centre, scale
+    """How an image becomes an input: resize its short side to ``resize``, cut ``side``×``side`` from the centre, scale
     to 0 … 1, subtract ``mean`` and divide by ``std`` (of red, green and blue).
 
     ``crop`` is ``side`` over the short side; ``interpolation`` is ``"bilinear"`` or ``"bicubic"``.

@@ -63,7 +63,7 @@ def give_freed_memory_back() -> None:
     """Let glibc give back to the system what is free in its heap; where the C library is another, nothing happens.
 
     Small tensors that stay break the places of large ones that were freed, and the next segment's find none that is
-    whole: one step of cifar_resnet1202 with 128 pictures took 12 GiB for the 0.8 in use.
+    whole: one step of cifar_resnet1202 with 128 images took 12 GiB for the 0.8 in use.
     """
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -26,7 +26,7 @@ from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
 Stem = Literal["auto", "imagenet", "cifar", "deep"]
 ConvBranch = Literal["basic", "bottleneck"]
 
-SMALL_PICTURE = 64
+SMALL_IMAGE = 64
 """Up to this side in pixels ``stem="auto"`` keeps the map: an ImageNet stem would leave 16×16 of it for all stages."""
 
 
@@ -131,10 +131,10 @@ class ResNetConfig(ResidualConfig):
 
     @property
     def stem_kind(self) -> Stem:
-        """The stem that ``"auto"`` stands for at this picture size."""
+        """The stem that ``"auto"`` stands for at this image size."""
         if self.stem != "auto":
             return self.stem
-        return "cifar" if self.image_size <= SMALL_PICTURE else "imagenet"
+        return "cifar" if self.image_size <= SMALL_IMAGE else "imagenet"
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -246,15 +246,15 @@ def make_block(
     )
 
 
-def picture_notes(config: ResNetConfig) -> list[str]:
-    """What a user should know of this stem on pictures of this size: what auto chose, and when it is a bad match."""
+def image_notes(config: ResNetConfig) -> list[str]:
+    """What a user should know of this stem on images of this size: what auto chose, and when it is a bad match."""
     size = f"{config.image_size} pixels"
     if config.stem == "auto":
-        return [f"stem: {config.stem_kind}, chosen for pictures of {size}"]
-    if config.stem_kind != "cifar" and config.image_size <= SMALL_PICTURE // 2:
+        return [f"stem: {config.stem_kind}, chosen for images of {size}"]
+    if config.stem_kind != "cifar" and config.image_size <= SMALL_IMAGE // 2:
         left = -(-config.image_size // 4) if config.stem_pool else -(-config.image_size // 2)
         return [
-            f"the {config.stem_kind} stem leaves a map of {left}×{left} from pictures of {size}; "
+            f"the {config.stem_kind} stem leaves a map of {left}×{left} from images of {size}; "
             "small ones are better served by stem=cifar, or stem=auto"
         ]
     return []

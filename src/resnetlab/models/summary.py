@@ -49,8 +49,8 @@ class Stage:
 class Summary:
     """What ``summarise`` counted.
 
-    ``multiply_adds`` are those of convolutions and matrices for one picture. ``weight_layers`` is the depth as papers
-    count it, without shortcuts. ``saved_bytes`` is what autograd keeps of one more picture in a training step, float32.
+    ``multiply_adds`` are those of convolutions and matrices for one image. ``weight_layers`` is the depth as papers
+    count it, without shortcuts. ``saved_bytes`` is what autograd keeps of one more image in a training step, float32.
     """
 
     parameters: int
@@ -65,34 +65,34 @@ class Summary:
 def summarise(config: NetConfig) -> Summary:
     """Parameters, multiply-adds, shapes and saved activations of the network, at its ``image_size``."""
     net = build(config, seed=0, device="meta")
-    picture = (config.in_chans, config.image_size, config.image_size)
-    stages, layers = trace(net, picture)
+    image = (config.in_chans, config.image_size, config.image_size)
+    stages, layers = trace(net, image)
     return Summary(
         parameters=sum(parameter.numel() for parameter in net.parameters()),
-        multiply_adds=count_multiply_adds(net, picture),
+        multiply_adds=count_multiply_adds(net, image),
         weight_layers=sum(layer.weighted and not layer.on_shortcut for layer in layers),
-        saved_bytes=saved_bytes(net, picture, batch=3) - saved_bytes(net, picture, batch=2),
-        input=picture,
+        saved_bytes=saved_bytes(net, image, batch=3) - saved_bytes(net, image, batch=2),
+        input=image,
         stages=tuple(stages),
         layers=tuple(layers),
     )
 
 
-def count_multiply_adds(net: nn.Module, picture: tuple[int, ...]) -> int:
-    """Multiply-adds of one picture: half of what torch's flop counter gives (papers print this figure as FLOPs)."""
+def count_multiply_adds(net: nn.Module, image: tuple[int, ...]) -> int:
+    """Multiply-adds of one image: half of what torch's flop counter gives (papers print this figure as FLOPs)."""
     with _mode(net, training=False), FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, *picture, device="meta"))
+        net(torch.empty(1, *image, device="meta"))
     return int(counter.get_total_flops()) // 2
 
 
-def saved_bytes(net: nn.Module, picture: tuple[int, ...], batch: int, *, with_input: bool = True) -> int:
+def saved_bytes(net: nn.Module, image: tuple[int, ...], batch: int, *, with_input: bool = True) -> int:
     """Bytes that autograd keeps between forward and backward: every storage once, parameters and buffers left out.
 
-    The difference between two batch sizes is the cost of a picture, free of what BN keeps once for a batch.
-    ``with_input=False`` leaves the pictures themselves out too.
+    The difference between two batch sizes is the cost of an image, free of what BN keeps once for a batch.
+    ``with_input=False`` leaves the images themselves out too.
     """
-    pictures = torch.empty(batch, *picture, device="meta")
-    given = (*net.parameters(), *net.buffers(), *(() if with_input else (pictures,)))
+    images = torch.empty(batch, *image, device="meta")
+    given = (*net.parameters(), *net.buffers(), *(() if with_input else (images,)))
     own = {tensor.untyped_storage()._cdata for tensor in given}
     sizes: dict[int, int] = {}
 
@@ -104,13 +104,13 @@ def saved_bytes(net: nn.Module, picture: tuple[int, ...], batch: int, *, with_in
 
     with _mode(net, training=True), saved_tensors_hooks(keep, lambda tensor: tensor):
         # The graph, held by the output, keeps the storages alive, so that no address is counted for two of them.
-        output = net(pictures)
+        output = net(images)
     total = sum(sizes.values())
     del output
     return total
 
 
-def trace(net: nn.Module, picture: tuple[int, ...]) -> tuple[list[Stage], list[Layer]]:
+def trace(net: nn.Module, image: tuple[int, ...]) -> tuple[list[Stage], list[Layer]]:
     """The parts and the layers of a network in the order in which they ran, with their output shapes."""
     stages: list[Stage] = []
     layers: list[Layer] = []
@@ -137,7 +137,7 @@ def trace(net: nn.Module, picture: tuple[int, ...]) -> tuple[list[Stage], list[L
         if isinstance(module, nn.Conv2d | nn.Linear | nn.MaxPool2d | ResidualBlock)
     ]
     with _mode(net, training=False):
-        net(torch.empty(1, *picture, device="meta"))
+        net(torch.empty(1, *image, device="meta"))
     for handle in handles:
         handle.remove()
     return stages, layers

@@ -9,8 +9,8 @@ from resnetlab.records.run import Metrics
 
 HALF = 0.5
 """Heat from which a place of a map counts as warm; the warmest has 1."""
-LARGEST_PICTURE = 128
-"""Pixels of the longer side up to which a picture is kept."""
+LARGEST_IMAGE = 128
+"""Pixels of the longer side up to which an image is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class LandscapeReading:
     """The loss on a square of ``side`` × ``side`` networks around one, along two random directions.
 
     ``losses[row][column]`` is the loss at w + a δ + b η, where a = ``axis[column]`` and b = ``axis[row]``; None where
-    it is not a finite number. ``centre`` is the network's own, at a = b = 0, over ``n`` pictures; ``guess`` is ln C,
+    it is not a finite number. ``centre`` is the network's own, at a = b = 0, over ``n`` images; ``guess`` is ln C,
     that of guessing among C classes. ``flat`` and ``convex`` are shares of the square, from 0 to 1, by the rule in
     ``diagnostics.landscape``. ``flat`` is None where the network is no better than guessing, ``convex`` where no place
     can be judged.
@@ -63,7 +63,7 @@ class PathLength:
 class PathReading:
     """How long the paths are that carry a network's gradient (Veit et al. 2016, arXiv:1605.06431, Figure 6).
 
-    ``lengths`` goes from 0 to the number of blocks; the gradient is that of one batch of ``n`` pictures. ``mean`` is
+    ``lengths`` goes from 0 to the number of blocks; the gradient is that of one batch of ``n`` images. ``mean`` is
     the length of a path, weighted by gradient; those from ``low`` to ``high`` hold 95 % of it. All three are None where
     no gradient arrives, or one that is not finite.
     """
@@ -79,12 +79,12 @@ class PathReading:
 
 @dataclass(frozen=True, kw_only=True)
 class CamReading:
-    """Where in one test picture the answer of a network rests on (Grad-CAM, Selvaraju et al. 2017, arXiv:1610.02391).
+    """Where in one test image the answer of a network rests on (Grad-CAM, Selvaraju et al. 2017, arXiv:1610.02391).
 
     ``sample`` is its number in the split; ``true`` and ``predicted`` are names of classes, and ``probability`` is that
     of the latter; both are None where it is no finite number. ``heat`` is the map of the predicted class as the layer
     has it, over its largest value: all 0 where nothing speaks for the class, None where it is no finite number.
-    ``picture`` is a PNG of at most ``LARGEST_PICTURE`` pixels a side in base64.
+    ``image`` is a PNG of at most ``LARGEST_IMAGE`` pixels a side in base64.
     """
 
     sample: int
@@ -138,8 +138,8 @@ class BlockReading:
     - ``ratio`` is ‖F(x)‖ / ‖S(x)‖, of a plain net ‖F(x)‖ / ‖x‖; norms are L2 over the batch.
     - ``responses`` are the standard deviations of what each norm of F gives, after it and before any activation or
       addition, from the first to the last (He et al. 2015, arXiv:1512.03385, Figure 7); of F(x) alone without norms.
-    - ``cosine`` is that between x and y, averaged over the pictures, where they have one shape: 1 for the identity.
-    - ``dead`` is the share of channels of y that are zero in every picture, ``zeros`` that of all values of y; in
+    - ``cosine`` is that between x and y, averaged over the images, where they have one shape: 1 for the identity.
+    - ``dead`` is the share of channels of y that are zero in every image, ``zeros`` that of all values of y; in
       pre-activation order of what the branch reads, p(x).
     - ``gradient_in`` is ‖∂L/∂x‖. ``gradient_branch`` and ``gradient_shortcut`` are the norms of its two summands, what
       arrives through F and through S; those of ‖∂L/∂p(x)‖ where both read p(x). ``gradient_out`` is ‖∂L/∂y‖.
@@ -180,7 +180,7 @@ class LesionReading:
 
     ``dropped`` has each block that can go, alone. ``several`` has random sets of blocks, ``swapped`` neighbours that
     change places. ``fixed`` are the blocks that cannot be dropped: they change the shape, or are alone. ``n`` is the
-    number of test pictures, ``chance`` the error of whoever always names the most frequent class of them.
+    number of test images, ``chance`` the error of whoever always names the most frequent class of them.
     """
 
     n: int
@@ -219,7 +219,7 @@ class IdentityReading:
     """A trained network made deeper by blocks that are the identity, and trained on (``models.surgery.deepen``).
 
     ``added`` blocks stand behind those of ``stage``, which makes ``blocks`` in all. ``equal`` says whether every logit
-    of the test pictures stayed the same to the bit. ``before`` is the network as it was, ``deeper`` the deepened one
+    of the test images stayed the same to the bit. ``before`` is the network as it was, ``deeper`` the deepened one
     after ``epochs`` more of training, ``same`` the one of the old depth after as many: the control.
     """
 
@@ -272,7 +272,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What a network is like, part by part, from the numbers that were measured on ``batch`` pictures.
+    """What a network is like, part by part, from the numbers that were measured on ``batch`` images.
 
     ``net`` is the one that was asked about, ``initial`` the same at initialisation where it was trained here,
     ``control`` its plain twin where one was given. ``command`` makes the diagnosis again.

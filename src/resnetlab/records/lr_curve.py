@@ -17,7 +17,7 @@ WINDOW = 1 / 25
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateCurve:
+class LrCurve:
     """What a range test saw: the rate of each step, its loss (nats, in training mode) and the smoothed loss.
 
     ``steepest`` is the rate at which the smoothed loss fell fastest, ``minimum`` the one at which it was lowest; both

@@ -92,8 +92,8 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """One class: its test pictures, the share of them that was found (recall), and how much of what was taken for it
-    was right (precision). None where the class has no picture, or was never predicted."""
+    """One class: its test images, the share of them that was found (recall), and how much of what was taken for it
+    was right (precision). None where the class has no image, or was never predicted."""
 
     n: int
     precision: float | None
@@ -102,9 +102,9 @@ class ClassScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """A test picture that was taken for another class, with the probability that the network gave that class.
+    """A test image that was taken for another class, with the probability that the network gave that class.
 
-    ``sample`` is its number in the split, ``picture`` a PNG of at most 128 pixels a side in base64.
+    ``sample`` is its number in the split, ``image`` a PNG of at most 128 pixels a side in base64.
     """
 
     sample: int
@@ -118,7 +118,7 @@ class Mistake:
 class Examination:
     """Every answer of a network on one split: ``train.examine`` makes it.
 
-    ``confusion`` has ``(true, predicted, count)`` for the counts that are not 0. The ``unanswered`` are pictures with a
+    ``confusion`` has ``(true, predicted, count)`` for the counts that are not 0. The ``unanswered`` are images with a
     NaN among their logits: wrong, and in no column. ``loss`` is None where it is not finite, ``calibration_error``
     where nothing was answered, ``top5_accuracy`` with five classes or fewer. ``scores`` has one entry a class,
     ``wrongest`` the mistakes of the highest probability.

@@ -65,7 +65,7 @@ class StudyDiagnosis:
     """What the trained networks of a study are like, over its seeds.
 
     ``command`` makes it again, ``study`` is the one that made the runs. ``axes`` are those of the study, of which
-    ``measures`` were taken on ``batch`` training pictures and, for lesions, at most ``pictures`` test pictures.
+    ``measures`` were taken on ``batch`` training images and, for lesions, at most ``images`` test images.
     ``left_out`` says which runs could not be read, and why; ``rules`` say what the measures and differences are.
     """
 

@@ -1,4 +1,4 @@
-"""The contact sheet of a data set: some pictures of each class, with its name."""
+"""The contact sheet of a data set: some images of each class, with its name."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[np.uint8]]
 
-MOST_CLASSES, MOST_PICTURES = 100, 12
+MOST_CLASSES, MOST_IMAGES = 100, 12
 CELL, LARGEST = 64, 96
-"""Pixels of the side of a picture on the sheet: about, and at most."""
+"""Pixels of the side of an image on the sheet: about, and at most."""
 HEAD, GAP, EDGE, DPI = 130, 6, 24, 150
 LETTER, LONGEST = 12, 22
 """Pixels that a letter of a class's name takes, and how many of them are shown."""
@@ -28,16 +28,16 @@ PAPER, GREY = 255, "#606060"
 
 @dataclass(frozen=True, kw_only=True)
 class SheetRow:
-    """A class: its name, a line below it such as its counts, and pictures ``(n, H, W, C)`` as uint8."""
+    """A class: its name, a line below it such as its counts, and images ``(n, H, W, C)`` as uint8."""
 
     name: str
     detail: str
-    pictures: Array
+    images: Array
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where things lie, in pixels: rows stand in ``blocks`` side by side, ``rows`` in each, ``each`` pictures a row."""
+    """Where things lie, in pixels: rows stand in ``blocks`` side by side, ``rows`` in each, ``each`` images a row."""
 
     blocks: int
     rows: int
@@ -74,9 +74,9 @@ def draw_sheet(title: str, detail: str, rows: Sequence[SheetRow], peak: int = 25
     canvas = np.full((height, width, 3), PAPER, dtype=np.uint8)
     for number, row in enumerate(rows):
         top, left = grid.corner(number)
-        for place, picture in enumerate(row.pictures[: grid.each]):
+        for place, image in enumerate(row.images[: grid.each]):
             at = left + grid.margin + place * (grid.cell + GAP)
-            canvas[top : top + grid.cell, at : at + grid.cell] = fit(picture, peak, grid.cell)
+            canvas[top : top + grid.cell, at : at + grid.cell] = fit(image, peak, grid.cell)
         write(axes, left, top + grid.cell * 0.34, row.name, LONGEST, size=9)
         write(axes, left, top + grid.cell * 0.76, row.detail, LONGEST, size=6.5, color=GREY)
     axes.imshow(canvas, interpolation="nearest", aspect="auto", extent=(0, width, height, 0))
@@ -97,23 +97,23 @@ def to_png(figure: "Figure") -> bytes:
 
 def _plan(rows: Sequence[SheetRow]) -> Grid:
     blocks, each = (1, 12) if len(rows) <= 12 else (2, 8) if len(rows) <= 30 else (4, 5)
-    side = max((row.pictures.shape[1] for row in rows), default=CELL)
+    side = max((row.images.shape[1] for row in rows), default=CELL)
     letters = max((len(text) for row in rows for text in (row.name, row.detail)), default=1)
     return Grid(
         blocks=blocks,
         rows=max(1, ceil(len(rows) / blocks)),
-        each=max(1, min(each, max((len(row.pictures) for row in rows), default=1))),
-        # A small picture grows in whole pixels, so that it is seen as the network sees it.
+        each=max(1, min(each, max((len(row.images) for row in rows), default=1))),
+        # A small image grows in whole pixels, so that it is seen as the network sees it.
         cell=side * max(1, round(CELL / side)) if side <= LARGEST else LARGEST,
         margin=EDGE + LETTER * min(letters, LONGEST),
     )
 
 
-def fit(picture: Array, peak: int, cell: int) -> Array:
-    """The picture as RGB of ``cell`` × ``cell``, with ``peak`` as white."""
+def fit(image: Array, peak: int, cell: int) -> Array:
+    """The image as RGB of ``cell`` × ``cell``, with ``peak`` as white."""
     from PIL import Image
 
-    bright = np.minimum(picture.astype(np.float32) * (255 / max(peak, 1)), 255).round().astype(np.uint8)
+    bright = np.minimum(image.astype(np.float32) * (255 / max(peak, 1)), 255).round().astype(np.uint8)
     colours = bright[..., :3] if bright.shape[2] >= 3 else np.repeat(bright[..., :1], 3, axis=2)
     smooth = Image.Resampling.LANCZOS if max(colours.shape) > cell else Image.Resampling.NEAREST
     return np.asarray(Image.fromarray(colours).resize((cell, cell), smooth))

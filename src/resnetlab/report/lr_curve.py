@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from resnetlab.records.lr_curve import EXPLODED, RateCurve
+from resnetlab.records.lr_curve import EXPLODED, LrCurve
 from resnetlab.report.figure import STYLE, Drawing, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_rate_curve(curve: RateCurve) -> Drawing:
+def draw_rate_curve(curve: LrCurve) -> Drawing:
     """Loss over the learning rate, of every step and smoothed, with the rates that it suggests."""
     import matplotlib as mpl
 
@@ -21,7 +21,7 @@ def draw_rate_curve(curve: RateCurve) -> Drawing:
         )
 
 
-def _draw(curve: RateCurve) -> "Figure":
+def _draw(curve: LrCurve) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")

@@ -24,7 +24,7 @@ def run_card(record: RunRecord, examination: Examination | None, command: str) -
         front_matter(record),
         f"# {escape(record.model)} trained on {escape(_source(record))}\n",
         *_lines(run_verdict(record)),
-        f"\n{record.parameters:,} parameters, {record.multiply_adds:,} multiply-adds for one picture.\n",
+        f"\n{record.parameters:,} parameters, {record.multiply_adds:,} multiply-adds for one image.\n",
         "## How to load it\n",
         f"```python\n{loading_code(record)}\n```\n",
         _preparation(record),
@@ -102,12 +102,12 @@ def limits(record: RunRecord) -> list[str]:
     """What the figures do not say."""
     lines = [
         "One run with one seed: another seed gives another figure, by how much a single run cannot tell.",
-        "The figures hold for pictures like those of the test split, prepared in the same way.",
+        "The figures hold for images like those of the test split, prepared in the same way.",
     ]
     if record.history and record.final is not best_of(record):
-        lines.append("The weights in `best/` were chosen by the test pictures; their figure flatters.")
+        lines.append("The weights in `best/` were chosen by the test images; their figure flatters.")
     if record.data.get("encoding") in ("jpeg", "mixed"):
-        lines.append("Pictures were decoded from JPEG: another decoder gives slightly other pixels, and so figures.")
+        lines.append("Images were decoded from JPEG: another decoder gives slightly other pixels, and so figures.")
     if record.status == "diverged":
         lines.insert(0, "This run diverged: do not use its weights.")
     return lines
@@ -142,7 +142,7 @@ def _preparation(record: RunRecord) -> str:
     mean, sd = record.data.get("mean"), record.data.get("sd")
     if not isinstance(mean, list) or not isinstance(sd, list):
         return ""
-    return f"Pictures are float32 `(N, C, H, W)`, standardised as `(pixels - mean) / sd`: mean {mean}, sd {sd}.\n"
+    return f"Images are float32 `(N, C, H, W)`, standardised as `(pixels - mean) / sd`: mean {mean}, sd {sd}.\n"
 
 
 def _data_lines(record: RunRecord, examination: Examination | None) -> list[str]:
@@ -150,7 +150,7 @@ def _data_lines(record: RunRecord, examination: Examination | None) -> list[str]
     data = record.data
     names = examination.classes if examination else data.get("classes")
     lines = [f"source: {_source(record)}"]
-    lines += [f"{name} pictures: {data[name]:,}" for name in ("train", "test") if isinstance(data.get(name), int)]
+    lines += [f"{name} images: {data[name]:,}" for name in ("train", "test") if isinstance(data.get(name), int)]
     if "shape" in data:
         lines.append(f"shape (C, H, W): {data['shape']}")
     if data.get("encoding") in encodings:
@@ -159,7 +159,7 @@ def _data_lines(record: RunRecord, examination: Examination | None) -> list[str]
         shown = ", ".join(map(str, names[:NAMED])) + (", …" if len(names) > NAMED else "")
         lines.append(f"{len(names)} classes: {shown}")
     if "sha256" in data:
-        lines.append(f"SHA-256 over pictures and labels: {data['sha256']}")
+        lines.append(f"SHA-256 over images and labels: {data['sha256']}")
     return _lines(lines)
 
 

@@ -92,7 +92,7 @@ def trace_table(study: StudyRecord) -> Table:
 def size_table(study: StudyRecord) -> Table:
     """Parameters and multiply-adds; a plain net and its twin of option A have equal ones."""
     return Table(
-        caption="Size of the networks, for one picture of this data",
+        caption="Size of the networks, for one image of this data",
         heads=("depth", "kind", "model", "parameters", "multiply-adds"),
         rows=[
             (str(cell.depth), cell.kind, cell.model, f"{cell.parameters:,}", f"{cell.multiply_adds:,}")

@@ -7,7 +7,7 @@ settings. A study folder holds ``study.json`` (its settings), ``runs/<run>/`` (e
 
 from resnetlab.study.axes import AxesStudy
 from resnetlab.study.grid import StudyConfig
-from resnetlab.study.plan import RESULTS, RUNS, STUDY, PlannedRun, StudyWatcher, Unwatched
+from resnetlab.study.plan import RESULTS, RUNS, STUDY, NoStudyCallback, PlannedRun, StudyCallback
 from resnetlab.study.reading import Study, plan_runs, read_config, read_study, study_command
 from resnetlab.study.runner import run_study
 
@@ -16,11 +16,11 @@ __all__ = [
     "RUNS",
     "STUDY",
     "AxesStudy",
+    "NoStudyCallback",
     "PlannedRun",
     "Study",
+    "StudyCallback",
     "StudyConfig",
-    "StudyWatcher",
-    "Unwatched",
     "plan_runs",
     "read_config",
     "read_study",

@@ -15,7 +15,7 @@ from resnetlab.core.errors import CheckpointError, ConfigError, DataError, unkno
 from resnetlab.core.serialize import as_plain, write_record
 from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.diagnostics.load import Subject, from_run
-from resnetlab.diagnostics.soundings import Progress, first_pictures, read_net, unwatched
+from resnetlab.diagnostics.soundings import Progress, first_images, read_net, unwatched
 from resnetlab.records.diagnosis import DIAGNOSIS, Part
 from resnetlab.records.run import RunRecord
 from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS, RunReading, StudyDiagnosis
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PARTS: tuple[Part, ...] = ("gradients", "residuals", "lesion")
 """The parts that tell something of a trained network alone; what ``all`` stands for here."""
-SHARED = ("what", "checkpoint", "batch_size", "pictures", "seed", "device")
+SHARED = ("what", "checkpoint", "batch_size", "images", "seed", "device")
 """The settings of a diagnosis that hold for the runs of a study; the others are theirs, or those of one network."""
 
 Where = Mapping[str, Sequence[str]]
@@ -40,7 +40,7 @@ def diagnose_study(
     progress: Progress | None = None,
     on_run: Callable[[PlannedRun, int, int], None] | None = None,
 ) -> StudyDiagnosis:
-    """What every trained network of the study in ``folder`` is like, each read from the same pictures in the same way.
+    """What every trained network of the study in ``folder`` is like, each read from the same images in the same way.
 
     ``where`` chooses runs by the values of axes: ``{"depth": ["20"]}``. ``on_run`` hears of every run, counted from 1,
     before it is read. Runs that have not ended, diverged or are damaged are left out, and said so.
@@ -69,7 +69,7 @@ def diagnose_study(
         axes=axes,
         measures=measures,
         batch=config.batch_size,
-        pictures=config.pictures,
+        pictures=config.images,
         runs=runs,
         left_out=left_out,
         combinations=seedwise.combine(runs, measures),
@@ -161,12 +161,12 @@ def read_run(
     from resnetlab.records import gradients as flow
 
     subject.net.to(device)
-    batch = first_pictures(subject.data, config.batch_size, config.seed, device)
+    batch = first_images(subject.data, config.batch_size, config.seed, device)
     return RunReading(
         values=run.values,
         seed=run.seed,
         flow_start=flow.judge(record.gradients_start),
-        net=read_net(subject, parts, batch, seed=config.seed, pictures=config.pictures, progress=progress),
+        net=read_net(subject, parts, batch, seed=config.seed, images=config.images, progress=progress),
     )
 
 

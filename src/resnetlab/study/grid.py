@@ -45,11 +45,11 @@ class StudyConfig:
     options: dict[str, str] = field(default_factory=dict)
     """Further settings of all networks, such as norm layer (zero_init_residual and scale_residual: residual only)."""
     data: str = "digits"
-    """digits, a folder of pictures, or another source, as for train."""
+    """digits, a folder of images, or another source, as for train."""
     split_seed: int = 0
     """Decides the split of data that comes without one."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    """How encoded pictures become arrays."""
+    """How encoded images become arrays."""
     training: TrainConfig = field(default_factory=lambda: TrainConfig(augment=AugmentConfig(crop_padding=0)))
     """How each net is trained."""
 

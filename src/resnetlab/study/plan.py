@@ -10,7 +10,7 @@ from typing import Protocol
 from resnetlab.core.errors import DataError
 from resnetlab.core.serialize import as_plain, read_record
 from resnetlab.records.run import RunRecord
-from resnetlab.train.callbacks import Silent, Watcher
+from resnetlab.train.callbacks import Callback, NoCallback
 from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import RECORD
 
@@ -43,13 +43,13 @@ class PlannedRun:
         return (self.folder(out) / RECORD).is_file()
 
 
-class StudyWatcher(Protocol):
+class StudyCallback(Protocol):
     """What a study tells while it runs."""
 
     def on_plan(self, planned: Sequence[PlannedRun], ended: Mapping[str, RunRecord]) -> None:
         """These runs make the study, and those that have ended before have these records, by the run's name."""
 
-    def on_run_start(self, run: PlannedRun, number: int, total: int) -> Watcher:
+    def on_run_start(self, run: PlannedRun, number: int, total: int) -> Callback:
         """Run ``number`` of ``total``, counted from 1, begins; the answer watches it."""
 
     def on_run_end(self, run: PlannedRun, record: RunRecord) -> None:
@@ -59,14 +59,14 @@ class StudyWatcher(Protocol):
         """Another worker has recorded the run."""
 
 
-class Unwatched:
-    """A watcher of studies that does nothing."""
+class NoStudyCallback:
+    """A callback of studies that does nothing."""
 
     def on_plan(self, planned: Sequence[PlannedRun], ended: Mapping[str, RunRecord]) -> None:
         pass
 
-    def on_run_start(self, run: PlannedRun, number: int, total: int) -> Watcher:  # noqa: ARG002
-        return Silent()
+    def on_run_start(self, run: PlannedRun, number: int, total: int) -> Callback:  # noqa: ARG002
+        return NoCallback()
 
     def on_run_end(self, run: PlannedRun, record: RunRecord) -> None:
         pass

@@ -14,7 +14,7 @@ from resnetlab.records.study import Comparison, StudyRecord
 from resnetlab.study.axes import AxesStudy
 from resnetlab.study.claims import Claims, Everything, StoreClaims
 from resnetlab.study.grid import StudyConfig
-from resnetlab.study.plan import RESULTS, STUDY, PlannedRun, StudyWatcher, Unwatched, read_ended
+from resnetlab.study.plan import RESULTS, STUDY, NoStudyCallback, PlannedRun, StudyCallback, read_ended
 from resnetlab.study.reading import Study, plan_runs, read_config, read_study
 from resnetlab.train.recipe import differences, fitted_config
 from resnetlab.train.run import DATA, check_data, claim_data, run_recipe
@@ -29,18 +29,18 @@ LOOK_EVERY = 0.5
 
 @overload
 def run_study(
-    config: StudyConfig, out: Path, watcher: StudyWatcher | None = None, stop: "StopRequest | None" = None
+    config: StudyConfig, out: Path, callback: StudyCallback | None = None, stop: "StopRequest | None" = None
 ) -> StudyRecord: ...
 
 
 @overload
 def run_study(
-    config: AxesStudy, out: Path, watcher: StudyWatcher | None = None, stop: "StopRequest | None" = None
+    config: AxesStudy, out: Path, callback: StudyCallback | None = None, stop: "StopRequest | None" = None
 ) -> Comparison: ...
 
 
 def run_study(
-    config: Study, out: Path, watcher: StudyWatcher | None = None, stop: "StopRequest | None" = None
+    config: Study, out: Path, callback: StudyCallback | None = None, stop: "StopRequest | None" = None
 ) -> StudyRecord | Comparison:
     """Do every run of the study that is not recorded yet, then write ``results.json`` and return what it says.
 
@@ -58,7 +58,7 @@ def run_study(
         claim_folder(config, out)
     data = check_runs(planned)
     with _begun(config, data, out, leads), _claims(config) as claims:
-        _work_off(planned, out, claims, watcher or Unwatched(), stop)
+        _work_off(planned, out, claims, callback or NoStudyCallback(), stop)
         study = read_study(out)
         if leads:
             write_record(out / RESULTS, study)
@@ -108,22 +108,22 @@ def _claims(config: Study) -> Iterator[Claims]:
 
 
 def _work_off(
-    planned: Sequence[PlannedRun], out: Path, claims: Claims, watcher: StudyWatcher, stop: "StopRequest | None"
+    planned: Sequence[PlannedRun], out: Path, claims: Claims, callback: StudyCallback, stop: "StopRequest | None"
 ) -> None:
     """Do the runs that are ours to do until all are recorded, those of other workers too."""
     # What is damaged is better known now than hours later.
-    watcher.on_plan(planned, {run.name: read_ended(run, out) for run in planned if run.has_ended(out)})
+    callback.on_plan(planned, {run.name: read_ended(run, out) for run in planned if run.has_ended(out)})
     left = [(number, run) for number, run in enumerate(planned, start=1) if not run.has_ended(out)]
     while left:
         others = []
         for number, run in left:
             if run.has_ended(out):
-                watcher.on_found(run, number, len(planned), read_ended(run, out))
+                callback.on_found(run, number, len(planned), read_ended(run, out))
             elif _is_ours(run, out, claims):
-                inner = watcher.on_run_start(run, number, len(planned))
+                inner = callback.on_run_start(run, number, len(planned))
                 folder = run.folder(out)
-                record = run_recipe(run.recipe, folder, resume=True, watcher=inner, stop=stop, page=False, alone=True)
-                watcher.on_run_end(run, record)
+                record = run_recipe(run.recipe, folder, resume=True, callback=inner, stop=stop, page=False, alone=True)
+                callback.on_run_end(run, record)
             else:
                 others.append((number, run))
         left = others

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pulse:
+class StepStats:
     """How training goes: loss and error (a share) of the latest steps, in training mode, and its speed."""
 
     loss: float
@@ -27,49 +27,49 @@ class Pulse:
     images_per_second: float
 
 
-class Watcher(Protocol):
+class Callback(Protocol):
     """What the training loop tells while it runs. It is called between steps and must not wait for the device."""
 
     def on_note(self, text: str) -> None:
         """Something a user should know, such as a damaged checkpoint that was passed over."""
 
-    def on_step(self, step: int, steps: int, pulse: Pulse | None) -> None:
+    def on_step(self, step: int, steps: int, stats: StepStats | None) -> None:
         """``step`` of ``steps`` of the whole run is done; now and then with how it goes."""
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         """An epoch was trained, evaluated and saved."""
 
 
-class Silent:
-    """A watcher that does nothing."""
+class NoCallback:
+    """A callback that does nothing."""
 
     def on_note(self, text: str) -> None:
         pass
 
-    def on_step(self, step: int, steps: int, pulse: Pulse | None) -> None:
+    def on_step(self, step: int, steps: int, stats: StepStats | None) -> None:
         pass
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         pass
 
 
-class Together:
-    """Tells several watchers, in their order."""
+class CallbackList:
+    """Tells several callbacks, in their order."""
 
-    def __init__(self, *watchers: Watcher) -> None:
-        self.watchers = watchers
+    def __init__(self, *callbacks: Callback) -> None:
+        self.callbacks = callbacks
 
     def on_note(self, text: str) -> None:
-        for watcher in self.watchers:
-            watcher.on_note(text)
+        for callback in self.callbacks:
+            callback.on_note(text)
 
-    def on_step(self, step: int, steps: int, pulse: Pulse | None = None) -> None:
-        for watcher in self.watchers:
-            watcher.on_step(step, steps, pulse)
+    def on_step(self, step: int, steps: int, stats: StepStats | None = None) -> None:
+        for callback in self.callbacks:
+            callback.on_step(step, steps, stats)
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
-        for watcher in self.watchers:
-            watcher.on_epoch(record, epochs)
+        for callback in self.callbacks:
+            callback.on_epoch(record, epochs)
 
 
 def write_metrics(path: Path, history: list[EpochRecord]) -> None:
@@ -79,24 +79,24 @@ def write_metrics(path: Path, history: list[EpochRecord]) -> None:
 
 
 EVERY = 0.5
-"""Seconds between two pulses."""
+"""Seconds between two step statistics."""
 
 
 class Meter:
-    """Means over the steps since the last pulse, the first time since ``done`` steps of the epoch.
+    """Means over the steps since the last stats, the first time since ``done`` steps of the epoch.
 
-    A step has so many ``pictures`` over all ``ranks``; loss and error are those of this rank's share of them.
+    A step has so many ``images`` over all ``ranks``; loss and error are those of this rank's share of them.
 
-    On a cuda device the sums are copied to the CPU behind the steps that are queued, and read one pulse later.
+    On a cuda device the sums are copied to the CPU behind the steps that are queued, and read one stats later.
     """
 
-    def __init__(self, pictures: int, *, ranks: int = 1, done: int = 0) -> None:
-        self.pictures, self.ranks = pictures, ranks
+    def __init__(self, images: int, *, ranks: int = 1, done: int = 0) -> None:
+        self.images, self.ranks = images, ranks
         self.told, self.since = done, perf_counter()
-        self.waiting: "tuple[torch.cuda.Event, Tensor, float] | None" = None
+        self.waiting: tuple[torch.cuda.Event, Tensor, float] | None = None
 
-    def pulse(self, losses: "Tensor", wrong: "Tensor", done: int) -> Pulse | None:
-        """The pulse after ``done`` steps of an epoch, whose losses and numbers of wrong answers are given; None where
+    def stats(self, losses: "Tensor", wrong: "Tensor", done: int) -> StepStats | None:
+        """The stats after ``done`` steps of an epoch, whose losses and numbers of wrong answers are given; None where
         the last one was just before."""
         import torch
 
@@ -104,29 +104,29 @@ class Meter:
         if now - self.since < EVERY or done <= self.told:
             return None
         steps = slice(self.told, done)
-        share = self.pictures // self.ranks
+        share = self.images // self.ranks
         means = torch.stack([losses[steps].mean(), wrong[steps].double().mean() / share])
-        speed = (done - self.told) * self.pictures / (now - self.since)
+        speed = (done - self.told) * self.images / (now - self.since)
         self.told, self.since = done, now
         if not means.is_cuda:
-            return _pulse(means, speed)
+            return _step_stats(means, speed)
         before, event = self.waiting, torch.cuda.Event()  # type: ignore[no-untyped-call]
         host = means.to("cpu", non_blocking=True)
         event.record()
         self.waiting = (event, host, speed)
-        return _pulse(before[1], before[2]) if before and before[0].query() else None  # type: ignore[no-untyped-call]
+        return _step_stats(before[1], before[2]) if before and before[0].query() else None  # type: ignore[no-untyped-call]
 
 
-def _pulse(means: "Tensor", speed: float) -> Pulse:
+def _step_stats(means: "Tensor", speed: float) -> StepStats:
     loss, error = means.tolist()
-    return Pulse(loss=loss, error=error, images_per_second=speed)
+    return StepStats(loss=loss, error=error, images_per_second=speed)
 
 
 FOLDER = "tensorboard"
 
 
-class TensorBoard(Silent):
-    """A watcher that writes the scalars of every epoch to an event file in ``folder``; close it, or use ``with``.
+class TensorBoard(NoCallback):
+    """A callback that writes the scalars of every epoch to an event file in ``folder``; close it, or use ``with``.
 
     Nothing is written before the first epoch ends. A run that was resumed begins another file, which tells TensorBoard
     to forget what an older one says of its first epoch and those after it, so that none is drawn twice.

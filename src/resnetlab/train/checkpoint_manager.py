@@ -9,7 +9,7 @@ import torch
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.files import folder_exists, read_folder, replace_folder
 from resnetlab.records.run import EpochRecord, best_epoch, rank_epochs
-from resnetlab.train.callbacks import Watcher, write_metrics
+from resnetlab.train.callbacks import Callback, write_metrics
 from resnetlab.train.checkpoint import FILES, pack, unpack
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import share_bytes, world
@@ -19,7 +19,7 @@ LAST, BEST, TOP, METRICS = "last", "best", "top", "metrics.jsonl"
 BITS_DEPEND_ON = ("torch", "processor", "device", "threads", "ranks")
 
 
-class Keeper:
+class CheckpointManager:
     """Saves ``state`` in the folder ``out``, as the settings say; of several ranks the leading one alone does.
 
     Without a folder it does nothing.
@@ -37,7 +37,7 @@ class Keeper:
         """Whether this process writes."""
         return self.out is not None and world().leads
 
-    def resume(self, watcher: Watcher) -> None:
+    def resume(self, callback: Callback) -> None:
         """Go on from the last checkpoint that is whole, if there is one; every rank from the leading one's."""
         origin, files = None, dict.fromkeys(FILES, b"")
         if self.out is not None and world().leads and folder_exists(self.out / LAST):
@@ -49,11 +49,11 @@ class Keeper:
         checkpoint = unpack({name: share_bytes(files.get(name)) or b"" for name in FILES}, origin)
         self.state.restore(checkpoint)
         if origin == self.out / f"{LAST}.previous":
-            watcher.on_note(f"{self.out / LAST} is damaged or missing; going on from {origin}, the one before it")
+            callback.on_note(f"{self.out / LAST} is damaged or missing; going on from {origin}, the one before it")
         for key in BITS_DEPEND_ON:
             before, now = checkpoint.environment.get(key), self.environment.get(key)
             if before != now:
-                watcher.on_note(f"{key} was {before} and is {now}: the run goes on, but not to the same bits")
+                callback.on_note(f"{key} was {before} and is {now}: the run goes on, but not to the same bits")
         if self.saves:
             # A kill between checkpoint and metrics left a line out.
             write_metrics(self.out / METRICS, checkpoint.history)

@@ -27,7 +27,7 @@ class TrainConfig:
     max_steps: int | None = None
     """Steps after which training ends, even within an epoch; schedules end with it."""
     batch_size: int = 64
-    """Pictures a step, over all ranks and micro-batches together. The incomplete batch at the end of a pass is left
+    """Images a step, over all ranks and micro-batches together. The incomplete batch at the end of a pass is left
     out."""
     accumulate: int = 1
     """Micro-batches that a step's batch is cut into, to save memory; BN takes its statistics from each."""
@@ -71,7 +71,7 @@ class TrainConfig:
     """Fine-tuning: the part up to which nothing is trained, such as stem or stages.2; its norms keep their
     statistics."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """How training pictures are varied."""
+    """How training images are varied."""
     overfit_batches: int | None = None
     """Train and measure the training error on so many batches alone: a network that cannot fit them has a fault."""
     evaluate_train: Literal["epoch", "end"] = "epoch"

@@ -93,7 +93,7 @@ def open_store() -> Store:
 
 
 def check_share(batch_size: int, ranks: int, micro_batches: int, *, even: bool = False) -> None:
-    """Raise ``ConfigError`` unless the ranks can share a batch equally, at least two pictures to a micro-batch.
+    """Raise ``ConfigError`` unless the ranks can share a batch equally, at least two images to a micro-batch.
 
     ``even`` asks for an even number of them: mixup takes neighbours, which must not be in two shares.
     """

@@ -11,16 +11,16 @@ from torch.func import functional_call
 def find_origin(net: nn.Module, images: Tensor, step: int) -> str:
     """In words, where the loss of the step (counted from 1) is first not finite, found by one more forward pass.
 
-    - pictures that are not finite themselves,
+    - images that are not finite themselves,
     - weights that are not: their gradient or their update was not finite in the step before. A gradient travels from
-      the loss towards the pictures and takes what lies on its way along, so it began in the last such layer,
-    - a layer that gives something not finite from finite pictures and weights, the first in the order of computation,
+      the loss towards the images and takes what lies on its way along, so it began in the last such layer,
+    - a layer that gives something not finite from finite images and weights, the first in the order of computation,
     - the loss itself.
 
     Statistics of norms stay as they are.
     """
     if not _finite(images):
-        return f"the pictures of step {step} are not finite"
+        return f"the images of step {step} are not finite"
     broken = broken_weights(net)
     if broken:
         return f"{broken[-1]} is not finite since the update of step {step - 1}"

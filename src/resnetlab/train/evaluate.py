@@ -17,13 +17,13 @@ from resnetlab.train.distributed import sum_over_ranks
 from resnetlab.train.prepare import autocast
 
 BATCH = 256
-"""Pictures at a time where only an evaluation asks."""
+"""Images at a time where only an evaluation asks."""
 
 
 def evaluate(net: nn.Module, data: ImageData, which: Literal["train", "test"] = "test") -> Metrics:
     """Mean cross-entropy and top-1 error of ``net`` on a split of ``data``, on the device that it lies on.
 
-    Pictures are standardised by the training statistics, as ``fit`` does it.
+    Images are standardised by the training statistics, as ``fit`` does it.
     """
     device = next(net.parameters()).device
     split = (data.train if which == "train" else data.test).to(device)
@@ -67,11 +67,11 @@ TOP = 5
 
 @torch.inference_mode()
 def examine(
-    net: nn.Module, loader: Loader, classes: Sequence[str], pictures_of: Callable[[Tensor], Tensor]
+    net: nn.Module, loader: Loader, classes: Sequence[str], images_of: Callable[[Tensor], Tensor]
 ) -> Examination:
     """One pass over the loader's samples in eval mode; the mode is put back.
 
-    ``pictures_of`` gives for sample numbers (places in the order of ``loader.in_order()``) the pictures as they are
+    ``images_of`` gives for sample numbers (places in the order of ``loader.in_order()``) the images as they are
     shown, uint8 ``(B, C, H, W)``. A NaN among the logits counts as an error, whatever their argmax. Answers stay on the
     device until the end.
     """
@@ -96,7 +96,7 @@ def examine(
         unanswered=int((~answered).sum()),
         confusion=[(int(t), int(p), int(confusion[t, p])) for t, p in confusion.nonzero()],
         scores=class_scores(confusion, torch.bincount(true, minlength=len(classes))),
-        wrongest=_wrongest(true, predicted, probability, answered & ~right, pictures_of),
+        wrongest=_wrongest(true, predicted, probability, answered & ~right, images_of),
     )
 
 
@@ -116,7 +116,7 @@ def calibration_error(confidence: Tensor, right: Tensor, bins: int = BINS) -> fl
 
 def class_scores(confusion: Tensor, counts: Tensor) -> list[ClassScore]:
     """Precision and recall of every class: ``confusion`` ``(K, K)`` with a row for each true class, ``counts`` ``(K,)``
-    the pictures of each, of which some may be in no column."""
+    the images of each, of which some may be in no column."""
     hits, columns = confusion.diagonal().tolist(), confusion.sum(dim=0).tolist()
     return [
         ClassScore(n=n, precision=hit / column if column else None, recall=hit / n if n else None)
@@ -124,25 +124,25 @@ def class_scores(confusion: Tensor, counts: Tensor) -> list[ClassScore]:
     ]
 
 
-def encode_png(picture: Tensor, side: int = SIDE) -> str:
-    """A picture, uint8 ``(C, H, W)``, as a PNG in base64, shrunk to at most ``side`` pixels.
+def encode_png(image: Tensor, side: int = SIDE) -> str:
+    """An image, uint8 ``(C, H, W)``, as a PNG in base64, shrunk to at most ``side`` pixels.
 
-    Of pictures that have neither one nor three channels the first is shown, in grey.
+    Of images that have neither one nor three channels the first is shown, in grey.
     """
     from PIL import Image
 
-    pixels = picture.cpu().numpy()
-    image = Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0])
-    image.thumbnail((side, side))
+    pixels = image.cpu().numpy()
+    shown = Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0])
+    shown.thumbnail((side, side))
     buffer = BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    shown.save(buffer, format="PNG", optimize=True)
     return b64encode(buffer.getvalue()).decode()
 
 
-def brighten(pictures: Tensor) -> Tensor:
-    """All pictures times the whole number that brings the brightest pixel of any nearest to white: the digits have grey
-    levels from 0 to 16, which would look black. Pictures that use their range stay as they are."""
-    return pictures * (255 // max(1, int(pictures.max())))
+def brighten(images: Tensor) -> Tensor:
+    """All images times the whole number that brings the brightest pixel of any nearest to white: the digits have grey
+    levels from 0 to 16, which would look black. Images that use their range stay as they are."""
+    return images * (255 // max(1, int(images.max())))
 
 
 def _answers(logits: Tensor, labels: Tensor) -> Tensor:
@@ -161,19 +161,19 @@ def _answers(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _wrongest(
-    true: Tensor, predicted: Tensor, probability: Tensor, wrong: Tensor, pictures_of: Callable[[Tensor], Tensor]
+    true: Tensor, predicted: Tensor, probability: Tensor, wrong: Tensor, images_of: Callable[[Tensor], Tensor]
 ) -> list[Mistake]:
     samples = wrong.nonzero()[:, 0]
     order = probability[samples].argsort(descending=True, stable=True)
     samples = samples[order[:WRONGEST]]
-    pictures = brighten(pictures_of(samples)) if len(samples) else ()
+    images = brighten(images_of(samples)) if len(samples) else ()
     return [
         Mistake(
             sample=sample,
             true=int(true[sample]),
             predicted=int(predicted[sample]),
             probability=float(probability[sample]),
-            picture=encode_png(picture),
+            picture=encode_png(image),
         )
-        for sample, picture in zip(samples.tolist(), pictures, strict=True)
+        for sample, image in zip(samples.tolist(), images, strict=True)
     ]

@@ -18,8 +18,8 @@ from resnetlab.core.randomness import derive_seed
 from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
 from resnetlab.records.run import EpochRecord, Metrics
-from resnetlab.train.callbacks import Meter, Silent, Watcher
-from resnetlab.train.checkpoint_manager import Keeper, epochs_without_best
+from resnetlab.train.callbacks import Callback, Meter, NoCallback
+from resnetlab.train.checkpoint_manager import CheckpointManager, epochs_without_best
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import share_buffers, sum_over_ranks, world
 from resnetlab.train.divergence import broken_weights, find_origin, forget_broken_statistics
@@ -50,7 +50,7 @@ def fit(
     *,
     seed: int,
     out: Path | None = None,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
     stop: StopRequest | None = None,
     trace: Trace | None = None,
 ) -> list[EpochRecord]:
@@ -65,30 +65,30 @@ def fit(
     stays, and ``net`` goes back to it; without one its norms forget statistics that are not finite. Raises
     ``StoppedError`` where ``stop`` asked for it, when the step that was reached is saved.
     """
-    watcher, stop = watcher or Silent(), stop or StopRequest()
+    callback, stop = callback or NoCallback(), stop or StopRequest()
     device = pick_device(config.device)
     train, test = make_loaders(data, config, device, seed)
     if train.batch_size < config.batch_size:
-        watcher.on_note(f"batch_size={config.batch_size} is more than all {len(train)} training pictures: one batch")
+        callback.on_note(f"batch_size={config.batch_size} is more than all {len(train)} training images: one batch")
     place(net, train)
     prepare(net, config)
     state = begin(net, config, train, trace)
-    keeper = Keeper(out, config, state, device)
-    keeper.resume(watcher)
+    checkpoints = CheckpointManager(out, config, state, device)
+    checkpoints.resume(callback)
     called = spread(net)
     try:
         with stop.deferred(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             while not has_ended(state.history, config, train.steps):
-                train_epoch(state, called, train, config, seed, watcher, stop, keeper)
-                record = close_epoch(state, train, test, config, stop, keeper)
+                train_epoch(state, called, train, config, seed, callback, stop, checkpoints)
+                record = close_epoch(state, train, test, config, stop, checkpoints)
                 state.history.append(record)
                 state.begin_epoch()
-                keeper.end_epoch()
-                watcher.on_epoch(record, config.epochs)
+                checkpoints.end_epoch()
+                callback.on_epoch(record, config.epochs)
             state.trace.steps = min(len(state.history) * train.steps, total_steps(config, train.steps))
     except DivergedError:
         seen = state.trace.moments
-        keeper.resume(Silent())
+        checkpoints.resume(NoCallback())
         # The weights go back; what was seen on the way stays seen.
         state.trace.moments = seen
         forget_broken_statistics(state.shipped)
@@ -124,9 +124,9 @@ def train_epoch(
     loader: Loader,
     config: TrainConfig,
     seed: int,
-    watcher: Watcher,
+    callback: Callback,
     stop: StopRequest,
-    keeper: Keeper,
+    checkpoints: CheckpointManager,
 ) -> None:
     """One pass from the step on that the state stands at. Only the trace's few looks wait for a cuda device."""
     training_mode(state.net, config.freeze)
@@ -144,10 +144,10 @@ def train_epoch(
         state.step, state.seconds = number + 1, perf_counter() - started
         started += state.trace.look(state.shipped, step + 1)
         look_at_warmup(state, config, step, loader)
-        watcher.on_step(step + 1, total, meter.pulse(state.losses, state.wrong, number + 1))
+        callback.on_step(step + 1, total, meter.stats(state.losses, state.wrong, number + 1))
         if config.save_every and (step + 1) % config.save_every == 0:
-            keeper.save_within_epoch()
-        leave_if_asked(stop, step + 1, keeper, loader.device)
+            checkpoints.save_within_epoch()
+        leave_if_asked(stop, step + 1, checkpoints, loader.device)
 
 
 def seed_network(seed: int, device: torch.device) -> None:
@@ -220,18 +220,23 @@ def look_at_warmup(state: TrainingState, config: TrainConfig, step: int, loader:
         state.warm_since = step + 1
 
 
-def leave_if_asked(stop: StopRequest, step: int, keeper: Keeper, device: torch.device) -> None:
+def leave_if_asked(stop: StopRequest, step: int, checkpoints: CheckpointManager, device: torch.device) -> None:
     """Save and raise ``StoppedError`` where a signal asked to stop, on this rank or any other."""
     signal = stop.agreed(step, device)
     if signal is None:
         return
-    keeper.save_within_epoch()
-    kept = f"saved in {keeper.out}" if keeper.out else "nothing is saved, for want of a folder"
+    checkpoints.save_within_epoch()
+    kept = f"saved in {checkpoints.out}" if checkpoints.out else "nothing is saved, for want of a folder"
     raise StoppedError(f"stopped by {Signals(signal).name} after step {step}; {kept}", signal)
 
 
 def close_epoch(
-    state: TrainingState, train: Loader, test: Loader, config: TrainConfig, stop: StopRequest, keeper: Keeper
+    state: TrainingState,
+    train: Loader,
+    test: Loader,
+    config: TrainConfig,
+    stop: StopRequest,
+    checkpoints: CheckpointManager,
 ) -> EpochRecord:
     """Evaluate what the epoch left. Raises ``DivergedError`` where a loss of it was not finite."""
     started = perf_counter()
@@ -244,7 +249,7 @@ def close_epoch(
     def leave() -> None:
         # Ranks ask each other between steps only: their batches of an evaluation are not the same.
         if world().size == 1:
-            leave_if_asked(stop, first + state.step, keeper, train.device)
+            leave_if_asked(stop, first + state.step, checkpoints, train.device)
 
     record = EpochRecord(
         epoch=len(state.history) + 1,

@@ -12,8 +12,8 @@ from resnetlab.core.errors import DivergedError, require
 from resnetlab.core.randomness import derive_seed
 from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
-from resnetlab.records.lr_curve import RateCurve, has_exploded, ramp, smooth, suggest
-from resnetlab.train.callbacks import Silent, Watcher
+from resnetlab.records.lr_curve import LrCurve, has_exploded, ramp, smooth, suggest
+from resnetlab.train.callbacks import Callback, NoCallback
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import begin, take_step
 from resnetlab.train.optim import set_rate
@@ -21,7 +21,7 @@ from resnetlab.train.prepare import make_loader, pick_device, place, prepare, tr
 from resnetlab.train.state import TrainingState
 
 
-def find_rate(
+def find_lr(
     net: nn.Module,
     data: ImageData,
     config: TrainConfig,
@@ -30,11 +30,11 @@ def find_rate(
     steps: int = 100,
     lowest: float = 1e-6,
     highest: float = 10.0,
-    watcher: Watcher | None = None,
-) -> RateCurve:
+    callback: Callback | None = None,
+) -> LrCurve:
     """Train a copy of ``net`` with a rate that grows from ``lowest`` to ``highest`` over ``steps`` steps.
 
-    All else is as in ``fit`` with ``config``: pictures, order, optimizer, frozen parts, the ratio of the head's rate.
+    All else is as in ``fit`` with ``config``: images, order, optimizer, frozen parts, the ratio of the head's rate.
     The test ends early where the running loss is four times its lowest, or a loss is no finite number. The same
     arguments give the same curve; ``net`` stays as it is.
 
@@ -43,7 +43,7 @@ def find_rate(
     """
     require(steps >= 10, "steps", steps, "at least 10")
     require(0 < lowest < highest, "lowest, highest", (lowest, highest), "two positive rates, the second the higher")
-    watcher = watcher or Silent()
+    callback = callback or NoCallback()
     net, config = deepcopy(net), replace(config, ema=0.0)
     device = pick_device(config.device)
     loader = make_loader(data, config, device, seed, alone=True)
@@ -55,7 +55,7 @@ def find_rate(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for loss in _losses(state, loader, config, seed, rates):
             losses.append(loss)
-            watcher.on_step(len(losses), steps, None)
+            callback.on_step(len(losses), steps, None)
             if has_exploded(losses):
                 break
     if not losses:
@@ -63,7 +63,7 @@ def find_rate(
     smoothed = smooth(losses)
     steepest, minimum = suggest(rates[: len(losses)], smoothed)
     whole = len(losses) == steps and not has_exploded(losses)
-    return RateCurve(
+    return LrCurve(
         rates=rates[: len(losses)],
         losses=losses,
         smoothed=smoothed,

@@ -92,7 +92,7 @@ def batch_note(config: TrainConfig) -> list[str]:
         return f"{number} {what}" if number == 1 else f"{number} {what}{'es' if what.endswith('h') else 's'}"
 
     return [
-        f"batch: {config.batch_size} pictures a step = {counted(ranks, 'rank')} × {counted(parts, 'micro-batch')} × "
+        f"batch: {config.batch_size} images a step = {counted(ranks, 'rank')} × {counted(parts, 'micro-batch')} × "
         f"{config.batch_size // (ranks * parts)}; learning rate {config.lr:g} as given: the batch does not depend on "
         "the number of ranks, so neither does the rate"
     ]

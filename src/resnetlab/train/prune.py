@@ -23,7 +23,7 @@ SHOWN = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Pruning:
-    """What was left out and what it costs: parameters, and loss and error on the run's test pictures, not retrained.
+    """What was left out and what it costs: parameters, and loss and error on the run's test images, not retrained.
 
     ``recipe`` makes the smaller network again and starts from its weights.
     """

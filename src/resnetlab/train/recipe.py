@@ -43,13 +43,13 @@ class Recipe:
     weights: str | None = None
     """Weights to start from: a file, a run's folder, or name.tag of the Hub. A head of other classes starts anew."""
     data: str = "digits"
-    """digits, a folder of pictures, or what: resnetlab data --help names, such as idx:FOLDER or parquet:FOLDER."""
+    """digits, a folder of images, or what: resnetlab data --help names, such as idx:FOLDER or parquet:FOLDER."""
     split_seed: int = 0
     """Decides the split of data that comes without one."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    """How encoded pictures become arrays."""
+    """How encoded images become arrays."""
     seed: int = 0
-    """Decides initial weights, order of the pictures and all else that is random."""
+    """Decides initial weights, order of the images and all else that is random."""
     training: TrainConfig = field(default_factory=TrainConfig)
     """How it is trained."""
 
@@ -62,7 +62,7 @@ class Recipe:
 
 
 def recipe_data(recipe: Recipe, on_progress: "Callable[[int, int], None] | None" = None) -> "ImageData":
-    """The recipe's pictures; with weights ``name.tag`` standardised as these were trained.
+    """The recipe's images; with weights ``name.tag`` standardised as these were trained.
 
     Raises ``DataError`` for what cannot be read.
     """

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from resnetlab.data.dataset import ImageData
-    from resnetlab.train.callbacks import Watcher
+    from resnetlab.train.callbacks import Callback
     from resnetlab.train.gradients import GradientTrace
     from resnetlab.train.signals import StopRequest
 
@@ -42,7 +42,7 @@ def run_recipe(
     out: Path,
     *,
     resume: bool = False,
-    watcher: "Watcher | None" = None,
+    callback: "Callback | None" = None,
     stop: "StopRequest | None" = None,
     on_progress: Callable[[int, int], None] | None = None,
     page: bool = True,
@@ -72,7 +72,7 @@ def run_recipe(
         with _claimed(recipe, data, out, resume, here.leads) as ended:
             if ended:
                 return read_record(RunRecord, out / RECORD)
-            record, net = _train(recipe, data, device, out, watcher, stop)
+            record, net = _train(recipe, data, device, out, callback, stop)
             if here.leads:
                 if page:
                     describe_run(record, net, data, recipe, out)
@@ -134,22 +134,22 @@ def _train(
     data: "ImageData",
     device: "torch.device",
     out: Path,
-    watcher: "Watcher | None",
+    callback: "Callback | None",
     stop: "StopRequest | None",
 ) -> "tuple[RunRecord, nn.Module]":
     """The run itself: network, training with its gradients measured; its record and the trained network."""
     import torch
 
     from resnetlab.models.summary import summarise
-    from resnetlab.train.callbacks import Silent
+    from resnetlab.train.callbacks import NoCallback
     from resnetlab.train.distributed import world
     from resnetlab.train.gradients import GradientTrace
 
     started = perf_counter()
-    watcher = watcher or Silent()
-    net = _network(recipe, data, device, watcher)
+    callback = callback or NoCallback()
+    net = _network(recipe, data, device, callback)
     trace = GradientTrace(net, first_batch(recipe, data, device), recipe.seed)
-    history, fault = _fit(net, recipe, data, out, watcher, stop, trace)
+    history, fault = _fit(net, recipe, data, out, callback, stop, trace)
     end = trace.measure(net)
     summary = summarise(fitted_config(recipe, data))
     record = RunRecord(
@@ -171,16 +171,16 @@ def _train(
     return record, net
 
 
-def _network(recipe: Recipe, data: "ImageData", device: "torch.device", watcher: "Watcher") -> "nn.Module":
-    """The network that the run begins with; ``watcher`` hears what there is to say of it, the data and the batch."""
-    from resnetlab.models.resnet import ResNetConfig, picture_notes
+def _network(recipe: Recipe, data: "ImageData", device: "torch.device", callback: "Callback") -> "nn.Module":
+    """The network that the run begins with; ``callback`` hears what there is to say of it, the data and the batch."""
+    from resnetlab.models.resnet import ResNetConfig, image_notes
     from resnetlab.train.prepare import batch_note, save_memory
 
     config = fitted_config(recipe, data)
     net, notes = recipe_network(recipe, data, str(device))
     notes += [*data.notes, *batch_note(recipe.training)]
-    for note in notes + (picture_notes(config) if isinstance(config, ResNetConfig) else []):
-        watcher.on_note(note)
+    for note in notes + (image_notes(config) if isinstance(config, ResNetConfig) else []):
+        callback.on_note(note)
     save_memory(net, recipe.training)
     return net
 
@@ -190,7 +190,7 @@ def _fit(
     recipe: Recipe,
     data: "ImageData",
     out: Path,
-    watcher: "Watcher",
+    callback: "Callback",
     stop: "StopRequest | None",
     trace: "GradientTrace",
 ) -> tuple[list[EpochRecord], str | None]:
@@ -201,7 +201,7 @@ def _fit(
 
     seed, between = recipe.seed, trace.between
     try:
-        return fit(net, data, recipe.training, seed=seed, out=out, watcher=watcher, stop=stop, trace=between), None
+        return fit(net, data, recipe.training, seed=seed, out=out, callback=callback, stop=stop, trace=between), None
     except DivergedError as error:
         return read_checkpoint(out / LAST).history if folder_exists(out / LAST) else [], str(error)
 

@@ -1,4 +1,4 @@
-"""Pictures beside what a network looked at in them, as one sheet."""
+"""Images beside what a network looked at in them, as one sheet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ Heat = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 MOST_CAMS = 60
 COLUMNS, CAPTION, NARROW = 4, 26, 9
-"""Pictures in a row; pixels of a line below them, and of a letter in it."""
+"""Images in a row; pixels of a line below them, and of a letter in it."""
 STRENGTH = 0.6
 """How much of a pixel the colour of the heat covers where it is 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cam:
-    """A picture ``(H, W, C)`` as uint8, its heat ``(h, w)`` from 0 to 1 (NaN is none), and what to write below, in one
+    """An image ``(H, W, C)`` as uint8, its heat ``(h, w)`` from 0 to 1 (NaN is none), and what to write below, in one
     line or two."""
 
     caption: str
-    picture: Array
+    image: Array
     heat: Heat
     detail: str = ""
 
 
 def draw_cams(title: str, detail: str, cams: Sequence[Cam], peak: int = 255) -> bytes:
-    """A PNG with each of the first ``MOST_CAMS`` pictures, alone and under its heat; ``peak`` is shown as white."""
+    """A PNG with each of the first ``MOST_CAMS`` images, alone and under its heat; ``peak`` is shown as white."""
     from matplotlib.figure import Figure
 
     cams = cams[:MOST_CAMS]
-    side = max((max(cam.picture.shape[:2]) for cam in cams), default=CELL)
-    # A small picture grows in whole pixels, as on the sheet of a data set.
+    side = max((max(cam.image.shape[:2]) for cam in cams), default=CELL)
+    # A small image grows in whole pixels, as on the sheet of a data set.
     cell = side * max(1, round(LARGEST / side)) if side <= LARGEST else min(side, 2 * LARGEST)
     lines = 2 if any(cam.detail for cam in cams) else 1
     wide, high = 2 * cell + GAP + EDGE, cell + lines * CAPTION + EDGE
@@ -49,9 +49,9 @@ def draw_cams(title: str, detail: str, cams: Sequence[Cam], peak: int = 255) -> 
     for number, cam in enumerate(cams):
         row, column = divmod(number, columns)
         top, left = HEAD + row * high, EDGE + column * wide
-        picture = fit(cam.picture, peak, cell)
-        canvas[top : top + cell, left : left + cell] = picture
-        canvas[top : top + cell, left + cell + GAP : left + 2 * cell + GAP] = lay_over(picture, cam.heat)
+        image = fit(cam.image, peak, cell)
+        canvas[top : top + cell, left : left + cell] = image
+        canvas[top : top + cell, left + cell + GAP : left + 2 * cell + GAP] = lay_over(image, cam.heat)
         for line, (text, colour) in enumerate(((cam.caption, "black"), (cam.detail, GREY))):
             write(axes, left, top + cell + CAPTION * (line + 0.5), text, 2 * cell // NARROW, size=7, color=colour)
     axes.imshow(canvas, interpolation="nearest", aspect="auto", extent=(0, width, height, 0))
@@ -60,15 +60,15 @@ def draw_cams(title: str, detail: str, cams: Sequence[Cam], peak: int = 255) -> 
     return to_png(figure)
 
 
-def lay_over(picture: Array, heat: Heat) -> Array:
-    """The grey picture ``(H, W, 3)`` under colours that cover it by as much as ``heat``, of any size, is warm."""
+def lay_over(image: Array, heat: Heat) -> Array:
+    """The grey image ``(H, W, 3)`` under colours that cover it by as much as ``heat``, of any size, is warm."""
     import matplotlib as mpl
     from PIL import Image
 
     small = Image.fromarray(np.nan_to_num(heat, nan=0.0).clip(0, 1).astype(np.float32))
-    warm = np.asarray(small.resize(picture.shape[1::-1], Image.Resampling.BILINEAR))
+    warm = np.asarray(small.resize(image.shape[1::-1], Image.Resampling.BILINEAR))
     colours = mpl.colormaps["inferno"](warm)[..., :3]
-    grey = picture.astype(np.float64).mean(axis=2, keepdims=True) / 255
+    grey = image.astype(np.float64).mean(axis=2, keepdims=True) / 255
     cover = STRENGTH * warm[..., None]
     mixed: Array = (255 * ((1 - cover) * grey + cover * colours)).round().astype(np.uint8)
     return mixed

@@ -29,7 +29,7 @@ LONGEST = 60
 
 
 def draw_diagnosis_figures(diagnosis: Diagnosis) -> list[Curves]:
-    """One drawing for each part that the record has, named after it; of pictures ``draw_cam_sheets`` makes sheets."""
+    """One drawing for each part that the record has, named after it; of images ``draw_cam_sheets`` makes sheets."""
     import matplotlib as mpl
 
     nets = shown_nets(diagnosis)

@@ -16,13 +16,13 @@ TEMPLATE = "diagnosis/page.html.jinja"
 
 
 def write_diagnosis_report(diagnosis: Diagnosis, folder: Path) -> Path:
-    """Write ``report.html`` into ``folder``; its path. Raises ``DataError`` where a picture of the record is none."""
+    """Write ``report.html`` into ``folder``; its path. Raises ``DataError`` where an image of the record is none."""
     atomic_write(folder / PAGE, render_diagnosis_page(diagnosis, draw_diagnosis_figures(diagnosis)))
     return folder / PAGE
 
 
 def render_diagnosis_page(diagnosis: Diagnosis, drawings: list[Curves]) -> str:
-    """The page as HTML. The drawings hold no text from outside; the sheets of pictures do, as pixels."""
+    """The page as HTML. The drawings hold no text from outside; the sheets of images do, as pixels."""
     from markupsafe import Markup
 
     return render_template(

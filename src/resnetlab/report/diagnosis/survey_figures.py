@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 
 from resnetlab.core.errors import DataError
-from resnetlab.records.diagnosis import LARGEST_PICTURE, CamReading, Diagnosis, NetReading
+from resnetlab.records.diagnosis import LARGEST_IMAGE, CamReading, Diagnosis, NetReading
 from resnetlab.report.contact_sheet import Array
 from resnetlab.report.diagnosis.cam import Cam, draw_cams
 from resnetlab.report.diagnosis.landscape import describe_landscapes, landscape_figure
@@ -15,12 +15,12 @@ from resnetlab.report.diagnosis.paths import describe_paths, path_figure
 from resnetlab.report.figure import to_svg
 from resnetlab.report.run.figures import Curves
 
-DETAIL = "Left the picture, right what speaks for the answer: bright most"
+DETAIL = "Left the image, right what speaks for the answer: bright most"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """Pictures of the page as one PNG in base64, with what they show in words."""
+    """Images of the page as one PNG in base64, with what they show in words."""
 
     description: str
     png: str
@@ -40,9 +40,9 @@ def draw_survey_figures(diagnosis: Diagnosis) -> list[Curves]:
 
 
 def draw_cam_sheets(diagnosis: Diagnosis) -> list[Sheet]:
-    """The pictures with their heat: a sheet for the net, and one for its plain twin.
+    """The images with their heat: a sheet for the net, and one for its plain twin.
 
-    Raises ``DataError`` where a picture of the record is none.
+    Raises ``DataError`` where an image of the record is none.
     """
     return [
         Sheet(
@@ -61,15 +61,15 @@ def twins(diagnosis: Diagnosis) -> dict[str, NetReading]:
 
 
 def cam_of(reading: CamReading) -> Cam:
-    """A reading as it is drawn. Raises ``DataError`` where its picture is none."""
-    picture = decode_png(reading.picture, f"picture {reading.sample} of the diagnosis")
+    """A reading as it is drawn. Raises ``DataError`` where its image is none."""
+    image = decode_png(reading.picture, f"image {reading.sample} of the diagnosis")
     heat = np.array([[np.nan if value is None else value for value in row] for row in reading.heat])
     answer = "no answer" if reading.predicted is None else reading.predicted
     return Cam(
         caption=f"{answer} {percent(reading.probability)}",
-        picture=picture,
+        image=image,
         heat=heat,
-        detail=f"picture {reading.sample}, {'right' if reading.right else f'true: {reading.true}'}",
+        detail=f"image {reading.sample}, {'right' if reading.right else f'true: {reading.true}'}",
     )
 
 
@@ -79,23 +79,23 @@ def decode_png(text: str, what: str) -> Array:
 
     try:
         with Image.open(BytesIO(b64decode(text, validate=True)), formats=["PNG"]) as image:
-            if max(image.size) <= LARGEST_PICTURE:
+            if max(image.size) <= LARGEST_IMAGE:
                 return np.asarray(image.convert("RGB"))
     # PIL raises a SyntaxError for a broken PNG.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{what} is no whole PNG in base64 ({error}); the file was damaged or is not ours") from error
-    raise DataError(f"{what} has more than {LARGEST_PICTURE} pixels a side; the file is not ours")
+    raise DataError(f"{what} has more than {LARGEST_IMAGE} pixels a side; the file is not ours")
 
 
 def describe_cams(readings: list[CamReading]) -> str:
     """The sheet in words, for those who do not see it."""
     return "; ".join(
-        f"picture {reading.sample}, {reading.true}, taken for {reading.predicted or 'nothing'} "
+        f"image {reading.sample}, {reading.true}, taken for {reading.predicted or 'nothing'} "
         f"({percent(reading.probability)}), " + ("no heat" if reading.warm is None else f"warm on {reading.warm:.0%}")
         for reading in readings
     )
 
 
 def percent(probability: float | None) -> str:
-    """A probability as it is written below a picture."""
+    """A probability as it is written below an image."""
     return "–" if probability is None else f"{probability:.1%}"

@@ -57,7 +57,7 @@ def gradient_table(diagnosis: Diagnosis) -> Table:
         found = (block.gradient_in, block.gradient_shortcut, block.gradient_branch) if block else (None, None, None)
         rows.append((gradient.block, short(gradient.relative), *map(short, found)))
     return Table(
-        caption=f"Gradients of {diagnosis.net.label}, n = {diagnosis.batch} pictures",
+        caption=f"Gradients of {diagnosis.net.label}, n = {diagnosis.batch} images",
         heads=("block", "‖∇W‖/‖W‖", "‖∂L/∂x‖", "through shortcut", "through branch"),
         rows=rows,
     )
@@ -66,7 +66,7 @@ def gradient_table(diagnosis: Diagnosis) -> Table:
 def residual_table(diagnosis: Diagnosis) -> Table:
     """What every block adds, how near it is to the identity, and what is dead in it."""
     return Table(
-        caption=f"Blocks of {diagnosis.net.label}, n = {diagnosis.batch} pictures",
+        caption=f"Blocks of {diagnosis.net.label}, n = {diagnosis.batch} images",
         heads=("block", "‖F(x)‖", "‖S(x)‖", "ratio", "responses", "cosine", "dead channels"),
         rows=[
             (
@@ -105,7 +105,7 @@ def lesion_table(diagnosis: Diagnosis) -> Table:
             rows += _lesion_rows(net, net.lesion)
     n = diagnosis.net.lesion.n if diagnosis.net.lesion else 0
     return Table(
-        caption=f"Test error without retraining, n = {n:,} test pictures",
+        caption=f"Test error without retraining, n = {n:,} test images",
         heads=("net", "change", "changes tried", "mean error %", "lowest %", "highest %"),
         rows=rows,
     )
@@ -114,7 +114,7 @@ def lesion_table(diagnosis: Diagnosis) -> Table:
 def block_table(found: LesionReading) -> Table:
     """The test error without each single block."""
     return Table(
-        caption=f"Without one block, n = {found.n:,} test pictures",
+        caption=f"Without one block, n = {found.n:,} test images",
         heads=("block", "error %", "points more", "loss"),
         rows=[
             (change.blocks[0], percent(change.error), f"{100 * cost:+.2f}", short(change.loss))
@@ -128,7 +128,7 @@ def path_table(diagnosis: Diagnosis) -> Table:
     found = diagnosis.net.paths
     assert found is not None
     return Table(
-        caption=f"Paths of {diagnosis.net.label}, by the branches on them, n = {found.n} pictures",
+        caption=f"Paths of {diagnosis.net.label}, by the branches on them, n = {found.n} images",
         heads=("branches", "paths measured", "log₁₀ ‖∂L/∂x‖ of one", "share of all"),
         rows=[
             (str(item.length), str(item.paths), short(item.log_magnitude), share(item.share)) for item in found.lengths
@@ -140,17 +140,17 @@ def landscape_table(diagnosis: Diagnosis) -> Table:
     """The loss of the net and on the square around it."""
     shown = [(net, net.landscape) for net in (diagnosis.net, diagnosis.control) if net and net.landscape]
     return Table(
-        caption=f"Loss around the net, n = {shown[0][1].n:,} training pictures, {shown[0][1].side}² networks",
+        caption=f"Loss around the net, n = {shown[0][1].n:,} training images, {shown[0][1].side}² networks",
         heads=("net", "centre", "by guessing", "lowest", "highest", "not finite", "flat", "convex"),
         rows=[(net.model, *_landscape_cells(found)) for net, found in shown],
     )
 
 
 def cam_table(diagnosis: Diagnosis) -> Table:
-    """Every picture that was looked at, with its answer."""
+    """Every image that was looked at, with its answer."""
     return Table(
-        caption="Test pictures by number, and the share of their map that is warm",
-        heads=("net", "picture", "true", "predicted", "probability", "warm"),
+        caption="Test images by number, and the share of their map that is warm",
+        heads=("net", "image", "true", "predicted", "probability", "warm"),
         rows=[
             (net.model, str(cam.sample), cam.true, cam.predicted or "–", share(cam.probability), share(cam.warm))
             for net in (diagnosis.net, diagnosis.control)

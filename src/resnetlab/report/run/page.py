@@ -27,7 +27,7 @@ MATRIX = 20
 ITEMS = 12
 """Entries of a list in the data's description that are shown."""
 SMALL = 64
-"""Side in pixels below which a picture is enlarged without smoothing."""
+"""Side in pixels below which an image is enlarged without smoothing."""
 
 GREYS = (("soft", "#000000"), ("line", "#e4e4e4"), ("soft", "#808080"), ("soft", "#606060"))
 """Which of the page's colours stands for a colour of the drawings that are made for paper."""
@@ -35,7 +35,7 @@ GREYS = (("soft", "#000000"), ("line", "#e4e4e4"), ("soft", "#808080"), ("soft",
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A picture of a mistake with its words; ``small`` where its pixels are to be seen one by one."""
+    """An image of a mistake with its words; ``small`` where its pixels are to be seen one by one."""
 
     source: str
     small: bool
@@ -46,7 +46,7 @@ class Shown:
 
     @property
     def words(self) -> str:
-        return f"Test picture {self.sample}: {self.true}, taken for {self.predicted} with {self.probability}"
+        return f"Test image {self.sample}: {self.true}, taken for {self.predicted} with {self.probability}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class HeatCell:
 def write_run_report(record: RunRecord, examination: Examination | None, command: str, folder: Path) -> Path:
     """Write ``report.html`` into ``folder``; its path. ``command`` makes the run again (``command_of``).
 
-    Raises ``DataError`` where a picture of the examination is none.
+    Raises ``DataError`` where an image of the examination is none.
     """
     atomic_write(folder / PAGE, render_run_page(record, examination, command, draw_run_figures(record)))
     return folder / PAGE
@@ -111,7 +111,7 @@ def follow_page(svg: str) -> str:
 
 
 def heat_rows(examination: Examination) -> list[tuple[str, int, list[HeatCell]]]:
-    """The rows of the confusion matrix: the true class, its pictures, and a cell for every predicted class."""
+    """The rows of the confusion matrix: the true class, its images, and a cell for every predicted class."""
     counts = {(true, predicted): count for true, predicted, count in examination.confusion}
     names = examination.classes
     return [
@@ -143,14 +143,14 @@ def shown_mistakes(examination: Examination) -> list[Shown]:
     ]
 
 
-def png_side(picture: str) -> int:
+def png_side(image: str) -> int:
     """The longer side of a PNG in base64, from its header. Raises ``DataError`` where it is none."""
     try:
-        head = b64decode(picture, validate=True)[:24]
+        head = b64decode(image, validate=True)[:24]
     except ValueError:
         head = b""
     if len(head) < 24 or not head.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise DataError("a picture of the examination is no PNG in base64; the file was damaged or is not ours")
+        raise DataError("an image of the examination is no PNG in base64; the file was damaged or is not ours")
     return max(int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"))
 
 

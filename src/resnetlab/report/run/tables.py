@@ -31,7 +31,7 @@ def run_verdict(record: RunRecord) -> list[str]:
     if record.final:
         test = record.final.test
         lines.append(
-            f"{1 - test.error:.2%} of {test.n:,} test pictures right after {_counted(done, 'epoch')} "
+            f"{1 - test.error:.2%} of {test.n:,} test images right after {_counted(done, 'epoch')} "
             f"(error {test.error:.2%}, loss {plain(test.loss, 4)})"
         )
     if record.status == "diverged":
@@ -47,7 +47,7 @@ def run_verdict(record: RunRecord) -> list[str]:
         else:
             lines.append(
                 f"Best epoch: {best.epoch}, with {1 - best.test.error:.2%} of {best.test.n:,} right; it was chosen by "
-                "the test pictures, so its figure flatters"
+                "the test images, so its figure flatters"
             )
     else:
         lines.append("No epoch was completed")
@@ -64,10 +64,10 @@ def key_figures(record: RunRecord, examination: Examination | None) -> list[tupl
         found.append((f"{examination.top5_accuracy:.2%}", "top-5 accuracy"))
     if examination and examination.calibration_error is not None:
         found.append((f"{examination.calibration_error:.2%}", "expected calibration error"))
-    found += [(_short(record.parameters), "parameters"), (_short(record.multiply_adds), "multiply-adds a picture")]
+    found += [(_short(record.parameters), "parameters"), (_short(record.multiply_adds), "multiply-adds an image")]
     speed = images_per_second(record)
     if speed is not None:
-        found.append((f"{speed:,.0f}", "training pictures a second"))
+        found.append((f"{speed:,.0f}", "training images a second"))
     return [*found, (duration(record.seconds), "for the whole run")]
 
 
@@ -78,7 +78,7 @@ def confused_pairs(examination: Examination) -> Table:
     names = examination.classes
     return Table(
         caption=f"Most confused: {min(len(wrong), PAIRS)} of {_counted(len(wrong), 'pair')} that occur",
-        heads=("true class", "taken for", "pictures", "of the class"),
+        heads=("true class", "taken for", "images", "of the class"),
         rows=[
             (names[true], names[predicted], f"{count:,}", f"{count / examination.scores[true].n:.1%}")
             for count, true, predicted in wrong[:PAIRS]
@@ -91,7 +91,7 @@ def class_table(examination: Examination) -> Table:
     order = sorted(range(len(examination.classes)), key=lambda k: _recall(examination, k))
     return Table(
         caption="Recall: the share of a class that was found. Precision: the share of what was taken for it that is it",
-        heads=("class", "pictures", "recall", "precision"),
+        heads=("class", "images", "recall", "precision"),
         rows=[
             (
                 examination.classes[k],
@@ -148,7 +148,7 @@ def speed_lines(record: RunRecord) -> dict[str, str]:
     if record.history:
         lines["an epoch with its evaluation, median"] = f"{median(e.seconds for e in record.history):.2f} s"
     if speed is not None:
-        lines["training pictures a second, median"] = f"{speed:,.0f}"
+        lines["training images a second, median"] = f"{speed:,.0f}"
     return lines
 
 

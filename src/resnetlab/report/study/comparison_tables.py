@@ -43,7 +43,7 @@ def contrast_tables(study: Comparison) -> list[Table]:
 def size_table(study: Comparison) -> Table:
     """Parameters and multiply-adds of every combination."""
     return Table(
-        caption="Size of the networks, for one picture of this data",
+        caption="Size of the networks, for one image of this data",
         heads=(*study.axes, "model", "parameters", "multiply-adds"),
         rows=[
             (*cell.values.values(), cell.model, f"{cell.parameters:,}", f"{cell.multiply_adds:,}")

@@ -1,4 +1,4 @@
-"""Damaged picture files and odd folders, made by chance: what becomes of them, counted."""
+"""Damaged image files and odd folders, made by chance: what becomes of them, counted."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ DEADLINE = 20.0
 
 
 class HungError(BaseException):
-    """Past its deadline; no Exception, so that nothing takes it for a picture that cannot be read."""
+    """Past its deadline; no Exception, so that nothing takes it for an image that cannot be read."""
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def seed_files() -> list[bytes]:
-    """Whole pictures of all seven formats, in several modes."""
+    """Whole images of all seven formats, in several modes."""
     pixels = generator(0, "seed files").integers(0, 256, (20, 24, 4), dtype=np.uint8)
     rgba, rgb = Image.fromarray(pixels), Image.fromarray(pixels[..., :3])
     grey, palette = rgb.convert("L"), rgb.quantize(16)
@@ -131,11 +131,11 @@ NAMES = ["cat", "a b", 'it\'s "x"', "žluťoučký", "🐱", "new\nline", "byte\
 
 
 class MadeTree:
-    """A folder with pictures whose grey level tells their class, and with whatever else a folder may hold."""
+    """A folder with images whose grey level tells their class, and with whatever else a folder may hold."""
 
     def __init__(self, folder: Path, rng: np.random.Generator) -> None:
         self.rng = rng
-        self.pictures = self.bad = 0
+        self.images = self.bad = 0
         names = sorted(self.names(int(rng.integers(2, 5))))
         parts = ["train", ("val", "valid", "test")[rng.integers(3)]] if rng.integers(2) else ["."]
         folders = [(folder / part / name, label) for part in parts for label, name in enumerate(names)]
@@ -154,7 +154,7 @@ class MadeTree:
             place.mkdir(parents=True, exist_ok=True)
             suffix = (".png", ".JPG", "")[self.rng.integers(3)]
             (place / f"{self.names(1)[0]}{number}{suffix}").write_bytes(grey_png(40 * label))
-            self.pictures += 1
+            self.images += 1
 
     def disturb(self, folder: Path, root: Path) -> None:
         """Some of what should not be there; ``bad`` counts what must be reported."""
@@ -203,12 +203,12 @@ def bind(made: socket.socket, folder: Path) -> None:
 
 
 def trees(count: int, seed: int) -> dict[str, Any]:
-    """Read ``count`` odd folders: none may hang, each picture must have its class, each bad entry must be told."""
-    counts: dict[str, Any] = {"folders": count, "pictures": 0, "bad": 0, "hung": 0, "crashes": []}
+    """Read ``count`` odd folders: none may hang, each image must have its class, each bad entry must be told."""
+    counts: dict[str, Any] = {"folders": count, "images": 0, "bad": 0, "hung": 0, "crashes": []}
     for number in range(count):
         with tempfile.TemporaryDirectory() as name:
             tree = MadeTree(Path(name), generator(seed, "fuzz folders", number))
-            counts["pictures"] += tree.pictures
+            counts["images"] += tree.images
             counts["bad"] += tree.bad
             try:
                 with deadline(DEADLINE):
@@ -223,12 +223,12 @@ def trees(count: int, seed: int) -> dict[str, Any]:
 
 def wrong(folder: Path, tree: MadeTree) -> str:
     """What ``read_folder`` gets wrong about the tree; nothing where it is right."""
-    data = read_folder(folder, DecodeConfig(on_bad="skip", workers=tree.pictures % 3), 0)
+    data = read_folder(folder, DecodeConfig(on_bad="skip", workers=tree.images % 3), 0)
     for split in (data.train, data.test):
         if not bool((split.images[:, 0, 0, 0] == 40 * split.labels).all()):
-            return "a picture has another's class"
-    if len(data.train) + len(data.test) != tree.pictures:
-        return f"{len(data.train)} + {len(data.test)} of {tree.pictures} pictures"
+            return "an image has another's class"
+    if len(data.train) + len(data.test) != tree.images:
+        return f"{len(data.train)} + {len(data.test)} of {tree.images} images"
     told = [note for note in data.notes if note.startswith(f"left out {tree.bad} files")]
     if bool(told) != bool(tree.bad):
         return f"{tree.bad} bad entries, but {data.notes}"
