@@ -73,7 +73,7 @@ def draw(data: "ImageData") -> bytes:
     shown = f", the first {len(rows)} shown" if len(rows) < len(data.classes) else ""
     return draw_sheet(
         data.source,
-        f"{len(data.train):,} training + {len(data.test):,} test images, {_shape(print_)}, "
+        f"{len(data.train):,} training + {len(data.reported):,} test images, {_shape(print_)}, "
         f"{len(data.classes)} classes{shown}",
         rows,
         peak=int(data.train.histogram().sum(0).nonzero().max()),

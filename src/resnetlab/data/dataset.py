@@ -102,20 +102,43 @@ class Normalisation:
         return lambda images: images.to(torch.float32).sub(mean).div_(sd)
 
 
+SplitName = Literal["train", "validation", "test"]
+ORDER: tuple[SplitName, ...] = ("train", "test", "validation")
+"""In which the splits make the SHA-256 of a set."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """A training and a test split with the names of their classes.
+    """Images for training, validation and test, with the names of their classes.
 
-    ``notes`` are what a user should know of how they were read, such as files that were left out. ``standard`` are the
-    statistics to standardise by where they are not the training images' own.
+    What chooses (an epoch, a rate, an early end) is ``validation``; what is reported is ``test``. A set may lack either
+    of the two, never both. ``notes`` are what a user should know of how they were read, such as files that were left
+    out. ``standard`` are the statistics to standardise by where they are not the training images' own.
     """
 
     source: str
     train: Images
-    test: Images
+    test: Images | None = None
+    validation: Images | None = None
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     standard: Normalisation | None = None
+
+    @property
+    def splits(self) -> "dict[SplitName, Images]":
+        """The splits that the set has, by name."""
+        parts: dict[SplitName, Images | None] = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: images for name, images in parts.items() if images is not None}
+
+    @property
+    def reported_split(self) -> "SplitName":
+        """The split that figures are reported of: test, or validation where there is no test."""
+        return "validation" if self.test is None else "test"
+
+    @property
+    def reported(self) -> Images:
+        """The images of ``reported_split``."""
+        return self.splits[self.reported_split]
 
     @property
     def in_chans(self) -> int:
@@ -145,18 +168,18 @@ class ImageData:
         """What identifies the set in a record: counts, shape, statistics, and SHA-256 over images and labels."""
         content = hashlib.sha256()
         counts = {}
-        for name, split in (("train", self.train), ("test", self.test)):
+        # In this order a set without validation has the sum that it always had.
+        splits = {name: self.splits[name] for name in ORDER if name in self.splits}
+        for name, split in splits.items():
             split.feed(content)
             counts[name] = torch.bincount(split.labels.cpu(), minlength=len(self.classes)).tolist()
-        encodings = {self.train.encoding, self.test.encoding}
+        encodings = {split.encoding for split in splits.values()}
         return {
             "source": self.source,
-            "train": len(self.train),
-            "test": len(self.test),
+            **{name: len(split) for name, split in splits.items()},
             "shape": list(self.train.shape),
             "classes": list(self.classes),
-            "train_counts": counts["train"],
-            "test_counts": counts["test"],
+            **{f"{name}_counts": counts[name] for name in splits},
             "encoding": encodings.pop() if len(encodings) == 1 else "mixed",
             "mean": list(self.normalisation.mean),
             "sd": list(self.normalisation.sd),

@@ -50,10 +50,10 @@ class Inspection:
 
 def inspect_data(data: ImageData, on_progress: Progress | None = None) -> Inspection:
     """Go through every image of both splits once; duplicates are those of equal SHA-256 over the decoded pixels."""
-    total, done = len(data.train) + len(data.test), 0
+    total, done = len(data.train) + len(data.reported), 0
     sums: dict[str, list[bytes]] = {"train": [], "test": []}
     constant: dict[str, list[int]] = {"train": [], "test": []}
-    for name, split in (("train", data.train), ("test", data.test)):
+    for name, split in (("train", data.train), ("test", data.reported)):
         for images in _in_order(split):
             flat = images.flatten(2).numpy()
             same = np.flatnonzero((flat == flat[:, :, :1]).all(axis=(1, 2))) + len(sums[name])
@@ -62,7 +62,7 @@ def inspect_data(data: ImageData, on_progress: Progress | None = None) -> Inspec
             done += len(images)
             if on_progress:
                 on_progress(done, total)
-    labels = {"train": data.train.labels.tolist(), "test": data.test.labels.tolist()}
+    labels = {"train": data.train.labels.tolist(), "test": data.reported.labels.tolist()}
     found = {name: _find_duplicates(sums[name], labels[name]) for name in sums}
     found["across"] = _find_across(sums, labels)
     return Inspection(

@@ -48,10 +48,10 @@ def load_data(
             f"they are; image_size is for {', '.join(f'{name}:' for name in ENCODED)}"
         )
     data = _read(scheme, place, split_seed, decode, on_progress)
-    if len(data.train) < 2 or len(data.classes) < 2 or not len(data.test):
+    if len(data.train) < 2 or len(data.classes) < 2 or not len(data.reported):
         raise DataError(
-            f"{source} has {len(data.train)} training and {len(data.test)} test images of {len(data.classes)} "
-            "classes; a classifier needs at least two to train on, one to test and two classes: at least two of each"
+            f"{source} has {len(data.train)} training and {len(data.reported)} {data.reported_split} images of "
+            f"{len(data.classes)} classes; a classifier needs at least two to train on, one to test and two classes: at least two of each"
         )
     return data
 

@@ -78,10 +78,10 @@ def read_lesion(subject: Subject, seed: int, images: int, progress: Progress) ->
     if not movable_blocks(subject.net)[0]:
         return None
     data, device = subject.data, next(subject.net.parameters()).device
-    order = generator(seed, "lesion pictures").permutation(len(data.test))[:images]
+    order = generator(seed, "lesion pictures").permutation(len(data.reported))[:images]
     only = torch.from_numpy(order).sort().values
-    test = Loader(data.test.to(device), data.normalisation, BATCH, only=only)
-    counts = data.test.labels.cpu()[only].bincount()
+    test = Loader(data.reported.to(device), data.normalisation, BATCH, only=only)
+    counts = data.reported.labels.cpu()[only].bincount()
     with progress(f"lesions of {subject.recipe.model}") as on_progress:
         return lesion(
             subject.net,
@@ -152,7 +152,7 @@ def equal_logits(first: "nn.Module", second: "nn.Module", data: "ImageData") -> 
 
     device = next(first.parameters()).device
     with torch.inference_mode():
-        batches = Loader(data.test.to(device), data.normalisation, BATCH).in_order()
+        batches = Loader(data.reported.to(device), data.normalisation, BATCH).in_order()
         return all(torch.equal(first.eval()(images), second.eval()(images)) for images, _ in batches)
 
 

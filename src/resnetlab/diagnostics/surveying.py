@@ -60,13 +60,13 @@ def chosen_images(data: "ImageData", named: Sequence[int]) -> list[int]:
     """
     from resnetlab.diagnostics.cam import CLASSES
 
-    last = len(data.test) - 1
+    last = len(data.reported) - 1
     for number in named:
         require(number <= last, "cam_images", number, f"from 0 to {last}, as there are {last + 1} test images")
     if named:
         return list(dict.fromkeys(named))
     first: dict[int, int] = {}
-    for number, label in enumerate(data.test.labels.tolist()):
+    for number, label in enumerate(data.reported.labels.tolist()):
         first.setdefault(label, number)
     return [first[label] for label in sorted(first)[:CLASSES]]
 
@@ -82,13 +82,13 @@ def read_cams(subject: Subject, samples: Sequence[int], layer: str | None) -> li
     net, data = subject.net, subject.data
     assert isinstance(net, Classifier)
     device = next(net.parameters()).device
-    images = next(data.test.batches([torch.tensor(samples)]))
+    images = next(data.reported.batches([torch.tensor(samples)]))
     heats, logits = cell_cam(net, data.normalisation.on(device)(images.to(device)), layer)
     probabilities, answers = logits.double().softmax(dim=1).max(dim=1)
     return [
         CamReading(
             sample=sample,
-            true=data.classes[int(data.test.labels[sample])],
+            true=data.classes[int(data.reported.labels[sample])],
             predicted=data.classes[answer] if isfinite(probability) else None,
             probability=probability if isfinite(probability) else None,
             heat=[[value if isfinite(value) else None for value in row] for row in heat],

@@ -26,7 +26,7 @@ def evaluate(net: nn.Module, data: ImageData, which: Literal["train", "test"] = 
     Images are standardised by the training statistics, as ``fit`` does it.
     """
     device = next(net.parameters()).device
-    split = (data.train if which == "train" else data.test).to(device)
+    split = (data.train if which == "train" else data.reported).to(device)
     return evaluate_batches(net, Loader(split, data.normalisation, BATCH))
 
 

@@ -45,7 +45,7 @@ def make_loaders(data: ImageData, config: TrainConfig, device: torch.device, see
     Raises ``ConfigError`` where the ranks and micro-batches cannot share a batch evenly.
     """
     test = Loader(
-        data.test.to(device),
+        data.reported.to(device),
         data.normalisation,
         min(config.batch_size, len(data.train)),
         memory_format=_memory_format(config),

@@ -94,9 +94,9 @@ def describe_run(record: RunRecord, net: "nn.Module", data: "ImageData", recipe:
     examination = None
     if record.final:
         device = next(net.parameters()).device
-        loader = Loader(data.test.to(device), data.normalisation, recipe.training.batch_size)
+        loader = Loader(data.reported.to(device), data.normalisation, recipe.training.batch_size)
         with autocast(recipe.training.precision, device):
-            examination = examine(net, loader, data.classes, lambda which: next(data.test.batches([which])))
+            examination = examine(net, loader, data.classes, lambda which: next(data.reported.batches([which])))
         write_record(out / EXAMINATION, examination)
     command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
     atomic_write(out / CARD, run_card(record, examination, command))
