@@ -51,7 +51,8 @@ def load_data(
     if len(data.train) < 2 or len(data.classes) < 2 or not len(data.reported):
         raise DataError(
             f"{source} has {len(data.train)} training and {len(data.reported)} {data.reported_split} images of "
-            f"{len(data.classes)} classes; a classifier needs at least two to train on, one to test and two classes: at least two of each"
+            f"{len(data.classes)} classes; a classifier needs at least two to train on, one to test and two classes: "
+            "at least two of each"
         )
     return data
 
