@@ -1,4 +1,4 @@
-"""Initial weights and batches are, to the bit, those of 0.1.0: names of parameters and keys of streams are interface."""
+"""Initial weights and batches are those of 0.1.0 to the bit: names of parameters and keys of streams are interface."""
 
 import hashlib
 
