@@ -34,7 +34,7 @@ class EncodedSplit:
     """Images that are decoded, as RGB squares of ``side``, when they are asked for.
 
     ``levels`` ``(3, 256)`` counts their grey levels, and ``identity`` is a digest of their files; both come from
-    whoever opened them all. ``names`` are what messages call them, where ``store`` are no paths. ``workers``
+    whoever opened them all. ``names`` are what they are called where they are shown. ``workers``
     processes decode ahead; with 0 it is done in this process. What comes out is the same.
     """
 
@@ -137,7 +137,7 @@ class _Batches(Dataset[Any]):
 
     def _decoded(self, sample: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         content = self.store[sample]
-        name = self.names[sample] if self.names else "" if isinstance(content, Path) else f"image {sample}"
+        name = "" if isinstance(content, Path) else self.names[sample] if self.names else f"image {sample}"
         if self.crop is None:
             return decode(content, self.side, name=name)
         return decode(content, self.side, self.crop.uniforms[sample].tolist(), scale=self.crop.scale, name=name)
