@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,7 +11,10 @@ from sklearn.model_selection import train_test_split
 
 from resnetlab.core.errors import ConfigError, DataError, unknown_name
 from resnetlab.data.config import DecodeConfig
-from resnetlab.data.dataset import ImageData, Split
+from resnetlab.data.dataset import TEST_SHARE, ImageData, Split
+
+if TYPE_CHECKING:
+    from resnetlab.data.ingest import EncodedSet
 
 Progress = Callable[[int, int], None]
 
@@ -47,7 +51,11 @@ def load_data(
             f"image_size={decode.image_size} is not possible for {source}: its images are arrays and are taken as "
             f"they are; image_size is for {', '.join(f'{name}:' for name in ENCODED)}"
         )
-    data = _read(scheme, place, split_seed, decode, on_progress)
+    data = _read(scheme, place, split_seed)
+    if not isinstance(data, ImageData):
+        from resnetlab.data.ingest import ingest
+
+        data = ingest(data, decode, on_progress)
     if len(data.train) < 2 or len(data.classes) < 2 or not len(data.reported):
         raise DataError(
             f"{source} has {len(data.train)} training and {len(data.reported)} {data.reported_split} images of "
@@ -79,7 +87,7 @@ def _parse(source: str) -> tuple[str, str]:
     raise ConfigError(f"{unknown_name('data source', source, SOURCES)}; and there is no folder {source}")
 
 
-def _read(scheme: str, place: str, split_seed: int, decode: DecodeConfig, on_progress: Progress | None) -> ImageData:
+def _read(scheme: str, place: str, split_seed: int) -> "ImageData | EncodedSet":
     # Each reader is imported where it is needed: none of them pays for another's packages.
     if scheme == "digits":
         return read_digits(split_seed)
@@ -98,14 +106,11 @@ def _read(scheme: str, place: str, split_seed: int, decode: DecodeConfig, on_pro
     if scheme == "folder":
         from resnetlab.data.folder import read_folder
 
-        return read_folder(Path(place), decode, split_seed, on_progress)
+        return read_folder(Path(place), split_seed)
     from resnetlab.data.hub import read_hub, read_parquet
 
     read = read_hub if scheme == "hub" else read_parquet
-    return read(place, decode, split_seed, on_progress)
-
-
-TEST_SHARE = 0.2
+    return read(place, split_seed)
 
 
 def read_digits(split_seed: int) -> ImageData:

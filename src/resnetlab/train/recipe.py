@@ -78,7 +78,7 @@ def recipe_data(recipe: Recipe, on_progress: "Callable[[int, int], None] | None"
 
     given = PRETRAINED[tag].preprocessing
     mean, sd = (tuple(255 * value for value in values) for values in (given.mean, given.std))
-    return replace(data, standard=Normalisation(mean=mean, sd=sd))
+    return replace(data, standard=Normalisation(mean=mean, std=sd))
 
 
 def hub_tag(recipe: Recipe) -> str | None:
