@@ -125,7 +125,7 @@ class Varied(Dataset[tuple[Tensor, Tensor]]):
         assert isinstance(data.train, Split)
         self.images, self.labels = data.train.images, data.train.labels
         norm = data.normalisation
-        self.mean, self.sd = (torch.tensor(values).view(3, 1, 1) / 255 for values in (norm.mean, norm.sd))
+        self.mean, self.sd = (torch.tensor(values).view(3, 1, 1) / 255 for values in (norm.mean, norm.std))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -167,4 +167,4 @@ def test_fashion_mnist_is_read_whole():
     assert data.fingerprint["test"] == 10_000
     assert torch.bincount(data.train.labels).tolist() == [6000] * 10
     assert data.normalisation.mean[0] / 255 == pytest.approx(0.2860, abs=1e-4)
-    assert data.normalisation.sd[0] / 255 == pytest.approx(0.3530, abs=1e-4)
+    assert data.normalisation.std[0] / 255 == pytest.approx(0.3530, abs=1e-4)

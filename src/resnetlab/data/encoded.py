@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
@@ -22,19 +22,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from resnetlab.core.errors import DataError
-from resnetlab.data.dataset import Encoding
+from resnetlab.data.dataset import Chosen, Encoding, Split, others
 from resnetlab.data.image import decode
 from resnetlab.data.transforms import ResizedCrop
 
 LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
-
-
-class Store(Protocol):
-    """Encoded images by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int, /) -> bytes | Path: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +38,7 @@ class EncodedSplit:
     processes decode ahead; with 0 it is done in this process. What comes out is the same.
     """
 
-    store: Store
+    store: Sequence[bytes | Path]
     labels: Tensor
     side: int
     levels: Tensor
@@ -64,6 +56,25 @@ class EncodedSplit:
 
     def to(self, device: torch.device) -> "EncodedSplit":
         return replace(self, labels=self.labels.to(device))
+
+    def divide(self, numbers: Tensor) -> "tuple[EncodedSplit, EncodedSplit]":
+        """As ``Images.divide``; the images of ``numbers`` are decoded once, for their grey levels."""
+        levels = torch.zeros_like(self.levels)
+        for images in self.batches(torch.split(numbers, 64)):
+            levels += Split(images=images.cpu(), labels=numbers).histogram()
+        rest = others(numbers, len(self))
+        return self._only(rest, self.levels - levels), self._only(numbers, levels)
+
+    def _only(self, numbers: Tensor, levels: Tensor) -> "EncodedSplit":
+        which = numbers.numpy()
+        return replace(
+            self,
+            store=Chosen(self.store, which),
+            labels=self.labels[numbers.to(self.labels.device)],
+            levels=levels,
+            identity=hashlib.sha256(self.identity.encode() + which.tobytes()).hexdigest(),
+            names=self.names and Chosen(self.names, which),
+        )
 
     def histogram(self) -> Tensor:
         return self.levels
@@ -102,7 +113,7 @@ class _Batches(Dataset[Any]):
 
     def __init__(
         self,
-        store: Store,
+        store: Sequence[bytes | Path],
         side: int,
         names: Sequence[str] | None,
         plan: list[list[int]],

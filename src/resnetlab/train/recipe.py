@@ -88,7 +88,7 @@ def recipe_data(recipe: Recipe, on_progress: "Callable[[int, int], None] | None"
 
     given = PRETRAINED[tag].preprocessing
     mean, sd = (tuple(255 * value for value in values) for values in (given.mean, given.std))
-    return replace(data, standard=Normalisation(mean=mean, sd=sd))
+    return replace(data, standard=Normalisation(mean=mean, std=sd))
 
 
 def choose_splits(data: "ImageData", recipe: Recipe) -> "ImageData":

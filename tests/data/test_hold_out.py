@@ -1,0 +1,113 @@
+"""Splitting a set by class, and holding a validation split out of its training images."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnetlab.core.errors import DataError
+from resnetlab.core.randomness import generator
+from resnetlab.data.dataset import ImageData, Split, hold_out, split_by_class
+from resnetlab.data.encoded import EncodedSplit
+from tests.conftest import make_data
+
+
+def test_a_fifth_of_every_class_is_the_test_and_nothing_is_lost():
+    labels = np.repeat([0, 1, 5, 2], [10, 3, 2, 1])
+    train, test = split_by_class(labels, 0)
+    assert sorted(train + test) == list(range(16))
+    assert np.bincount(labels[test], minlength=6).tolist() == [2, 1, 0, 0, 0, 1]
+    assert (train, test) == (sorted(train), sorted(test))
+
+
+def test_split_is_a_function_of_the_seed_and_of_each_class_alone():
+    labels = np.repeat([0, 1], 50)
+    assert split_by_class(labels, 0) == split_by_class(labels, 0)
+    assert len({tuple(split_by_class(labels, seed)[1]) for seed in range(5)}) == 5
+    more = np.append(labels, [2] * 30)
+    assert [number for number in split_by_class(more, 0)[1] if number < 100] == split_by_class(labels, 0)[1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 100])
+def test_share_of_the_test_is_rounded_and_never_all_or_none(count):
+    train, test = split_by_class(np.zeros(count, dtype=np.int64), 0)
+    assert len(test) == (0 if count == 1 else max(1, round(count / 5)))
+    assert train
+
+
+def test_validation_is_a_tenth_of_each_class_of_the_training_images():
+    data = make_data(train=90)
+    found = hold_out(data, 5)
+    assert list(found.splits) == ["train", "validation", "test"]
+    assert found.test is data.test
+    expected = []
+    for label in range(3):
+        members = torch.nonzero(data.train.labels == label).flatten().numpy()
+        expected += members[generator(5, "validation", label).permutation(30)[:3]].tolist()
+    rest = [number for number in range(90) if number not in expected]
+    for split, numbers in ((found.validation, sorted(expected)), (found.train, rest)):
+        assert torch.equal(split.images, data.train.images[numbers])
+        assert torch.equal(split.labels, data.train.labels[numbers])
+    assert hold_out(data, 6).fingerprint["sha256"] != found.fingerprint["sha256"]
+    assert found.normalisation == ImageData(source="", train=found.train, classes=()).normalisation
+
+
+def test_classes_of_one_image_keep_it_and_a_validation_of_the_sets_own_is_kept():
+    images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).repeat(1, 1, 8, 8)
+    few = ImageData(
+        source="few",
+        train=Split(images=images, labels=torch.tensor([0, 1, 1, 2, 2, 2]), names=tuple("abcdef")),
+        test=Split(images=images, labels=torch.zeros(6, dtype=torch.int64)),
+        classes=("a", "b", "c"),
+    )
+    found = hold_out(few, 0)
+    assert torch.bincount(found.validation.labels, minlength=3).tolist() == [0, 1, 1]
+    assert sorted([*found.train.names, *found.validation.names]) == list("abcdef")
+    assert [few.train.names.index(name) for name in found.train.names] == [
+        int(image[0, 0, 0]) for image in found.train.images
+    ]
+    with pytest.raises(DataError, match="has a validation split of its own"):
+        hold_out(found, 0)
+    lone = ImageData(
+        source="lone", train=Split(images=images[:2], labels=torch.tensor([0, 1])), test=few.test, classes=("a", "b")
+    )
+    with pytest.raises(DataError, match="every class has one training image"):
+        hold_out(lone, 0)
+
+
+def test_encoded_images_are_held_out_as_those_in_memory_are_and_not_copied():
+    held = Split(images=make_data(train=60).train.images.repeat(1, 3, 1, 1), labels=torch.arange(60) % 3)
+    files = []
+    for image in held.images:
+        stream = BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(stream, "PNG")
+        files.append(stream.getvalue())
+    encoded = EncodedSplit(
+        store=files,
+        labels=held.labels,
+        side=8,
+        levels=held.histogram(),
+        identity="0" * 64,
+        encoding="lossless",
+        names=[f"{number}.png" for number in range(60)],
+    )
+    classes = ("a", "b", "c")
+    one, other = (
+        hold_out(ImageData(source="made", train=train, test=held, classes=classes), 2) for train in (held, encoded)
+    )
+    for name in ("train", "validation"):
+        first, second = one.splits[name], other.splits[name]
+        (images,) = second.batches([torch.arange(len(second))])
+        assert torch.equal(images, first.images)
+        assert torch.equal(second.labels, first.labels)
+        assert torch.equal(second.histogram(), first.histogram())
+        assert all(second.store[number] is files[int(second.names[number][:-4])] for number in range(len(second)))
+    assert one.normalisation == other.normalisation
+    seeds = [hold_out(ImageData(source="", train=encoded, test=held, classes=classes), seed) for seed in (2, 2, 3)]
+    sums = [data.fingerprint["sha256"] for data in seeds]
+    assert sums[0] == sums[1] != sums[2]
+    # A view of a view is one of the images themselves.
+    again, _ = other.train.divide(torch.tensor([0]))
+    assert again.store.values is files
