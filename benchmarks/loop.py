@@ -30,12 +30,9 @@ from resnetlab.data.config import AugmentConfig
 from resnetlab.data.dataset import ImageData, Split
 from resnetlab.data.loader import Loader
 from resnetlab.models.zoo import create_model
-from resnetlab.train.callbacks import NoCallback
-from resnetlab.train.checkpoint_manager import CheckpointManager
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import Trainer
-from resnetlab.train.prepare import make_loader, place
-from resnetlab.train.signals import StopRequest
+from resnetlab.train.prepare import make_loader, move_to
 
 CPU = torch.device("cpu")
 

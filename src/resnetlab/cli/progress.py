@@ -76,7 +76,7 @@ class Bars:
 
 
 class TrainingProgress(Bars):
-    """The progress of a run: a bar over its steps and a line an epoch; without a terminal, lines within long epochs too."""
+    """The progress of a run: a bar over its steps and a line an epoch; without a terminal, lines in long epochs too."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         super().__init__(TextColumn("{task.fields[stats]}"))

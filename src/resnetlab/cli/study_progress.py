@@ -72,7 +72,11 @@ class StudyProgress(Bars):
             row.add(record)
         if not self.console.is_terminal:
             final = record.final
-            result = f"{train_error(final)}  {final.reported_split} error {final.reported.error:.2%}" if final else record.message
+            result = (
+                f"{train_error(final)}  {final.reported_split} error {final.reported.error:.2%}"
+                if final
+                else record.message
+            )
             self.say(f"{where}  {result}  {record.seconds:.1f} s")
 
     def _draw(self) -> Group:

@@ -6,7 +6,7 @@ from typing import Any
 
 from resnetlab.records.run import ClassificationReport, RunRecord
 from resnetlab.report.page import flatten
-from resnetlab.report.run.tables import confused_pairs, duration, key_figures, run_verdict
+from resnetlab.report.run.tables import SPLITS, confused_pairs, duration, key_figures, run_verdict
 
 CARD = "README.md"
 NAMED = 50
@@ -152,7 +152,7 @@ def _data_lines(record: RunRecord, report: ClassificationReport | None) -> list[
     data = record.data
     names = report.classes if report else data.get("classes")
     lines = [f"source: {_source(record)}"]
-    lines += [f"{name} images: {data[name]:,}" for name in ("train", "validation", "test") if isinstance(data.get(name), int)]
+    lines += [f"{word} images: {data[name]:,}" for name, word in SPLITS.items() if isinstance(data.get(name), int)]
     if "shape" in data:
         lines.append(f"shape (C, H, W): {data['shape']}")
     if data.get("encoding") in encodings:

@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import Callable
 from io import BytesIO
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

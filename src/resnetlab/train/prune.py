@@ -73,8 +73,9 @@ def prune_run(folder: Path, blocks: Collection[str], out: Path, which: Literal["
         ),
     )
     text = (
-        f"{recipe.model} trained on {data.source}, without {', '.join(names)} and not trained since: {data.reported_split} error "
-        f"{pruning.before.error:.2%} before, {pruning.after.error:.2%} after, n = {pruning.after.n:,}."
+        f"{recipe.model} trained on {data.source}, without {', '.join(names)} and not trained since: "
+        f"{pruning.split} error {pruning.before.error:.2%} before, {pruning.after.error:.2%} after, "
+        f"n = {pruning.after.n:,}."
     )
     write_bundle(smaller, out, title=f"{recipe.model}, pruned", text=text)
     return pruning

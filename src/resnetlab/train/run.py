@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from resnetlab.core.errors import ConfigError, DataError, DivergedError
 from resnetlab.core.files import atomic_write, folder_exists, folder_lock, is_vacant, read_json, write_json
@@ -58,6 +58,7 @@ def run_recipe(
     Raises ``ConfigError`` if ``out`` holds another run, or this one without ``resume``; ``StoppedError`` if ``stop``
     asked for it.
     """
+    from resnetlab.models.summary import summarise
     from resnetlab.train.callbacks import NoCallback
     from resnetlab.train.distributed import process_group, world
     from resnetlab.train.gradients import GradientTrace
@@ -79,6 +80,7 @@ def run_recipe(
                 callback.on_note(note)
             trace = GradientTrace(net, first_batch(recipe, data, device), recipe.seed)
             history, fault = _fit(net, recipe, data, out, callback, stop, trace)
+            end, cost = trace.measure(net), summarise(config)
             record = RunRecord(
                 model=recipe.model,
                 recipe=as_plain(recipe),
@@ -86,8 +88,12 @@ def run_recipe(
                 message=fault or "",
                 history=history,
                 chosen_by="validation" if chooses(recipe, data) else None,
-                **_cost(config),
-                **_gradients(trace, net, fault),
+                parameters=cost.parameters,
+                multiply_adds=cost.multiply_adds,
+                gradients_start=trace.start,
+                gradients_end=end,
+                # A run that diverged went back to its last checkpoint: its end is no part of the trace.
+                gradient_trace=trace.moments(None if fault else end),
                 data=data.fingerprint,
                 environment=environment_of(device),
                 seconds=perf_counter() - started,
@@ -170,20 +176,6 @@ def _fit(
         return history, None
     except DivergedError as error:
         return read_checkpoint(out / LAST).history if folder_exists(out / LAST) else [], str(error)
-
-
-def _cost(config: "NetConfig") -> dict[str, int]:
-    from resnetlab.models.summary import summarise
-
-    summary = summarise(config)
-    return {"parameters": summary.parameters, "multiply_adds": summary.multiply_adds}
-
-
-def _gradients(trace: "GradientTrace", net: "nn.Module", fault: str | None) -> dict[str, Any]:
-    end = trace.measure(net)
-    # A run that diverged went back to its last checkpoint, so its end is no part of the trace.
-    moments = trace.moments(None if fault else end)
-    return {"gradients_start": trace.start, "gradients_end": end, "gradient_trace": moments}
 
 
 def write_pages(record: RunRecord, net: "nn.Module", data: "ImageData", recipe: Recipe, out: Path) -> None:

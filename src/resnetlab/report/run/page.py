@@ -79,7 +79,9 @@ def read_report(folder: Path) -> ClassificationReport | None:
     return read_record(ClassificationReport, path) if path.is_file() else None
 
 
-def render_run_page(record: RunRecord, report: ClassificationReport | None, command: str, drawings: list[Curves]) -> str:
+def render_run_page(
+    record: RunRecord, report: ClassificationReport | None, command: str, drawings: list[Curves]
+) -> str:
     """The page as HTML. The drawings hold no text from outside."""
     from markupsafe import Markup
 
@@ -153,7 +155,7 @@ def png_side(image: str) -> int:
     except ValueError:
         head = b""
     if len(head) < 24 or not head.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise DataError("an image of the classification report is no PNG in base64; the file was damaged or is not ours")
+        raise DataError("an image of the report is no PNG in base64; the file was damaged or is not ours")
     return max(int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"))
 
 
