@@ -57,7 +57,7 @@ def test_a_net_trained_on_digits_is_fine_tuned_on_photographs(tmp_path, photos):
     )
     record = run_recipe(tuned, tmp_path / "tuned")
     assert record.data["classes"] == ["china", "flower", "portrait"]
-    assert (record.data["train"], record.data["test"]) == (72, 24)
+    assert [record.data[name] for name in ("train", "validation", "test")] == [66, 6, 24]
     assert record.data["encoding"] == "jpeg"
     assert record.final.test.error <= 3 / 24
     assert evaluate_run(tmp_path / "tuned") == record.final.test

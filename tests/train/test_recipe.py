@@ -1,14 +1,12 @@
 import json
 from dataclasses import replace
-from typing import ClassVar
 
 import pytest
 
 from resnetlab.core.errors import CheckpointError, ConfigError, DataError
 from resnetlab.core.serialize import read_record
 from resnetlab.data.dataset import Split
-from resnetlab.records.run import EXAMINATION, Examination
-from resnetlab.train.callbacks import NoCallback
+from resnetlab.records.run import REPORT, ClassificationReport
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import (
     Recipe,
@@ -21,6 +19,7 @@ from resnetlab.train.recipe import (
 )
 from resnetlab.train.run import evaluate_run, run_recipe
 from tests.conftest import make_data
+from tests.train.runs import Notes
 
 TINY = Recipe(model="cifar_resnet8", training=TrainConfig(epochs=1, batch_size=256))
 
@@ -56,7 +55,7 @@ def test_run_leaves_its_folder_and_evaluates_to_the_same_figure(tmp_path):
         "record.json",
     }
     assert evaluate_run(tmp_path / "run") == record.final.test
-    assert record.data["train"] == 1437
+    assert [record.data[name] for name in ("train", "validation", "test")] == [1295, 142, 360]
     assert record.parameters == 75_002
     assert len(record.gradients_start) == 5
 
@@ -123,7 +122,7 @@ def test_options_that_are_no_text_are_refused_with_the_remedy():
         Recipe(options={"zero_init_residual": True})
 
 
-def test_a_run_goes_on_in_a_folder_that_a_kill_left_with_a_temporary_file(tmp_path):
+def test_a_run_resumes_in_a_folder_that_a_kill_left_with_a_temporary_file(tmp_path):
     (tmp_path / ".recipe.yaml.99.tmp").touch()
     assert run_recipe(TINY, tmp_path, resume=True).status == "finished"
 
@@ -156,17 +155,12 @@ def test_a_folder_taken_by_another_process_meanwhile_is_not_shared(tmp_path, mon
 
 
 def test_callback_is_told_of_a_stem_that_does_not_fit_the_images(tmp_path):
-    class Told(NoCallback):
-        notes: ClassVar[list[str]] = []
-
-        def on_note(self, text):
-            self.notes.append(text)
-
+    told = Notes()
     options = {"depths": "[1, 1]", "widths": "[8, 8]"}
     for number, stem in enumerate(({}, {"stem": "auto"}, {"stem": "cifar"})):
         recipe = Recipe(model="resnet18", options=options | stem, training=TINY.training)
-        run_recipe(recipe, tmp_path / str(number), callback=Told())
-    assert Told.notes == [
+        run_recipe(recipe, tmp_path / str(number), callback=told)
+    assert told.notes == [
         "the imagenet stem leaves a map of 2×2 from images of 8 pixels; small ones are better served by "
         "stem=cifar, or stem=auto",
         "stem: cifar, chosen for images of 8 pixels",
@@ -221,9 +215,9 @@ def test_weights_of_the_hub_bring_their_standard(monkeypatch):
     assert recipe_data(Recipe()).normalisation.mean != pytest.approx((123.675, 116.28, 103.53))
 
 
-def test_examination_of_a_run_in_16_bits_counts_what_the_run_counted(tmp_path):
+def test_report_of_a_run_in_16_bits_counts_what_the_run_counted(tmp_path):
     training = TrainConfig(epochs=1, batch_size=256, precision="bf16")
     record = run_recipe(Recipe(model="cifar_resnet8", training=training), tmp_path)
-    found = read_record(Examination, tmp_path / EXAMINATION)
+    found = read_record(ClassificationReport, tmp_path / REPORT)
     assert found.top1_accuracy == pytest.approx(1 - record.final.test.error, abs=1e-12)
     assert found.loss == pytest.approx(record.final.test.loss, rel=1e-6)
