@@ -78,15 +78,15 @@ def report_run(folder: Path) -> None:
     from resnetlab.core.config import command_of
     from resnetlab.core.serialize import as_plain, read_record
     from resnetlab.records.run import RunRecord
-    from resnetlab.report.run.page import read_examination, write_run_report
+    from resnetlab.report.run.page import read_report, write_run_report
     from resnetlab.train.recipe import Recipe
     from resnetlab.train.run import RECORD
 
     if not (folder / RECORD).is_file():
-        raise DataError(f"the run in {folder} has not ended (it has no {RECORD}); go on with it: --resume auto")
+        raise DataError(f"the run in {folder} has not ended (it has no {RECORD}); resume it: --resume auto")
     record = read_record(RunRecord, folder / RECORD)
     command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
-    write_run_report(record, read_examination(folder), command, folder)
+    write_run_report(record, read_report(folder), command, folder)
     print_run(record, folder)
 
 

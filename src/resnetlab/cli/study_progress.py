@@ -72,7 +72,11 @@ class StudyProgress(Bars):
             row.add(record)
         if not self.console.is_terminal:
             final = record.final
-            result = f"{train_error(final)}  test error {final.test.error:.2%}" if final else record.message
+            result = (
+                f"{train_error(final)}  {final.reported_split} error {final.reported.error:.2%}"
+                if final
+                else record.message
+            )
             self.say(f"{where}  {result}  {record.seconds:.1f} s")
 
     def _draw(self) -> Group:
@@ -100,7 +104,7 @@ class Row:
         done = f"{len(self.records)}/{self.planned}" + (f" ({lost} diverged)" if lost else "")
         if not final:
             return done, "", ""
-        train, test = ([epoch.trained.error for epoch in final], [epoch.test.error for epoch in final])
+        train, test = ([epoch.trained.error for epoch in final], [epoch.reported.error for epoch in final])
         return done, f"{fmean(train):.2%}", f"{fmean(test):.2%}"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from resnetlab.core.errors import ConfigError
 from resnetlab.records.run import Metrics, RunRecord
 from resnetlab.records.study import Comparison, StudyRecord
+from resnetlab.report.run.tables import best_sentence
 from resnetlab.report.study.comparison_tables import combination_table, contrast_tables
 from resnetlab.report.table import Table, error_table, gradient_table, pair_table, verdict_lines
 
@@ -17,15 +18,18 @@ def print_names(names: Sequence[str], pattern: str) -> None:
     print("\n".join(names))
 
 
-def print_metrics(metrics: Metrics) -> None:
-    """Loss, error and accuracy of a split."""
-    print(f"test loss {metrics.loss:.4f}  error {metrics.error:.2%}  accuracy {1 - metrics.error:.2%}  n {metrics.n}")
+def print_metrics(metrics: Metrics, split: str) -> None:
+    """Loss, error and accuracy on the split."""
+    accuracy = f"accuracy {1 - metrics.error:.2%}"
+    print(f"{split} loss {metrics.loss:.4f}  error {metrics.error:.2%}  {accuracy}  n {metrics.n}")
 
 
 def print_run(record: RunRecord, out: Path) -> None:
     """The result of a run, if it has one, and where the run and its page are."""
     if record.final:
-        print_metrics(record.final.test)
+        print_metrics(record.final.reported, record.final.reported_split)
+        if record.chosen_by:
+            print(best_sentence(record))
     print(f"{record.model}, {record.parameters:,} parameters, {record.seconds:.1f} s; run in {out}")
     if (out / "report.html").is_file():
         print(f"report: {out / 'report.html'}")

@@ -177,7 +177,7 @@ class ImageData:
         return {name: images for name, images in parts.items() if images is not None}
 
     @property
-    def reported_split(self) -> "SplitName":
+    def reported_split(self) -> Literal["validation", "test"]:
         """The split that figures are reported of: test, or validation where there is no test."""
         return "validation" if self.test is None else "test"
 

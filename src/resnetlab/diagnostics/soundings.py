@@ -130,7 +130,7 @@ def read_identity(
     for name, one in (("the deeper net", deeper), ("the net of the old depth", deepcopy(net))):
         with progress(f"training {name} on") as on_progress:
             history = fit(one, data, config, seed=seed, callback=_Steps(on_progress))
-        ends.append(history[-1].test)
+        ends.append(history[-1].reported)
     return IdentityReading(
         stage=stage,
         added=added,

@@ -99,7 +99,7 @@ def draw_learning_curves(study: StudyRecord) -> "Figure":
         history, colour = run.record.history, COLOURS[run.kind]
         trained = [(epoch.epoch, 100 * epoch.train.error) for epoch in history if epoch.train]
         axes.plot([number for number, _ in trained], [error for _, error in trained], color=colour, lw=1.5)
-        axes.plot([e.epoch for e in history], [100 * e.test.error for e in history], ":", color=colour, lw=1.2)
+        axes.plot([e.epoch for e in history], [100 * e.reported.error for e in history], ":", color=colour, lw=1.2)
         axes.set_xlabel("epoch")
 
     figure = _panels(study, {"error, %": draw}, {"training": "-", "test": ":"})

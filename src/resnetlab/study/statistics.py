@@ -24,7 +24,7 @@ def train_error(epoch: EpochRecord) -> float:
 
 def test_error(epoch: EpochRecord) -> float:
     """Share of the test set that is answered wrongly."""
-    return epoch.test.error
+    return epoch.reported.error
 
 
 def sample_of(quantity: Quantity, epochs: Iterable[EpochRecord]) -> Sample | None:

@@ -82,7 +82,7 @@ def _plot_errors(study: Comparison) -> "Figure":
             for run in study.runs:
                 final = run.record.final
                 if run.values == cell.values and final:
-                    error = final.trained.error if title.startswith("training") else final.test.error
+                    error = final.trained.error if title.startswith("training") else final.reported.error
                     axes.plot(100 * error, row, "o", color="#1f6f9e", ms=5, alpha=0.7, mew=0, clip_on=False)
         axes.set_xlabel(title)
         axes.set_xlim(left=0)
