@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 from PIL import Image
+from resnetlab.report.study.comparison_page import draw_errors, render_comparison
 
 from resnetlab.core.randomness import generator
 from resnetlab.core.serialize import read_record
@@ -21,7 +22,6 @@ from resnetlab.report.diagnosis.page import render_diagnosis_page
 from resnetlab.report.figure import draw_figures
 from resnetlab.report.run.figures import draw_run_figures
 from resnetlab.report.run.page import render_run_page
-from resnetlab.report.study.comparison_page import draw_errors, render_comparison
 from resnetlab.report.study.page import render_page
 from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis.page import render_study_diagnosis

@@ -6,11 +6,11 @@ from dataclasses import replace
 from math import isfinite
 
 import pytest
+from resnetlab.study.axes import load_study
 
 from resnetlab.cli.commands import read_command
 from resnetlab.models.init import build
 from resnetlab.study import AxesStudy, plan_runs
-from resnetlab.study.axes import load_study
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import learning_rate
 from resnetlab.train.recipe import Recipe, fitted_config, recipe_data
