@@ -11,7 +11,17 @@ from resnetlab.cli.train import leads
 from resnetlab.core.errors import ConfigError, DataError, DivergedError, StoppedError
 from resnetlab.records.study import StudyRecord
 from resnetlab.study import STUDY, NoStudyCallback, Study, read_study, run_study
-from resnetlab.study.config import FAMILIES, Axes, Family, Kind, depth_axes, load_study, read_axes, study_recipe
+from resnetlab.study.config import (
+    FAMILIES,
+    Axes,
+    Family,
+    Kind,
+    depth_axes,
+    load_study,
+    read_axes,
+    study_recipe,
+    uncropped,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +76,8 @@ class StudyCommand(WithRecipe):
             axes = axes | depth_axes(self.kinds, self.depths, recipe.shortcut)
             model = FAMILIES[self.family] if self.family else recipe.model
             recipe = replace(recipe, model=model, shortcut="default")
+        if not (self.file or self.axis):
+            recipe = uncropped(recipe)
         return Study(recipe=recipe, axes=axes | read_axes(self.axis), seeds=self.seeds)
 
     def __call__(self) -> None:
@@ -73,6 +85,9 @@ class StudyCommand(WithRecipe):
 
         Raises ``DivergedError`` where every run diverged, ``StoppedError`` saying how to resume.
         """
+        # What is wrong with it is told before torch is loaded.
+        study = self.config
+
         from resnetlab.cli.study_progress import StudyProgress
         from resnetlab.train.signals import stop_on_signals
 
@@ -80,15 +95,15 @@ class StudyCommand(WithRecipe):
             with stop_on_signals() as stop:
                 if leads():
                     with StudyProgress() as progress:
-                        study = run_study(self.config, self.out, progress, stop)
+                        record = run_study(study, self.out, progress, stop)
                 else:
-                    study = run_study(self.config, self.out, NoStudyCallback(), stop)
+                    record = run_study(study, self.out, NoStudyCallback(), stop)
         except StoppedError as error:
             raise StoppedError(f"{error}; to resume, give the same command again", error.signal) from error
         if leads():
-            show_study(study, self.out)
-        if not any(run.record.final for run in study.runs):
-            raise DivergedError(f"every run diverged; the first: {study.runs[0].record.message}")
+            show_study(record, self.out)
+        if not any(run.record.final for run in record.runs):
+            raise DivergedError(f"every run diverged; the first: {record.runs[0].record.message}")
 
 
 def show_study(study: StudyRecord, out: Path) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -10,8 +10,6 @@ from typing import Any, Literal, get_args, get_type_hints
 from resnetlab.core.config import command_of, parse_yaml
 from resnetlab.core.errors import ConfigError, DataError, require, unknown_name
 from resnetlab.core.serialize import as_plain
-from resnetlab.data.config import AugmentConfig
-from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import Recipe, as_text, read_mapping, recipe_from
 
 Axes = dict[str, tuple[str, ...]]
@@ -26,11 +24,17 @@ MOST_RUNS = 10_000
 
 
 def study_recipe() -> Recipe:
-    """What a study trains unless told otherwise: the defaults of ``train``, but for a crop that small images need not.
+    """What a study trains unless told otherwise: what ``train`` does, but with nothing set aside to choose by, since a
+    study reports the last epoch."""
+    return Recipe()
 
-    A study reports the last epoch and chooses nothing, so what is set aside for choosing is off here too.
-    """
-    return Recipe(training=TrainConfig(augment=AugmentConfig(crop_padding=0)))
+
+def uncropped(recipe: Recipe) -> Recipe:
+    """The recipe with no random crop unless it names one: how plain and residual nets are compared by default."""
+    augment = recipe.training.augment
+    if augment.crop_padding is not None:
+        return recipe
+    return replace(recipe, training=replace(recipe.training, augment=replace(augment, crop_padding=0)))
 
 
 def depth_axes(kinds: Sequence[Kind] = (), depths: Sequence[int] = (), shortcut: str = "default") -> Axes:
@@ -48,7 +52,7 @@ class Study:
     Raises ``ConfigError`` for an unknown axis, with the nearest known one, and for values that make no study.
     """
 
-    recipe: Recipe = field(default_factory=study_recipe)
+    recipe: Recipe = field(default_factory=lambda: uncropped(study_recipe()))
     """What is trained, but for the axes."""
     axes: Axes = field(default_factory=depth_axes)
     """Each a field of the recipe, such as shortcut, training.lr or options.norm, or depth: the number in the model's
@@ -130,14 +134,15 @@ def load_study(path: Path) -> tuple[Recipe, Axes, int | None]:
 
 def study_command(study: Study) -> str:
     """The command that reproduces this study, with every setting that is not the default."""
-    defaults = Study()
-    words: list[str] = []
-    if [*study.axes] != [*defaults.axes] or study.axes["shortcut"] != defaults.axes["shortcut"]:
+    usual = Study()
+    words, defaults = list[str](), usual.recipe
+    if [*study.axes] != [*usual.axes] or study.axes["shortcut"] != usual.axes["shortcut"]:
         words = [word for name, values in study.axes.items() for word in ("--axis", f"{name}={join_values(values)}")]
-    elif study.axes != defaults.axes:
+        defaults = study_recipe()
+    elif study.axes != usual.axes:
         words = ["--depths", *study.axes["depth"]]
-    settings, default = ({"seeds": one.seeds} | as_plain(one.recipe) for one in (study, defaults))
-    return command_of("study", "STUDY", settings, default, words)
+    settings = {"seeds": study.seeds} | as_plain(study.recipe)
+    return command_of("study", "STUDY", settings, {"seeds": usual.seeds} | as_plain(defaults), words)
 
 
 def join_values(values: Sequence[str]) -> str:

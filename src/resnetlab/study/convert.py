@@ -40,7 +40,7 @@ def convert_settings(plain: dict[str, Any], origin: str) -> dict[str, Any]:
         recipe = as_plain(study_recipe())
         if "axes" in plain:
             return {"format": 2, **plain, "recipe": recipe | plain["recipe"]}
-        recipe |= {"model": FAMILIES[plain["family"]]} | {name: plain[name] for name in MOVED}
+        recipe |= {"model": FAMILIES[plain["family"]]} | {name: plain[name] for name in MOVED if name in plain}
         axes = as_plain(depth_axes(plain["kinds"], plain["depths"], plain["shortcut"]))
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(f"{origin} is no study of format 1 ({error!r}); it was damaged or is not ours") from error

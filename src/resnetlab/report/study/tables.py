@@ -5,7 +5,16 @@ from math import inf
 from statistics import median
 
 from resnetlab.records.gradients import Flow
-from resnetlab.records.study import Condition, Contrast, Difference, StudyRecord, StudyRun, Verdict, in_words
+from resnetlab.records.study import (
+    Condition,
+    Contrast,
+    Difference,
+    StudyRecord,
+    StudyRun,
+    Verdict,
+    axes_in_words,
+    in_words,
+)
 from resnetlab.report.table import Table, interval, number, percent, plain
 
 QUANTITIES = {
@@ -48,9 +57,11 @@ def contrast_tables(study: StudyRecord) -> list[Table]:
         if ours:
             names = tuple(in_words(study.axes, {**ours[0].others, axis: ours[0].value}))
             head, first = _reference(study, ours[0])
+            compared = ", ".join(value for value in axes_in_words(study.axes)[head] if value != first)
             tables.append(
                 Table(
-                    caption=f"{head}: minus {first}, paired by seed: mean [95 % interval], bootstrap, p by Holm's rule",
+                    caption=f"{head}: {compared} minus {first}, paired by seed: mean [95 % interval], bootstrap, p by "
+                    "Holm's rule",
                     heads=("quantity", *names, "n", "difference", "bootstrap", "p", ""),
                     rows=[(words, *_row(study, one, name)) for name, (words, *_) in QUANTITIES.items() for one in ours],
                 )
@@ -120,8 +131,11 @@ def heading(study: StudyRecord) -> str:
 
 
 def answer_lines(study: StudyRecord) -> list[str]:
-    """The verdicts with their reasons, the lowest mean test error, and how many differences are significant."""
+    """The verdicts with their reasons; of other studies the lowest mean test error, and how many differences are
+    significant."""
     lines = verdict_lines(study)
+    if lines:
+        return lines
     best = min(study.conditions, key=_mean_error, default=None)
     if best and best.test_error:
         names = named(in_words(study.axes, best.values))
