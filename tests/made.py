@@ -1,5 +1,6 @@
 """Records made by hand, for what is drawn from records."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import comb
 
@@ -19,15 +20,15 @@ from resnetlab.records.diagnosis import (
 )
 from resnetlab.records.gradients import BlockGradient, Flow
 from resnetlab.records.run import ClassScore, EpochRecord, Examination, Metrics, Mistake, RunRecord
-from resnetlab.records.study import ComparedRun, Comparison, StudyRecord, StudyRun
+from resnetlab.records.study import StudyRecord, StudyRun
 from resnetlab.records.study_diagnosis import RunReading, StudyDiagnosis
-from resnetlab.study import degradation
-from resnetlab.study import statistics as contrasts
+from resnetlab.study.results import make_record
+from resnetlab.study.results import study_run as make_run
 
 HOSTILE = '<script>alert("x")</script>&\'"'
 
 
-def study_run(kind: str, depth: int, seed: int, error: float | None, source: str = "made") -> StudyRun:
+def run_record(error: float | None, source: str = "made", model: str = "cifar_resnet8") -> RunRecord:
     """A run of two epochs that ends with that training error, or that diverged (None)."""
     gradients = [BlockGradient(block=f"stages.0.{i}", gradient_norm=2.0**-i, weight_norm=1.0) for i in range(4)]
     history = [
@@ -41,11 +42,11 @@ def study_run(kind: str, depth: int, seed: int, error: float | None, source: str
         )
         for epoch, value in ((1, 0.9), (2, error or 0.0))
     ]
-    record = RunRecord(
-        model=f"cifar_{kind}{depth}",
+    return RunRecord(
+        model=model,
         recipe={"data": source},
-        parameters=1000 * depth,
-        multiply_adds=2000 * depth,
+        parameters=8000,
+        multiply_adds=16000,
         status="diverged" if error is None else "finished",
         message="" if error is not None else f"the loss became nan {source}",
         history=history if error is not None else [],
@@ -55,29 +56,46 @@ def study_run(kind: str, depth: int, seed: int, error: float | None, source: str
         environment={"torch": "1", "processor": source},
         seconds=2.0,
     )
-    flows = flow.judge(gradients)
-    return StudyRun(kind=kind, depth=depth, seed=seed, flow_start=flows, flow_end=flows, record=record)
 
 
-def study(source: str = "made", planned: int = 12) -> StudyRecord:
-    """A study of two kinds, two depths and three seeds."""
-    errors = {"plain": {8: 0.01, 56: 0.6}, "residual": {8: 0.01, 56: 0.0}}
-    runs = [
-        study_run(kind, depth, seed, error + 0.01 * seed, source)
-        for kind, depths in errors.items()
-        for depth, error in depths.items()
-        for seed in range(3)
+Errors = dict[tuple[str, ...], Sequence[float | None]]
+"""Training errors by a value of each axis, a seed each; None is a run that diverged."""
+
+
+def study_runs(axes: Sequence[str], errors: Errors, source: str = "made") -> list[StudyRun]:
+    """The runs of a study that end with these errors."""
+    return [
+        make_run(dict(zip(axes, place, strict=True)), seed, run_record(error, source))
+        for place, seeds in errors.items()
+        for seed, error in enumerate(seeds)
     ]
-    return StudyRecord(
-        settings={"data": source, "training": {"epochs": 2}, "options": {}},
-        command=f"resnetlab study --data {source}",
-        rules={"degradation": degradation.RULE, "gradients": flow.RULE},
-        planned=planned,
-        runs=runs,
-        cells=degradation.make_cells(runs),
-        pairs=degradation.make_pairs(runs),
-        verdicts=degradation.make_verdicts(runs),
-    )
+
+
+def study_of(axes: Sequence[str], errors: Errors, source: str = "made", planned: int = 12) -> StudyRecord:
+    """The study of these runs."""
+    values = {name: list(dict.fromkeys(place[n] for place in errors)) for n, name in enumerate(axes)}
+    settings = {"recipe": {"data": source, "training": {"epochs": 2}, "options": {}}}
+    return make_record(study_runs(axes, errors, source), values, planned, settings, f"resnetlab study --data {source}")
+
+
+def depth_study(source: str = "made", planned: int = 12) -> StudyRecord:
+    """A study of plain and residual nets, two depths and three seeds; the plain ones degrade."""
+    ends = {("none", "8"): 0.01, ("none", "56"): 0.6, ("default", "8"): 0.01, ("default", "56"): 0.0}
+    errors = {place: [end + 0.01 * seed for seed in range(3)] for place, end in ends.items()}
+    return study_of(("shortcut", "depth"), errors, source, planned)
+
+
+def axis_study(source: str = "made") -> StudyRecord:
+    """A study of one axis of five values, named after ``source``, and three seeds: a small, a large and an equal
+    difference, and one value of which every run diverged."""
+    errors: Errors = {
+        (source,): (0.5, 0.51, 0.53),
+        ("near",): (0.52, 0.5, 0.54),
+        ("far",): (0.1, 0.12, 0.13),
+        ("even",): (0.4, 0.41, 0.43),
+        ("lost",): (None,) * 3,
+    }
+    return study_of((f"axis {source}",), errors, source, planned=18)
 
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGM8wcDEwAAAA/oAzIAKlEUAAAAASUVORK5CYII="
@@ -91,7 +109,7 @@ def run(source: str = "made", classes: int = 3) -> tuple[RunRecord, Examination]
 
     names = [f"{source} {n}" for n in range(classes)]
     record = replace(
-        study_run("resnet", 8, 0, 0.5, source).record,
+        run_record(0.5, source),
         recipe={"data": source, "training": {"epochs": 2, "best_by": "test_error"}, "options": {source: source}},
         data={"source": source, "shape": [1, 2, 2], "classes": names, "encoding": "lossless", "sha256": "0" * 64},
     )
@@ -249,40 +267,6 @@ def diagnosis(source: str = "made") -> Diagnosis:
         data={"source": source, "classes": [source, "b"]},
         environment={"processor": source},
         seconds=1.0,
-    )
-
-
-def compared_run(values: dict[str, str], seed: int, error: float | None, source: str = "made") -> ComparedRun:
-    """A run of a study over axes that ends with that training error, or that diverged (None)."""
-    made = study_run("resnet", 8, seed, error, source)
-    return ComparedRun(values=values, seed=seed, flow_start=made.flow_start, flow_end=made.flow_end, record=made.record)
-
-
-def comparison(source: str = "made") -> Comparison:
-    """A study of one axis of five values, named after ``source``, and three seeds: a small, a large and an equal
-    difference, and one value of which every run diverged."""
-    errors = {
-        source: (0.5, 0.51, 0.53),
-        "near": (0.52, 0.5, 0.54),
-        "far": (0.1, 0.12, 0.13),
-        "even": (0.4, 0.41, 0.43),
-        "lost": (None,) * 3,
-    }
-    runs = [
-        compared_run({f"axis {source}": value}, seed, error, source)
-        for value, seeds in errors.items()
-        for seed, error in enumerate(seeds)
-    ]
-    axes = {f"axis {source}": list(errors)}
-    return Comparison(
-        settings={"recipe": {"data": source}},
-        command=f"resnetlab study --data {source}",
-        axes=axes,
-        rule=contrasts.RULE,
-        planned=18,
-        runs=runs,
-        combinations=contrasts.make_combinations(runs),
-        contrasts=contrasts.make_contrasts(runs, axes),
     )
 
 

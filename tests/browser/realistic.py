@@ -14,20 +14,19 @@ from resnetlab.records import gradients as flow
 from resnetlab.records.diagnosis import Diagnosis, Lesion, NetReading
 from resnetlab.records.gradients import BlockGradient
 from resnetlab.records.run import ClassScore, EpochRecord, Examination, Metrics, Mistake, RunRecord
-from resnetlab.records.study import Comparison, StudyRecord
+from resnetlab.records.study import StudyRecord
 from resnetlab.records.study_diagnosis import StudyDiagnosis
 from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
 from resnetlab.report.diagnosis.page import render_diagnosis_page
-from resnetlab.report.figure import draw_figures
 from resnetlab.report.run.figures import draw_run_figures
 from resnetlab.report.run.page import render_run_page
-from resnetlab.report.study.comparison_page import draw_errors, render_comparison
+from resnetlab.report.study.figures import draw_figures
 from resnetlab.report.study.page import render_page
 from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis.page import render_study_diagnosis
-from resnetlab.study import statistics as contrasts
+from resnetlab.study import read_results
 from tests.conftest import ROOT
-from tests.made import block_reading, compared_run, diagnosis, lesion_reading, run
+from tests.made import block_reading, diagnosis, lesion_reading, run, study_of
 
 CLASSES = [
     *("aquarium fish", "baby", "beaver", "bottle", "castle", "chimpanzee", "dinosaur", "forest", "golden retriever"),
@@ -78,26 +77,17 @@ def long_run() -> tuple[RunRecord, Examination]:
     return replace(record, model="cifar_resnet110", history=history, data=data, parameters=1_730_714), examination
 
 
-def two_axes() -> Comparison:
-    """A study of three shortcuts and four depths with five seeds."""
+def two_axes() -> StudyRecord:
+    """A study of three shortcuts and four learning rates with five seeds."""
     draw = generator(0, "page of two axes")
-    axes = {"model.shortcut": ["A", "B", "none"], "depth": ["20", "32", "56", "110"]}
-    runs = [
-        compared_run({"model.shortcut": shortcut, "depth": depth}, seed, error + float(draw.normal(0, 0.004)))
-        for (row, shortcut), (column, depth) in product(*(enumerate(values) for values in axes.values()))
-        for error in (0.09 - 0.008 * column + (0.05 * column * (row == 2)),)
-        for seed in range(5)
-    ]
-    return Comparison(
-        settings={"recipe": {"data": "digits", "training": {"epochs": 20}}},
-        command="resnetlab study --axis model.shortcut=A,B,none --axis depth=20,32,56,110 --seeds 5 --out STUDY",
-        axes=axes,
-        rule=contrasts.RULE,
-        planned=60,
-        runs=runs,
-        combinations=contrasts.make_combinations(runs),
-        contrasts=contrasts.make_contrasts(runs, axes),
-    )
+    axes = {"shortcut": ["A", "B", "C"], "training.lr": ["0.01", "0.02", "0.05", "0.1"]}
+    errors = {
+        (shortcut, lr): [
+            0.09 - 0.008 * column + 0.05 * column * (row == 2) + float(draw.normal(0, 0.004)) for _ in range(5)
+        ]
+        for (row, shortcut), (column, lr) in product(*(enumerate(values) for values in axes.values()))
+    }
+    return study_of(tuple(axes), errors, planned=60)
 
 
 def deep_diagnosis() -> Diagnosis:
@@ -141,13 +131,13 @@ def _run_page() -> str:
     )
 
 
-def _grid_page() -> str:
-    record = read_record(StudyRecord, ROOT / "docs" / "study" / "digits.json")
+def _depth_page() -> str:
+    record = read_results(ROOT / "docs" / "study" / "digits.json")
     return render_page(record, draw_figures(record))
 
 
-def _axes_page() -> str:
-    return render_comparison(two_axes(), draw_errors(two_axes()))
+def _axis_page() -> str:
+    return render_page(two_axes(), draw_figures(two_axes()))
 
 
 def _diagnosis_page() -> str:
@@ -161,8 +151,8 @@ def _seedwise_page() -> str:
 
 REALISTIC = {
     "run": _run_page,
-    "grid": _grid_page,
-    "axes": _axes_page,
+    "depth": _depth_page,
+    "axis": _axis_page,
     "diagnosis": _diagnosis_page,
     "seedwise": _seedwise_page,
 }

@@ -4,14 +4,14 @@ from rich.console import Console
 
 from resnetlab.cli.study_progress import StudyProgress
 from resnetlab.study import AxesStudy, StudyConfig, plan_runs
-from tests.made import study_run
+from tests.made import run_record
 
 GRID = StudyConfig(depths=(8,), seeds=2)
 AXES = AxesStudy(axes={"shortcut": ("A", "none"), "training.lr": ("0.1",)}, seeds=2)
 
 
 def record(error):
-    return study_run("plain", 8, 0, error).record
+    return run_record(error)
 
 
 def walk(progress: StudyProgress, config) -> None:

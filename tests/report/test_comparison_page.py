@@ -1,7 +1,6 @@
 import re
 from dataclasses import replace
 
-from resnetlab.cli.tables import print_comparison
 from resnetlab.report.study.comparison_page import draw_errors, render_comparison, write_comparison
 from resnetlab.report.study.comparison_tables import (
     answer_lines,
@@ -10,8 +9,10 @@ from resnetlab.report.study.comparison_tables import (
     contrast_tables,
     size_table,
 )
+
+from resnetlab.cli.tables import print_comparison
 from tests.made import HOSTILE, compared_run, comparison
-from tests.report.test_page import Elements
+from tests.report.test_study_page import Elements
 
 
 def page_of(study) -> str:

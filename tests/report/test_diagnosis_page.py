@@ -10,7 +10,7 @@ from resnetlab.report.diagnosis.tables import block_table, diagnosis_tables, thi
 from resnetlab.report.run.figures import PALETTE
 from resnetlab.report.table import Table
 from tests.made import HOSTILE, diagnosis, lesion_reading
-from tests.report.test_page import Elements
+from tests.report.test_study_page import Elements
 
 
 def page_of(source: str = "made") -> str:

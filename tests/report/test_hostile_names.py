@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from tests.hostile import NAMES, PAGES, drawn_without_names, pages_of
-from tests.report.test_page import Elements
+from tests.report.test_study_page import Elements
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -52,7 +52,7 @@ def test_figures_with_hostile_names_are_xml_without_scripts(pages):
 
 
 def test_name_between_dollars_is_drawn_as_it_is():
-    (svg,) = drawings(PAGES["axes"]("$x_1$"))
+    (svg,) = drawings(PAGES["axis"]("$x_1$"))
     assert "axis $x_1$ $x_1$" in svg
 
 

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from resnetlab.report.model_card import escape, fenced, front_matter, loading_code, run_card
-from tests.made import HOSTILE, run, study_run
+from tests.made import HOSTILE, run, run_record
 
 COMMAND = "resnetlab train --out RUN"
 NASTY = f"{HOSTILE}\n---\n# é😀\x85\u2028 not a heading | [link](http://x) `code` ![image](y)"
@@ -62,7 +62,7 @@ def test_card_says_result_data_training_and_limits():
 
 
 def test_run_that_diverged_claims_no_result():
-    card = run_card(study_run("plain", 8, 0, None).record, None, COMMAND)
+    card = run_card(run_record(None), None, COMMAND)
     assert "model-index" not in metadata(card)
     assert "do not use its weights" in card
 

@@ -18,8 +18,8 @@ from resnetlab.report.run.tables import (
     key_figures,
     run_verdict,
 )
-from tests.made import HOSTILE, PNG, run, study_run
-from tests.report.test_page import Elements
+from tests.made import HOSTILE, PNG, run, run_record
+from tests.report.test_study_page import Elements
 
 COMMAND = "resnetlab train --out RUN"
 
@@ -169,7 +169,7 @@ def test_speed_is_the_median_of_what_is_known():
 
 
 def test_diverged_run_without_an_epoch_says_so():
-    record = study_run("plain", 8, 0, None).record
+    record = run_record(None)
     page = page_of(record, None)
     text = Elements(page).text
     assert "Diverged: the loss became nan made" in text
@@ -248,7 +248,7 @@ def test_growth_of_gradients_is_drawn_over_the_steps_and_said_in_words():
 
 def test_run_without_a_trace_has_no_growth_and_one_without_an_epoch_may(page):
     assert "Growth is measured" not in page
-    diverged = study_run("plain", 8, 0, None).record
+    diverged = run_record(None)
     assert [drawing.name for drawing in draw_run_figures(diverged)] == []
     assert [drawing.name for drawing in draw_run_figures(replace(diverged, gradient_trace=moments(9.0)))] == []
     traced = replace(diverged, gradient_trace=moments(9.0, 8.0))

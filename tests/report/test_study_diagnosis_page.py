@@ -9,7 +9,7 @@ from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis.page import render_study_diagnosis, write_study_diagnosis_report
 from resnetlab.report.study_diagnosis.tables import difference_tables, measure_tables
 from tests.made import HOSTILE, study_diagnosis
-from tests.report.test_page import Elements
+from tests.report.test_study_page import Elements
 
 
 def page_of(source: str = "made") -> str:

@@ -2,6 +2,7 @@ import json
 import shlex
 
 import pytest
+from resnetlab.study.axes import at_depth, known_axes, read_axes
 
 from resnetlab.cli.commands import read_command
 from resnetlab.core.errors import ConfigError
@@ -10,7 +11,6 @@ from resnetlab.core.stats import holm, paired_interval, paired_p
 from resnetlab.data.config import AugmentConfig
 from resnetlab.records.study import Comparison
 from resnetlab.study import AxesStudy, NoStudyCallback, plan_runs, read_config, read_study, run_study, study_command
-from resnetlab.study.axes import at_depth, known_axes, read_axes
 from resnetlab.study.statistics import adjust, make_combinations, make_contrasts
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import Recipe

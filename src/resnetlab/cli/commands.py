@@ -12,7 +12,7 @@ from resnetlab.cli.diagnose import Diagnose
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
 from resnetlab.cli.recipe_args import WithRecipe
-from resnetlab.cli.study import Study, StudyOfAxes, names_axes
+from resnetlab.cli.study import StudyCommand
 from resnetlab.cli.train import Evaluate, Train
 from resnetlab.cli.weights import weights
 from resnetlab.core.errors import DataError, unknown_name
@@ -120,7 +120,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "find-lr": FindLr,
     "evaluate": Evaluate,
     "diagnose": Diagnose,
-    "study": Study,
+    "study": StudyCommand,
     "report": Report,
     "weights": weights,
     "data": Data,
@@ -137,8 +137,6 @@ def read_command(words: list[str]) -> Callable[[], None]:
     if words and not words[0].startswith("-") and words[0] not in VERBS:
         raise unknown_name("command", words[0], VERBS)
     kind = VERBS[words[0]] if words and words[0] in VERBS else None
-    if kind is Study and names_axes(words[1:]):
-        kind = StudyOfAxes
     if isinstance(kind, type) and issubclass(kind, WithRecipe):
         return kind.read(words[1:], f"resnetlab {words[0]}")  # type: ignore[return-value]  # each can be called
     verb: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(

@@ -21,7 +21,7 @@ LONG_EPOCH = 5.0
 
 
 class StudyProgress(Bars):
-    """Watches a study: a table of its combinations and a bar over all its runs, or a line a run."""
+    """The progress of a study: a table of its conditions and a bar over all its runs, or a line a run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,10 +43,10 @@ class StudyProgress(Bars):
         self.live.stop()
 
     def on_plan(self, planned: Sequence[PlannedRun], ended: Mapping[str, RunRecord]) -> None:
-        """Make a row for each combination, with what has ended before."""
-        self.axes = tuple(planned[0].values)
+        """Make a row for each condition, with what has ended before."""
+        self.axes = tuple(planned[0].words)
         for run in planned:
-            row = self.rows.setdefault(tuple(run.values.values()), Row())
+            row = self.rows.setdefault(tuple(run.words.values()), Row())
             row.planned += 1
             if run.name in ended:
                 row.add(ended[run.name])
@@ -68,7 +68,7 @@ class StudyProgress(Bars):
         self._count(run, place(run, number, total), record)
 
     def _count(self, run: PlannedRun, where: str, record: RunRecord) -> None:
-        if (row := self.rows.get(tuple(run.values.values()))) is not None:
+        if (row := self.rows.get(tuple(run.words.values()))) is not None:
             row.add(record)
         if not self.console.is_terminal:
             final = record.final
@@ -87,7 +87,7 @@ class StudyProgress(Bars):
 
 
 class Row:
-    """What is known of one combination so far."""
+    """What is known of one condition so far."""
 
     def __init__(self) -> None:
         self.planned = 0
@@ -128,4 +128,4 @@ class _Within(NoCallback):
 
 def place(run: PlannedRun, number: int, total: int) -> str:
     """Which run of how many."""
-    return f"[{number}/{total}] {run.label} seed {run.seed}"
+    return f"[{number}/{total}] {run.label}"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.records.run import Metrics, RunRecord
-from resnetlab.records.study import Comparison, StudyRecord
+from resnetlab.records.study import StudyRecord
 from resnetlab.report.run.tables import best_sentence
-from resnetlab.report.study.comparison_tables import combination_table, contrast_tables
-from resnetlab.report.table import Table, error_table, gradient_table, pair_table, verdict_lines
+from resnetlab.report.study.tables import answer_lines, contrast_tables, error_table, gradient_table
+from resnetlab.report.table import Table
 
 
 def print_names(names: Sequence[str], pattern: str) -> None:
@@ -36,25 +36,14 @@ def print_run(record: RunRecord, out: Path) -> None:
 
 
 def print_study(study: StudyRecord, page: Path) -> None:
-    """The tables of a study, the answers, and where the page is."""
-    for table in (error_table(study), pair_table(study), gradient_table(study)):
-        if table.rows:
-            print_table(table)
-            print()
-    if len(study.runs) < study.planned:
-        print(f"not complete: {len(study.runs)} of {study.planned} runs have ended")
-    print("\n".join(verdict_lines(study)))
-    print(f"\nreport: {page}")
-
-
-def print_comparison(study: Comparison, page: Path) -> None:
-    """The tables of a study over axes, and where the page is."""
-    for table in (combination_table(study), *contrast_tables(study)):
+    """The tables of a study, its answers, the rule of its contrasts, and where the page is."""
+    for table in (error_table(study), *contrast_tables(study), gradient_table(study)):
         print_table(table)
         print()
     if len(study.runs) < study.planned:
         print(f"not complete: {len(study.runs)} of {study.planned} runs have ended")
-    print(f"{study.rule}\n\nreport: {page}")
+    print("\n".join(answer_lines(study)))
+    print(f"\nreport: {page}")
 
 
 def print_table(table: Table) -> None:

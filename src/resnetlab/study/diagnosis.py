@@ -18,9 +18,11 @@ from resnetlab.diagnostics.load import Subject, from_run
 from resnetlab.diagnostics.soundings import Progress, first_images, read_net, unwatched
 from resnetlab.records.diagnosis import DIAGNOSIS, Part
 from resnetlab.records.run import RunRecord
+from resnetlab.records.study import axes_in_words
 from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS, RunReading, StudyDiagnosis
-from resnetlab.study import Study, StudyConfig, plan_runs, read_config, study_command
+from resnetlab.study import open_study, plan_runs, study_command
 from resnetlab.study.plan import PlannedRun, read_ended
+from resnetlab.study.statistics import compared_axes
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +57,8 @@ def diagnose_study(
 
     started = perf_counter()
     parts = study_parts(config)
-    study = read_config(folder)
-    axes = axes_of(study)
+    study = open_study(folder)
+    axes = axes_in_words(study.axes)
     chosen = choose(plan_runs(study), axes, where or {}, folder)
     device = pick_device(config.device)
     runs, left_out, data = read_runs(chosen, folder, parts, config, device, progress or unwatched, on_run)
@@ -73,8 +75,9 @@ def diagnose_study(
         runs=runs,
         left_out=left_out,
         combinations=seedwise.combine(runs, measures),
-        # Two depths of one kind differ by what the study itself compares; here it is plain against residual.
-        contrasts=seedwise.contrast(runs, axes, ["kind"] if isinstance(study, StudyConfig) else [*axes], measures),
+        contrasts=seedwise.contrast(
+            runs, axes, [name for name in axes if name != "depth" or "depth" in compared_axes(study.axes)], measures
+        ),
         rules=[*seedwise.RULES],
         data=data,
         environment=describe_environment(str(device), torch.get_num_threads()),
@@ -97,13 +100,6 @@ def study_parts(config: DiagnosisConfig) -> list[Part]:
     return [part for part in PARTS if part in config.what or "all" in config.what]
 
 
-def axes_of(study: Study) -> dict[str, list[str]]:
-    """The axes of the study with their values; a grid's are kind and depth."""
-    if isinstance(study, StudyConfig):
-        return {"kind": list(study.kinds), "depth": [str(depth) for depth in sorted(study.depths)]}
-    return {name: list(values) for name, values in study.axes.items()}
-
-
 def choose(planned: list[PlannedRun], axes: dict[str, list[str]], where: Where, folder: Path) -> list[PlannedRun]:
     """The runs with those values. Raises ``ConfigError`` for an axis or a value that the study does not have."""
     for axis, values in where.items():
@@ -113,7 +109,7 @@ def choose(planned: list[PlannedRun], axes: dict[str, list[str]], where: Where, 
             if value not in axes[axis]:
                 known = ", ".join(axes[axis])
                 raise ConfigError(f"the study in {folder} has no {axis} {value}; it has {known}")
-    return [run for run in planned if all(run.values[axis] in values for axis, values in where.items())]
+    return [run for run in planned if all(run.words[axis] in values for axis, values in where.items())]
 
 
 def read_runs(
@@ -163,7 +159,7 @@ def read_run(
     subject.net.to(device)
     batch = first_images(subject.data, config.batch_size, config.seed, device)
     return RunReading(
-        values=run.values,
+        values=run.words,
         seed=run.seed,
         flow_start=flow.judge(record.gradients_start),
         net=read_net(subject, parts, batch, seed=config.seed, images=config.images, progress=progress),
