@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, Self
 
@@ -31,6 +31,10 @@ class Images(Protocol):
     def encoding(self) -> Encoding:
         """Whether the images went through lossy compression."""
 
+    @property
+    def names(self) -> Sequence[str] | None:
+        """What each image is called where it came from, such as its file; None where nothing names them."""
+
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device) -> Self:
@@ -57,6 +61,7 @@ class Split:
     images: Tensor
     labels: Tensor
     encoding: Encoding = "lossless"
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,7 +73,7 @@ class Split:
 
     def to(self, device: torch.device) -> "Split":
         """The same split on another device, still as uint8: a quarter of the memory of float32."""
-        return Split(images=self.images.to(device), labels=self.labels.to(device), encoding=self.encoding)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
         for numbers in plan:
