@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from resnetlab.core.errors import ConfigError, unknown_name
+from resnetlab.core.errors import ConfigError
 from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.train.recipe import Recipe, recipe_data, recipe_network
 from resnetlab.train.run import RECIPE, restored_network
@@ -137,14 +137,12 @@ def load_source(source: str, config: DiagnosisConfig) -> DiagnosedNet:
 
 def _require_known(name: str) -> None:
     """Raise ``ConfigError`` unless it is a network's name: it could as well have been that of a folder."""
-    from resnetlab.models.zoo import list_models, model_config
+    from resnetlab.models.zoo import model_config
 
     try:
         model_config(name)
     except ConfigError as error:
-        nearest = str(unknown_name("network", name, list_models()))
-        hint = nearest if "did you mean" in nearest else f"{error}"
-        raise ConfigError(f"{name} is neither a folder or file that exists nor a network's name: {hint}") from None
+        raise ConfigError(f"{name} is neither a folder or file that exists nor a network's name: {error}") from None
 
 
 def load_plain(folder: Path, which: Literal["last", "best"], asked: DiagnosedNet) -> DiagnosedNet:
