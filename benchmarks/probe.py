@@ -3,7 +3,7 @@
 python benchmarks/probe.py --out probe.json
 
 1. plain: forward, loss and backward, which leaves the gradient of every parameter.
-2. watched: the same with a ``Probe`` around it, and its readings fetched.
+2. watched: the same with a ``Probe`` around it, and its statistics fetched.
 3. diagnosed: what ``diagnose --what gradients residuals`` does with a network: the probe, the norms of the gradients of
    all weights, and the network left as it was.
 
@@ -39,12 +39,12 @@ def passes(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Callable
     def watched() -> None:
         with Probe(net) as probe:
             plain()
-        probe.readings()
+        probe.statistics()
 
     def diagnosed() -> None:
         with Probe(net) as probe:
             block_gradients(net, images, labels)
-        probe.readings()
+        probe.statistics()
 
     return {"plain": plain, "watched": watched, "diagnosed": diagnosed}
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
-from resnetlab.report.diagnosis.page import render_diagnosis_page
+from resnetlab.report.diagnosis import cam
+from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_page
 from resnetlab.report.run.figures import draw_run_figures
 from resnetlab.report.run.page import render_run_page
 from resnetlab.report.study.figures import draw_figures
@@ -68,7 +68,9 @@ def axis_page(name: str, drawn: Any = None) -> str:
 def diagnosis_page(name: str, drawn: Any = None) -> str:
     """The page of a diagnosis of a network of that name."""
     found = replace(diagnosis(name), notes=[f"note {name}", name])
-    return render_diagnosis_page(found, drawn or draw_diagnosis_figures(found))
+    # Names are drawn on the sheets of images alone.
+    drawn = drawn | {"cam": cam.draw(found)} if drawn else draw_diagnosis(found)
+    return render_diagnosis_page(found, drawn)
 
 
 def seedwise_page(name: str, drawn: Any = None) -> str:
@@ -91,7 +93,7 @@ def drawn_without_names(kind: str) -> Any:
     made = {
         "run": lambda: draw_run_figures(run()[0]),
         "depth": lambda: draw_figures(depth_study()),
-        "diagnosis": lambda: draw_diagnosis_figures(diagnosis()),
+        "diagnosis": lambda: draw_diagnosis(diagnosis()),
     }
     return made[kind]() if kind in made else None
 

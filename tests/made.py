@@ -6,22 +6,24 @@ from math import comb
 
 from resnetlab.records import gradients as flow
 from resnetlab.records.diagnosis import (
-    BlockReading,
-    CamReading,
+    ANALYSES,
+    BlockStatistics,
+    CamResult,
     Diagnosis,
-    IdentityReading,
-    LandscapeReading,
+    IdentityResult,
+    LandscapeResult,
     Lesion,
-    LesionReading,
-    NetReading,
+    LesionResult,
+    NetResult,
     PathLength,
-    PathReading,
-    SignalReading,
+    PathResult,
+    SettingResult,
+    SignalResult,
 )
 from resnetlab.records.gradients import BlockGradient, Flow
 from resnetlab.records.run import ClassScore, EpochRecord, Examination, Metrics, Mistake, RunRecord
 from resnetlab.records.study import StudyRecord, StudyRun
-from resnetlab.records.study_diagnosis import RunReading, StudyDiagnosis
+from resnetlab.records.study_diagnosis import RunResult, StudyDiagnosis
 from resnetlab.study.results import make_record
 from resnetlab.study.results import study_run as make_run
 
@@ -135,7 +137,7 @@ def run(source: str = "made", classes: int = 3) -> tuple[RunRecord, Examination]
     )
 
 
-def block_reading(number: int, plain: bool = False, **changes) -> BlockReading:
+def block_statistics(number: int, plain: bool = False, **changes) -> BlockStatistics:
     """A block whose branch is half as large as its shortcut, with gradients in the ratio 3 to 1."""
     given = {
         "block": f"stages.0.{number}",
@@ -156,12 +158,12 @@ def block_reading(number: int, plain: bool = False, **changes) -> BlockReading:
         "gradient_in_rms": 1.0,
         "gradient_out_rms": 1.0,
     }
-    return BlockReading(**(given | changes))
+    return BlockStatistics(**(given | changes))
 
 
-def lesion_reading(*errors: float, intact: float = 0.1) -> LesionReading:
+def lesion_result(*errors: float, intact: float = 0.1) -> LesionResult:
     """A net of that error, with those errors without each block; by chance nine of ten answers are wrong."""
-    return LesionReading(
+    return LesionResult(
         n=50,
         chance=0.9,
         intact=Lesion(blocks=[], error=intact, loss=1.0),
@@ -172,10 +174,10 @@ def lesion_reading(*errors: float, intact: float = 0.1) -> LesionReading:
     )
 
 
-def path_reading(blocks: int = 6, known: bool = True) -> PathReading:
+def path_result(blocks: int = 6, known: bool = True) -> PathResult:
     """Every path carries half of what one that is a branch shorter does."""
     shares = [comb(blocks, k) * 0.5**k / 1.5**blocks for k in range(blocks + 1)]
-    return PathReading(
+    return PathResult(
         seed=0,
         n=32,
         blocks=blocks,
@@ -189,10 +191,10 @@ def path_reading(blocks: int = 6, known: bool = True) -> PathReading:
     )
 
 
-def landscape_reading(side: int = 5, scale: float = 1.0) -> LandscapeReading:
+def landscape_result(side: int = 5, scale: float = 1.0) -> LandscapeResult:
     """A bowl."""
     axis = [step / (side // 2) for step in range(-(side // 2), side // 2 + 1)]
-    return LandscapeReading(
+    return LandscapeResult(
         seed=0,
         n=1000,
         axis=axis,
@@ -204,78 +206,78 @@ def landscape_reading(side: int = 5, scale: float = 1.0) -> LandscapeReading:
     )
 
 
-def cam_reading(sample: int = 3, true: str = "zero", predicted: str | None = "zero", warm: int = 4) -> CamReading:
+def cam_result(sample: int = 3, true: str = "zero", predicted: str | None = "zero", warm: int = 4) -> CamResult:
     """A map of 4 × 4 cells, of which so many are warm; 0 is no heat at all. No answer has no number."""
     heats = [None if predicted is None else 1.0 if n < warm else 0.25 * bool(warm) for n in range(16)]
-    return CamReading(
+    return CamResult(
         sample=sample,
         true=true,
         predicted=predicted,
         probability=None if predicted is None else 0.75,
         heat=[heats[4 * row : 4 * row + 4] for row in range(4)],
-        picture=PNG,
+        image=PNG,
     )
 
 
-def net_reading(source: str = "made", *, plain: bool = False, state: str = "after 2 epochs") -> NetReading:
+def net_result(source: str = "made", *, plain: bool = False, state: str = "after 2 epochs") -> NetResult:
     """A net of three blocks with even gradients, and of six to the paths that a plain one has not."""
     trained = state != "at initialisation"
     gradients = [BlockGradient(block=f"stages.0.{n}", gradient_norm=1.0, weight_norm=1.0) for n in range(3)]
-    return NetReading(
+    return NetResult(
         model=f"{'plain' if plain else 'resnet'} {source}",
         state=state,
         parameters=1000,
         plain=plain,
         gradients=gradients,
         flow=flow.judge(gradients),
-        blocks=[block_reading(n, plain) for n in range(3)],
-        lesion=lesion_reading(0.9, 0.8, 0.9) if plain else lesion_reading(0.1, 0.12, 0.2),
-        paths=None if plain else path_reading(),
-        landscape=landscape_reading(scale=50.0 if plain else 1.0) if trained else None,
-        cams=[cam_reading(0, source, source), cam_reading(7, "b", source, 12)] if trained else [],
+        blocks=[block_statistics(n, plain) for n in range(3)],
+        lesion=lesion_result(0.9, 0.8, 0.9) if plain else lesion_result(0.1, 0.12, 0.2),
+        paths=None if plain else path_result(),
+        landscape=landscape_result(scale=50.0 if plain else 1.0) if trained else None,
+        cams=[cam_result(0, source, source), cam_result(7, "b", source, 12)] if trained else [],
     )
 
 
 def diagnosis(source: str = "made") -> Diagnosis:
-    """A diagnosis with every part, a plain twin, and names after ``source``."""
-    from resnetlab.diagnostics.diagnose import make_findings
-
-    net, twin = net_reading(source), net_reading(source, plain=True)
-    initial = net_reading(source, state="at initialisation")
+    """A diagnosis of every analysis, with a plain counterpart, and names after ``source``."""
     own = {"blocks": "3", "kind": "residual", "norm": source, "start": "He"}
-    signal = [
-        SignalReading(setting=own, blocks=3, forward=3.0, backward=0.1, verdict="exploding"),
-        SignalReading(setting=own | {"start": "zero"}, blocks=3, forward=0.0, backward=0.0, verdict="steady"),
-        SignalReading(setting=own | {"kind": "plain"}, blocks=3, forward=None, backward=None, verdict="broken"),
+    settings = [
+        SettingResult(setting=own, blocks=3, forward=3.0, backward=0.1, verdict="exploding"),
+        SettingResult(setting=own | {"start": "zero"}, blocks=3, forward=0.0, backward=0.0, verdict="steady"),
+        SettingResult(setting=own | {"kind": "plain"}, blocks=3, forward=None, backward=None, verdict="broken"),
     ]
-    metrics = [Metrics(loss=1.0, error=error, n=50) for error in (0.1, 0.08, 0.09)]
-    identity = IdentityReading(
-        stage=0, added=2, blocks=5, equal=True, epochs=1, before=metrics[0], deeper=metrics[1], same=metrics[2]
-    )
-    parts = ["gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"]
-    return Diagnosis(
-        source=source,
-        command=f"resnetlab diagnose {source}",
-        batch=32,
-        net=net,
-        initial=initial,
-        control=twin,
-        signal=signal,
-        identity=identity,
-        findings=make_findings(parts, net, (initial, twin), signal, own, identity),
-        notes=[f"note {source}"],
-        data={"source": source, "classes": [source, "b"]},
-        environment={"processor": source},
-        seconds=1.0,
+    before, deeper, same = (Metrics(loss=1.0, error=error, n=50) for error in (0.1, 0.08, 0.09))
+    identity = IdentityResult(stage=0, added=2, blocks=5, equal=True, epochs=1, before=before, deeper=deeper, same=same)
+    return explained(
+        Diagnosis(
+            source=source,
+            command=f"resnetlab diagnose {source}",
+            batch=32,
+            net=replace(net_result(source), signal=SignalResult(own=own, settings=settings), identity=identity),
+            initial=net_result(source, state="at initialisation"),
+            plain=net_result(source, plain=True),
+            findings=[],
+            notes=[f"note {source}"],
+            data={"source": source, "classes": [source, "b"]},
+            environment={"processor": source},
+            seconds=1.0,
+        )
     )
 
 
-def run_reading(values: dict[str, str], seed: int, *costs: float, source: str = "made") -> RunReading:
+def explained(found: Diagnosis) -> Diagnosis:
+    """The diagnosis with the findings of every analysis."""
+    from resnetlab.diagnostics.diagnose import analysis
+
+    return replace(found, findings=[analysis(name).explain(found) for name in ANALYSES])
+
+
+def run_result(values: dict[str, str], seed: int, *costs: float, source: str = "made") -> RunResult:
     """A run whose test error rises by ``costs`` without each of its blocks, and whose gradient grows by the seed."""
     plain = values.get("kind") == "plain"
-    lesion = lesion_reading(*(0.1 + cost for cost in costs))
-    net = replace(net_reading(source, plain=plain), lesion=lesion)
-    return RunReading(values=values, seed=seed, flow_start=Flow(growth=float(seed), verdict="healthy"), net=net)
+    lesion = lesion_result(*(0.1 + cost for cost in costs))
+    net = replace(net_result(source, plain=plain), lesion=lesion)
+    return RunResult(values=values, seed=seed, flow_start=Flow(growth=float(seed), verdict="healthy"), net=net)
 
 
 def study_diagnosis(source: str = "made") -> StudyDiagnosis:
@@ -285,7 +287,7 @@ def study_diagnosis(source: str = "made") -> StudyDiagnosis:
     axes = {"kind": ["plain", "residual"], "depth": ["20", source]}
     worth = {"plain": 0.7, "residual": 0.02}
     runs = [
-        run_reading({"kind": kind, "depth": depth}, seed, cost, cost + 0.01 * seed, source=source)
+        run_result({"kind": kind, "depth": depth}, seed, cost, cost + 0.01 * seed, source=source)
         for seed in range(3)
         for depth in axes["depth"]
         for kind, cost in worth.items()
@@ -297,10 +299,10 @@ def study_diagnosis(source: str = "made") -> StudyDiagnosis:
         axes=axes,
         measures=measures,
         batch=32,
-        pictures=50,
+        images=50,
         runs=runs,
         left_out=[f"plain-{source}-seed3: diverged"],
-        combinations=seedwise.combine(runs, measures),
+        conditions=seedwise.combine(runs, measures),
         contrasts=seedwise.contrast(runs, axes, ["kind"], measures),
         rules=[*seedwise.RULES],
         data={"source": source, "classes": [source, "b"]},

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from resnetlab.data.config import AugmentConfig as AugmentConfig
     from resnetlab.data.config import DecodeConfig as DecodeConfig
     from resnetlab.data.sources import load_data as load_data
+    from resnetlab.diagnostics.diagnose import diagnose as diagnose
     from resnetlab.models.weights import LoadReport as LoadReport
     from resnetlab.models.weights import export_weights as export_weights
     from resnetlab.models.weights import load_weights as load_weights
@@ -34,6 +35,7 @@ _HOME = {
     "load_weights": "resnetlab.models.weights",
     "create_model": "resnetlab.models.zoo",
     "list_models": "resnetlab.models.zoo",
+    "diagnose": "resnetlab.diagnostics.diagnose",
     "load_data": "resnetlab.data.sources",
     "TrainConfig": "resnetlab.train.config",
     "fit": "resnetlab.train.loop",
@@ -54,6 +56,7 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "create_model",
+    "diagnose",
     "evaluate",
     "evaluate_run",
     "export_weights",

@@ -11,13 +11,12 @@ from PIL import Image
 from resnetlab.core.randomness import generator
 from resnetlab.core.serialize import read_record
 from resnetlab.records import gradients as flow
-from resnetlab.records.diagnosis import Diagnosis, Lesion, NetReading
+from resnetlab.records.diagnosis import Diagnosis, Lesion, NetResult
 from resnetlab.records.gradients import BlockGradient
 from resnetlab.records.run import ClassScore, EpochRecord, Examination, Metrics, Mistake, RunRecord
 from resnetlab.records.study import StudyRecord
 from resnetlab.records.study_diagnosis import StudyDiagnosis
-from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
-from resnetlab.report.diagnosis.page import render_diagnosis_page
+from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_page
 from resnetlab.report.run.figures import draw_run_figures
 from resnetlab.report.run.page import render_run_page
 from resnetlab.report.study.figures import draw_figures
@@ -26,7 +25,7 @@ from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis.page import render_study_diagnosis
 from resnetlab.study import read_results
 from tests.conftest import ROOT
-from tests.made import block_reading, diagnosis, lesion_reading, run, study_of
+from tests.made import block_statistics, diagnosis, lesion_result, run, study_of
 
 CLASSES = [
     *("aquarium fish", "baby", "beaver", "bottle", "castle", "chimpanzee", "dinosaur", "forest", "golden retriever"),
@@ -93,24 +92,24 @@ def two_axes() -> StudyRecord:
 def deep_diagnosis() -> Diagnosis:
     """A net of 54 blocks with a plain twin whose gradients explode."""
     found = diagnosis()
-    assert found.control is not None
+    assert found.plain is not None
     return replace(
         found,
         net=_deep(found.net, 0.0),
-        control=_deep(found.control, 0.3),
+        plain=_deep(found.plain, 0.3),
         initial=_deep(found.initial or found.net, 0.1),
     )
 
 
-def _deep(net: NetReading, growth: float) -> NetReading:
+def _deep(net: NetResult, growth: float) -> NetResult:
     names = [f"stages.{n // 18}.{n % 18}" for n in range(BLOCKS)]
     gradients = [
         BlockGradient(block=name, gradient_norm=float(np.exp(growth * (BLOCKS - n))), weight_norm=3.0)
         for n, name in enumerate(names)
     ]
-    blocks = [block_reading(n, net.plain, block=name, ratio=1 / (n + 1)) for n, name in enumerate(names)]
+    blocks = [block_statistics(n, net.plain, block=name, ratio=1 / (n + 1)) for n, name in enumerate(names)]
     errors = [0.1 + (0.7 if net.plain else 0.3 / (n + 1)) for n in range(BLOCKS)]
-    lesions = lesion_reading(*errors)
+    lesions = lesion_result(*errors)
     dropped = [Lesion(blocks=[name], error=error, loss=1.0) for name, error in zip(names, errors, strict=True)]
     return replace(
         net, gradients=gradients, flow=flow.judge(gradients), blocks=blocks, lesion=replace(lesions, dropped=dropped)
@@ -141,7 +140,7 @@ def _axis_page() -> str:
 
 
 def _diagnosis_page() -> str:
-    return render_diagnosis_page(deep_diagnosis(), draw_diagnosis_figures(deep_diagnosis()))
+    return render_diagnosis_page(deep_diagnosis(), draw_diagnosis(deep_diagnosis()))
 
 
 def _seedwise_page() -> str:

@@ -8,7 +8,7 @@ import pytest
 from resnetlab.cli import main
 from resnetlab.core.serialize import read_record
 from resnetlab.diagnostics.config import DiagnosisConfig
-from resnetlab.diagnostics.diagnose import diagnose
+from resnetlab.diagnostics.diagnose import diagnose_source
 from resnetlab.records.study_diagnosis import StudyDiagnosis
 
 
@@ -30,7 +30,7 @@ def test_study_becomes_record_page_and_tables(run, study, tmp_path):
     assert [(run.values["kind"], run.seed) for run in found.runs] == [
         ("plain", 0), ("residual", 0), ("plain", 1), ("residual", 1)
     ]  # fmt: skip
-    assert [cell.n for cell in found.combinations] == [2, 2]
+    assert [cell.n for cell in found.conditions] == [2, 2]
     assert "kind: minus plain, paired by seed" in printed
 
     page = (out / "report.html").read_bytes()
@@ -40,13 +40,13 @@ def test_study_becomes_record_page_and_tables(run, study, tmp_path):
     assert (out / "report.html").read_bytes() == page
 
 
-def test_each_run_is_read_as_it_would_be_alone(run, study, tmp_path):
+def test_each_run_is_measured_as_it_would_be_alone(run, study, tmp_path):
     words = ("--what", "all", "--images", "60", "--where", "kind=residual", "--json", "--out", tmp_path / "found")
     code, printed, _ = run("diagnose", study, *words)
     assert code == 0
     found = read_record(StudyDiagnosis, tmp_path / "found/study-diagnosis.json")
     assert json.loads(printed)["batch"] == found.batch
-    alone = diagnose(
+    alone = diagnose_source(
         str(study / "runs/residual-14-seed1"),
         DiagnosisConfig(what=("gradients", "residuals", "lesion"), images=60),
     )

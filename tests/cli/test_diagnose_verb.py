@@ -41,13 +41,13 @@ def test_run_with_its_plain_twin_becomes_record_page_and_lines(run, runs, tmp_pa
     assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == before
     found = read_record(Diagnosis, out / "diagnosis.json")
     parts = ["gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"]
-    assert [finding.part for finding in found.findings] == parts
+    assert [finding.analysis for finding in found.findings] == parts
     assert (found.net.state, found.initial.state) == ("after 1 epoch", "at initialisation")
-    assert (found.control.model, found.control.lesion.n, found.net.lesion.n) == ("cifar_plain14", 60, 60)
+    assert (found.plain.model, found.plain.lesion.n, found.net.lesion.n) == ("cifar_plain14", 60, 60)
     assert found.identity.equal
-    assert (found.net.paths.blocks, found.initial.paths.blocks, found.control.paths) == (6, 6, None)
-    assert (found.net.landscape.n, found.control.landscape.side, found.initial.landscape) == (40, 3, None)
-    assert [cam.sample for cam in found.net.cams] == [cam.sample for cam in found.control.cams] == [3, 17]
+    assert (found.net.paths.blocks, found.initial.paths.blocks, found.plain.paths) == (6, 6, None)
+    assert (found.net.landscape.n, found.plain.landscape.side, found.initial.landscape) == (40, 3, None)
+    assert [cam.sample for cam in found.net.cams] == [cam.sample for cam in found.plain.cams] == [3, 17]
     for finding in found.findings:
         assert all(line in printed for line in (*finding.sentences, *finding.advice))
     assert f"Without some blocks: {found.findings[3].verdict}" in printed

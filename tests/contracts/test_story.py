@@ -97,9 +97,9 @@ def test_what_the_text_says_of_all_runs_holds():
                 assert (before.step, after.step) == (0, 1)
                 assert 2e5 < before.first < 6e5
                 assert after.first < 1e-3
-        for cell in read(name).combinations:
+        for cell in read(name).conditions:
             if cell.values["kind"] == "residual":
-                (plain,) = (c for c in read(name).combinations if c.values == {**cell.values, "kind": "plain"})
+                (plain,) = (c for c in read(name).conditions if c.values == {**cell.values, "kind": "plain"})
                 assert cell.measures["response"].mean < plain.measures["response"].mean
         for run in read(name).runs:
             worst = max(run.net.lesion.dropped, key=lambda change: change.error)

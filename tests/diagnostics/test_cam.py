@@ -1,16 +1,25 @@
 import copy
+from base64 import b64decode
+from dataclasses import replace
+from io import BytesIO
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from resnetlab.core.errors import ConfigError
-from resnetlab.diagnostics.cam import grad_cam, raw_cam
+from resnetlab.core.errors import ConfigError, DataError
+from resnetlab.data.loader import Loader
+from resnetlab.diagnostics.cam import cell_cam, chosen_samples, explain, grad_cam, raw_cam
 from resnetlab.models.classifier import Classifier
 from resnetlab.models.resnet import ResNetConfig
 from resnetlab.models.vgg import VGGConfig
 from resnetlab.models.zoo import create_model
+from tests.conftest import make_data
+from tests.diagnostics.nets import context, diagnosed, measured
+from tests.made import cam_result, diagnosis
 
 CONV = ["cifar_resnet8", "cifar_plain8", "cifar_preact_resnet8"]
 
@@ -162,3 +171,135 @@ def test_nets_without_maps_or_classes_are_refused():
         grad_cam(create_model("mlp_resnet9"), torch.randn(2, 1, 8, 8))
     with pytest.raises(ConfigError, match="num_classes"):
         grad_cam(create_model("cifar_resnet8", num_classes=0), torch.randn(2, 3, 8, 8))
+
+
+def test_cells_enlarged_are_the_usual_map(data):
+    net = create_model("cifar_resnet8", in_chans=1, num_classes=3)
+    x = torch.randn(5, 1, 16, 16)
+    heat, logits = cell_cam(net, x)
+    assert heat.shape == (5, 4, 4)
+    assert torch.equal(logits, net.eval()(x).detach())
+    large = F.interpolate(heat[:, None], size=(16, 16), mode="bilinear")[:, 0]
+    torch.testing.assert_close(large / large.amax((1, 2), keepdim=True).clamp(min=1e-9), grad_cam(net, x))
+
+
+def test_many_cells_are_averaged_to_fewer(data):
+    net = create_model("cifar_resnet8", in_chans=1, num_classes=3)
+    x = torch.randn(2, 1, 16, 16)
+    whole, _ = cell_cam(net, x, "stages.0")
+    small, _ = cell_cam(net, x, "stages.0", most=4)
+    means = whole.reshape(2, 4, 4, 4, 4).mean((2, 4))
+    torch.testing.assert_close(small, means / means.amax((1, 2), keepdim=True))
+
+
+def test_first_image_of_each_class_is_taken_where_none_is_named():
+    def chosen(labels: torch.Tensor):
+        data = make_data(test=30)
+        data = replace(data, test=replace(data.test, labels=labels))
+        return chosen_samples(data, context(diagnosed(data)))
+
+    assert chosen(torch.arange(30) % 3) == [0, 1, 2]
+    assert chosen(torch.tensor([2] * 10 + [0] * 20)) == [10, 0]
+    assert chosen(torch.arange(30)) == list(range(8))
+
+
+def test_named_images_are_taken_in_order_and_once(data):
+    net = diagnosed(data)
+    assert chosen_samples(data, context(net, cam_images=(5, 0, 5))) == [5, 0]
+    with pytest.raises(ConfigError, match="cam_images=40 is not possible: it must be from 0 to 39"):
+        chosen_samples(data, context(net, cam_images=(0, 40)))
+
+
+def test_cams_hold_image_answer_and_map_of_their_sample(data):
+    one = diagnosed(data)
+    found = measured(one, "cam", cam_images=(7, 2)).cams
+    images, labels = next(Loader(data.test, data.normalisation, 40).in_order())
+    logits = one.net.eval()(images).detach()
+    for cam in found:
+        assert (cam.true, cam.predicted) == (f"row {labels[cam.sample]}", f"row {logits[cam.sample].argmax()}")
+        assert cam.probability == pytest.approx(logits[cam.sample].softmax(0).max().item(), rel=1e-5)
+        heat, _ = cell_cam(one.net, images[cam.sample : cam.sample + 1])
+        np.testing.assert_allclose(cam.heat, heat[0], atol=1e-5)
+        shown = np.asarray(Image.open(BytesIO(b64decode(cam.image))))
+        assert np.array_equal(shown, data.test.images[cam.sample, 0])
+    assert [(cam.sample, cam.name) for cam in found] == [(7, None), (2, None)]
+
+
+def test_answer_that_is_no_number_has_neither_class_nor_heat(data):
+    one = diagnosed(data)
+    with torch.no_grad():
+        one.net.head.weight.fill_(float("nan"))
+    (cam,) = measured(one, "cam", cam_images=(0,)).cams
+    assert (cam.predicted, cam.probability, cam.warm, cam.right) == (None, None, None, False)
+    assert all(heat is None for row in cam.heat for heat in row)
+
+
+def test_names_of_files_come_along(data):
+    named = replace(data, test=replace(data.test, names=[f"row/{n}.png" for n in range(40)]))
+    (cam,) = measured(diagnosed(named), "cam", cam_images=(7,)).cams
+    assert (cam.sample, cam.name, cam.label) == (7, "row/7.png", "7 (row/7.png)")
+
+
+def test_file_of_the_user_s_is_explained_as_the_same_image_of_the_data_would_be(data, tmp_path):
+    """Grey levels go through a file to the bit, and a file has no true class."""
+    one = diagnosed(data)
+    Image.fromarray(data.test.images[7, 0].numpy()).save(tmp_path / "mine.png")
+    (known,) = measured(one, "cam", cam_images=(7,)).cams
+    (mine,) = measured(one, "cam", image=(tmp_path / "mine.png",)).cams
+    assert (mine.sample, mine.name, mine.true, mine.right) == (None, "mine.png", None, None)
+    assert (mine.predicted, mine.probability, mine.heat) == (known.predicted, known.probability, known.heat)
+    both = measured(one, "cam", cam_images=(7,), image=(tmp_path / "mine.png",)).cams
+    assert [cam.label for cam in both] == ["7", "mine.png"]
+    told = explain(replace(diagnosis(), net=replace(diagnosis().net, cams=both), plain=None))
+    assert "of 1 test images are recognised (image 7)" in told.sentences[0]
+    assert f"image mine.png is taken for {mine.predicted}" in told.sentences[1]
+    with pytest.raises(DataError, match="cannot be read"):
+        context_and_reason(one, image=(tmp_path / "none.png",))
+
+
+def context_and_reason(net, **settings):
+    from resnetlab.diagnostics.cam import applies
+
+    return applies(net, context(net, "cam", **settings))
+
+
+def test_file_is_brought_to_the_range_of_digits(tmp_path):
+    """White is 16 there, so that 255 becomes 17 - the next whole step - at most, and 128 becomes 8."""
+    from resnetlab.diagnostics.cam import own_image
+
+    data = make_data()
+    dark = replace(data, train=replace(data.train, images=data.train.images // 16))
+    brightest = int(dark.train.images.max())
+    Image.fromarray(np.full((8, 8, 3), 128, np.uint8)).save(tmp_path / "grey.png")
+    assert own_image(tmp_path / "grey.png", dark).unique().tolist() == [128 // (255 // brightest)]
+    assert own_image(tmp_path / "grey.png", data).unique().tolist() == [128]
+
+
+def looked_at(*cams):
+    """A diagnosis with those images, without a counterpart."""
+    made = diagnosis()
+    return replace(made, net=replace(made.net, cams=list(cams)), plain=None)
+
+
+@pytest.mark.parametrize(
+    ("warm", "verdict"), [((4, 4), "focused"), ((5, 5), "between"), ((8, 9), "spread"), ((0, 4), "blank")]
+)
+def test_answers_are_judged_by_how_much_of_the_map_is_warm(warm, verdict):
+    found = explain(looked_at(*(cam_result(n, warm=cells) for n, cells in enumerate(warm))))
+    assert found.verdict == verdict
+    assert "2 of 2 test images are recognised (images 0, 1); the maps have 4 × 4 cells" in found.sentences[0]
+    assert any("nothing speaks for the answer in image 0" in line for line in found.sentences) is (verdict == "blank")
+
+
+def test_few_cells_are_coarse_and_no_number_is_broken():
+    assert explain(looked_at(replace(cam_result(), heat=[[1.0, 0.0]] * 2))).verdict == "coarse"
+    found = explain(looked_at(cam_result(), cam_result(predicted=None)))
+    assert found.verdict == "broken"
+    assert "1 of 2 test images are recognised" in found.sentences[0]
+
+
+def test_wrong_answers_are_named_to_be_looked_at():
+    right, wrong = cam_result(4), cam_result(9, predicted="b")
+    assert explain(looked_at(right)).advice == []
+    (advice,) = explain(looked_at(right, wrong)).advice
+    assert advice.startswith("Not recognised: image 9.")

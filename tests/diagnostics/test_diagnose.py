@@ -1,132 +1,195 @@
-import copy
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import resnetlab
 from resnetlab.cli.commands import read_command
 from resnetlab.core.errors import ConfigError
 from resnetlab.diagnostics.config import MOST_NAMED, DiagnosisConfig
-from resnetlab.diagnostics.diagnose import UNTRAINED, diagnose, diagnose_command, possible_parts
-from resnetlab.diagnostics.load import INITIAL, Subject
-from resnetlab.diagnostics.soundings import equal_logits, first_images, further, read_net, sparing, unwatched
-from resnetlab.models.surgery import deepen
+from resnetlab.diagnostics.diagnose import HOMES, analysis, applicable, diagnose_command, diagnose_source
+from resnetlab.diagnostics.load import INITIAL, UNTRAINED
+from resnetlab.models.blocks import ResidualBlock
+from resnetlab.models.shortcuts import IdentityShortcut
 from resnetlab.models.zoo import create_model
-from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
-from resnetlab.train.config import TrainConfig
+from resnetlab.records.diagnosis import ANALYSES
+from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_page, report_of
 from resnetlab.train.recipe import Recipe
-from tests.conftest import make_data
-
-PASS = ["gradients", "residuals"]
-
-
-def subject(net, data) -> Subject:
-    return Subject(net=net, data=data, recipe=Recipe(), state=INITIAL, run=False, trained=True, notes=[])
+from tests.conftest import ROOT, make_data
+from tests.diagnostics.nets import context, diagnosed
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_readings_leave_the_network_as_it_was(data, training):
-    net = create_model("cifar_resnet8", in_chans=1, num_classes=3).train(training)
-    before = copy.deepcopy(net.state_dict())
-    batch = first_images(data, 8, 0, torch.device("cpu"))
-    state = torch.get_rng_state()
-    found = read_net(subject(net, data), [*PASS, "lesion"], batch, seed=0, images=9, progress=unwatched)
-    # The depth of 8 leaves one block that keeps the shape, and it is alone in its stage.
-    assert found.lesion is None
-    assert len(found.blocks) == 3
-    assert net.training is training
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+def test_every_analysis_has_its_file_here_and_in_the_report():
+    assert list(HOMES) == list(ANALYSES)
+    for name in ANALYSES:
+        module = analysis(name)
+        assert isinstance(module.RULE, str)
+        assert {"initial", "plain"} >= set(module.COMPARED)
+        assert all(callable(getattr(module, word)) for word in ("applies", "measure", "judge", "explain"))
+        assert report_of(name).TITLE
 
 
-def test_dropout_is_drawn_from_the_seed(data):
-    net = create_model("wide_resnet16_4", in_chans=1, num_classes=3, image_size=8, dropout=0.5)
-    batch = first_images(data, 4, 0, torch.device("cpu"))
-    found = [read_net(subject(net, data), PASS, batch, seed=seed, images=9, progress=unwatched) for seed in (0, 0, 1)]
-    assert found[0] == found[1]
-    assert found[0].blocks != found[2].blocks
+def test_one_analysis_loads_none_of_those_that_were_not_asked_for():
+    """``gradients`` tells of blocks and of the signal as well; the others stand alone."""
+    code = (
+        "import sys; from resnetlab.diagnostics.diagnose import ANALYSES, analysis; analysis('lesion');"
+        "print(*(name for name in ANALYSES if f'resnetlab.diagnostics.{name}' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["lesion"]
 
 
-def test_deep_net_is_read_in_segments_with_equal_numbers(data, monkeypatch):
-    net = create_model("cifar_resnet14", in_chans=1, num_classes=3)
-    batch = first_images(data, 4, 0, torch.device("cpu"))
-    assert sparing(net) is net
-    usual = read_net(subject(net, data), PASS, batch, seed=0, images=9, progress=unwatched)
-    monkeypatch.setattr("resnetlab.diagnostics.soundings.DEEP", 2)
-    assert sparing(net) is not net
-    assert read_net(subject(net, data), PASS, batch, seed=0, images=9, progress=unwatched) == usual
+def test_lesion_builds_no_signal_grid_and_no_network_at_initialisation(data, tmp_path, monkeypatch):
+    """Counted: the one network of the run, and one for each lesion; the control asks for all."""
+    counts = {"grid": 0, "initial": 0}
+
+    def counted(name, made):
+        def count(*given, **more):
+            counts[name] += 1
+            return made(*given, **more)
+
+        return count
+
+    from resnetlab.diagnostics import load, signal
+
+    monkeypatch.setattr(signal, "signal_grid", counted("grid", signal.signal_grid))
+    monkeypatch.setattr(signal, "own_setting", counted("grid", signal.own_setting))
+    monkeypatch.setattr(load.DiagnosedNet, "at_start", counted("initial", load.DiagnosedNet.at_start))
+    recipe = Recipe(model="cifar_resnet14", training=replace(Recipe().training, epochs=1, max_steps=2))
+    resnetlab.run_recipe(recipe, tmp_path / "run")
+    found = diagnose_source(str(tmp_path / "run"), DiagnosisConfig(what=("lesion",), images=20))
+    assert counts == {"grid": 0, "initial": 0}
+    assert (found.initial, found.net.signal, found.net.gradients) == (None, None, [])
+    assert found.net.lesion.n == 20
+    found = diagnose_source(str(tmp_path / "run"), DiagnosisConfig(what=("signal", "residuals"), batch_size=4))
+    assert counts == {"grid": 2, "initial": 1}
+    assert found.initial.state == INITIAL
 
 
-def test_lesion_counts_its_images_and_their_chance():
-    data = make_data(test=30)
-    net = create_model("cifar_resnet14", in_chans=1, num_classes=3)
-    batch = first_images(data, 4, 0, torch.device("cpu"))
-    found = read_net(subject(net, data), ["lesion"], batch, seed=0, images=12, progress=unwatched)
-    assert found.lesion.n == 12
-    assert 0 < found.lesion.chance <= 2 / 3
-    assert found.blocks == []
-    whole = read_net(subject(net, data), ["lesion"], batch, seed=0, images=99, progress=unwatched).lesion
-    assert (whole.n, whole.chance) == (30, pytest.approx(2 / 3))
-
-
-def test_deepened_net_has_equal_logits_and_a_changed_one_has_not(data):
-    net = create_model("cifar_resnet8", in_chans=1, num_classes=3)
-    deeper = deepen(net, 0, 1)
-    assert equal_logits(net, deeper, data)
-    with torch.no_grad():
-        deeper.stages[0][1].branch.norm2.weight[0] = 1e-3
-    assert not equal_logits(net, deeper, data)
-
-
-def test_training_on_takes_a_tenth_of_the_rate_and_no_milestones():
-    config = further(TrainConfig(epochs=9, lr=1.0, schedule="step", milestones=(3,), batch_size=16), 2)
-    assert (config.epochs, config.lr, config.schedule, config.milestones, config.batch_size) == (
-        2, 0.1, "cosine", (), 16
-    )  # fmt: skip
-
-
-def test_named_network_is_read_at_initialisation_and_what_needs_training_left_out():
-    found = diagnose("cifar_resnet8", DiagnosisConfig(batch_size=8))
-    assert [finding.part for finding in found.findings] == ["gradients", "residuals", "signal", "paths"]
-    assert (found.net.state, found.initial, found.batch) == (INITIAL, None, 8)
+def test_named_network_is_measured_at_initialisation_and_what_needs_training_left_out():
+    found = diagnose_source("cifar_resnet8", DiagnosisConfig(batch_size=8))
+    assert [finding.analysis for finding in found.findings] == ["gradients", "residuals", "signal", "paths"]
+    assert (found.net.state, found.initial, found.batch, found.split) == (INITIAL, None, 8, "test")
     assert (found.net.paths.blocks, found.net.paths.n, found.net.landscape, found.net.cams) == (3, 8, None, [])
     assert found.notes == [f"lesion, landscape, cam left out: {UNTRAINED}"]
 
 
-def test_parts_that_need_blocks_shortcuts_or_maps_are_left_out_and_notes_say_so(data):
-    def parts_of(name, **choices):
-        net = create_model(name, in_chans=1, image_size=8, num_classes=3, **choices)
-        return possible_parts(DiagnosisConfig(), replace(subject(net, data), recipe=Recipe(model=name)))
+def applied(data, name, *what, **choices):
+    net = diagnosed(data, name, **choices)
+    return applicable(net, context(net, *what))
 
-    parts, notes = parts_of("cifar_plain14")
-    assert parts == ["gradients", "residuals", "signal", "lesion", "landscape", "cam"]
+
+def test_analyses_that_need_blocks_shortcuts_or_maps_are_left_out_and_notes_say_so(data):
+    chosen, notes = applied(data, "cifar_plain14")
+    assert chosen == ["gradients", "residuals", "signal", "lesion", "landscape", "cam"]
     assert notes == ["paths left out: without shortcuts there is one path through it, of full length"]
-    parts, notes = parts_of("mlp_resnet8")
-    assert "cam" not in parts
+    chosen, notes = applied(data, "mlp_resnet8")
+    assert "cam" not in chosen
     assert notes[-1].startswith("cam left out: its last stage gives no maps")
-    assert parts_of("cifar_resnet14")[0] == ["gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam"]
+    every = ["gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam"]
+    assert applied(data, "cifar_resnet14")[0] == every
 
 
-def test_vgg_is_read_without_what_needs_blocks_and_notes_say_so():
-    vgg = subject(create_model("vgg11", in_chans=1, device="meta"), make_data(side=32))
-    vgg = replace(vgg, recipe=Recipe(model="vgg11"))
-    parts, notes = possible_parts(DiagnosisConfig(), vgg)
-    assert parts == ["gradients", "landscape", "cam"]
+def test_vgg_is_measured_without_what_needs_blocks_and_notes_say_so():
+    data = make_data(side=32)
+    chosen, notes = applied(data, "vgg11")
+    assert chosen == ["gradients", "landscape", "cam"]
     assert notes == ["residuals, signal, lesion, paths left out: it has no blocks"]
-    with pytest.raises(ConfigError, match="signal is not possible for vgg11: it has no blocks"):
-        possible_parts(DiagnosisConfig(what=("signal",)), vgg)
+
+
+def test_an_analysis_asked_for_by_name_that_does_not_apply_is_a_note_too(data):
+    assert applied(data, "cifar_plain14", "paths", "residuals") == (
+        ["residuals"], ["paths left out: without shortcuts there is one path through it, of full length"]
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"applies to cifar_plain14: paths left out: .*; identity left out: a plain"):
+        applied(data, "cifar_plain14", "paths", "identity")
+
+
+class Own(nn.Module):
+    """A network of nobody's but the user's: a stem, blocks or none, and a head."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.body = nn.Sequential(
+            *(ResidualBlock(nn.Conv2d(4, 4, 3, padding=1), IdentityShortcut()) for _ in range(blocks))
+        )
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x)).mean(dim=(2, 3)))
+
+
+SMALL = {"batch_size": 8, "path_draws": 1, "landscape_side": 3, "landscape_images": 20}
+
+
+def test_own_module_with_blocks_is_diagnosed_in_memory_and_drawn(data):
+    net = Own(2)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    found = resnetlab.diagnose(net, data, **SMALL)
+    assert [finding.analysis for finding in found.findings] == ["gradients", "residuals", "paths", "landscape"]
+    assert [block.block for block in found.net.blocks] == ["body.0", "body.1"]
+    assert (found.net.model, found.net.paths.blocks, found.initial) == ("Own", 2, None)
+    assert any(note.startswith("signal left out: no recipe says") for note in found.notes)
+    assert any(note.startswith("lesion left out: surgery needs a network") for note in found.notes)
+    assert "Own, as given" in render_diagnosis_page(found, draw_diagnosis(found))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(value.grad is None for value in net.parameters())
+
+
+def test_module_without_blocks_is_one_clear_error_where_blocks_are_needed(data):
+    with pytest.raises(ConfigError, match=r"applies to Own: residuals, lesion, paths left out: it has no blocks"):
+        resnetlab.diagnose(Own(0), data, what=("residuals", "lesion", "paths"))
+    found = resnetlab.diagnose(Own(0), data, what=("gradients", "residuals"), **SMALL)
+    assert [gradient.block for gradient in found.net.gradients] == ["stem", "head"]
+    assert found.notes == ["residuals left out: it has no blocks"]
+
+
+def test_network_in_memory_gives_the_numbers_of_the_same_network_by_name():
+    named = diagnose_source("cifar_resnet14", DiagnosisConfig(what=("gradients", "paths"), **SMALL))
+    net = create_model("cifar_resnet14", in_chans=1, num_classes=10)
+    plain = create_model("cifar_plain14", in_chans=1, num_classes=10)
+    digits = resnetlab.load_data("digits")
+    found = resnetlab.diagnose(net, digits, what=["gradients", "paths", "identity"], plain=plain, **SMALL)
+    assert (found.net.gradients, found.net.blocks) == (named.net.gradients, named.net.blocks)
+    assert found.net.paths == named.net.paths
+    assert (found.plain.plain, len(found.plain.blocks), found.plain.paths) == (True, 6, None)
+    assert found.notes == ["identity left out: no recipe says how it was trained"]
+    lesion = resnetlab.diagnose(net, digits, "lesion", images=20).net.lesion
+    assert (lesion.n, len(lesion.dropped)) == (20, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_pair_of_tensors_is_a_set_of_images(data, dtype):
+    net = create_model("cifar_resnet8", in_chans=1, num_classes=3)
+    images, labels = data.test.images.to(dtype), data.test.labels
+    found = resnetlab.diagnose(net, (images, labels), what=("residuals", "cam"), cam_images=(3,), batch_size=40)
+    given = images if dtype == torch.float32 else (images - images.float().mean()) / images.float().std(correction=0)
+    block = net.stages[0][0]
+    seen = []
+    handle = block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].norm().item()))
+    net.train()(given)
+    handle.remove()
+    assert found.net.blocks[0].input_norm == pytest.approx(seen[0], rel=1e-4)
+    assert (found.net.cams[0].true, found.data["source"]) == ("0", "tensors in memory")
+    for wrong in ((images[0], labels), (images, labels[:5]), (images, labels.float()), (images[:0], labels[:0])):
+        with pytest.raises(ConfigError, match="not possible: give"):
+            resnetlab.diagnose(net, wrong)
 
 
 @pytest.mark.slow
-def test_vgg_is_read_layer_by_layer(tmp_path):
+def test_vgg_is_measured_layer_by_layer(tmp_path):
     images, labels = np.random.default_rng(0).integers(0, 255, (24, 32, 32, 3), dtype=np.uint8), np.arange(24) % 2
     np.savez(tmp_path / "some.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-    found = diagnose("vgg11", DiagnosisConfig(data=f"npz:{tmp_path / 'some.npz'}", batch_size=2))
+    found = diagnose_source("vgg11", DiagnosisConfig(data=f"npz:{tmp_path / 'some.npz'}", batch_size=2))
     assert len([gradient for gradient in found.net.gradients if gradient.block.startswith("stages.")]) == 8
-    assert draw_diagnosis_figures(found)
+    assert draw_diagnosis(found)
 
 
 @pytest.mark.parametrize(
@@ -137,17 +200,18 @@ def test_vgg_is_read_layer_by_layer(tmp_path):
         ("cifar_resnet8", "landscape", "it is not trained"),
         ("cifar_resnet8", "cam", "it is not trained"),
         ("cifar_plain8", "paths", "one path"),
-        ("cifar_resnet9", "all", "its depth must be"),
+        ("cifar_resnet9", "all", "neither a folder or file that exists nor a network's name: .*its depth must be"),
         ("nowhere/run", "all", "does not exist"),
+        ("cifar_resnt20", "all", "nor a network's name: .*did you mean 'cifar_resnet20'"),
     ],
 )
 def test_what_cannot_be_told_is_refused(name, what, message):
     with pytest.raises(ConfigError, match=message):
-        diagnose(name, DiagnosisConfig(what=(what,)))
+        diagnose_source(name, DiagnosisConfig(what=(what,)))
 
 
-def test_configuration_names_parts_and_limits():
-    assert DiagnosisConfig(what=("identity", "all", "lesion")).parts == [
+def test_configuration_names_analyses_and_limits():
+    assert DiagnosisConfig(what=("identity", "all", "lesion")).analyses == [
         "gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"
     ]  # fmt: skip
     for wrong in (
@@ -160,9 +224,14 @@ def test_configuration_names_parts_and_limits():
             DiagnosisConfig(**wrong)
 
 
-def test_command_makes_the_diagnosis_again():
+def test_command_reproduces_the_diagnosis():
     config = DiagnosisConfig(
-        what=("lesion", "signal"), batch_size=8, options={"norm": "group"}, cam_images=(3, 17), cam_layer="stages.0"
+        what=("lesion", "signal"),
+        batch_size=8,
+        image=(Path("a.png"), Path("b c.png")),
+        options={"norm": "group"},
+        cam_images=(3, 17),
+        cam_layer="stages.0",
     )
     words = diagnose_command("a run", config)
     assert words.startswith("resnetlab diagnose 'a run' --out DIAGNOSIS")
@@ -170,7 +239,7 @@ def test_command_makes_the_diagnosis_again():
     assert (command.source, command.config) == ("a run", config)
 
 
-def test_twins_of_one_model_are_told_apart_by_their_shortcut(data):
-    one = subject(create_model("cifar_resnet8", in_chans=1), data)
+def test_nets_of_one_model_are_told_apart_by_their_shortcut(data):
+    one = diagnosed(data)
     assert replace(one, recipe=Recipe(model="cifar_resnet8", shortcut="none")).name == "cifar_resnet8 (shortcut none)"
-    assert replace(one, recipe=Recipe(model="cifar_resnet8")).name == "cifar_resnet8"
+    assert one.name == "cifar_resnet8"

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 from math import exp, expm1, log, log1p, prod
 
 import numpy as np
@@ -11,10 +12,12 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.core.serialize import read_record, write_record
 from resnetlab.data.loader import Loader
 from resnetlab.diagnostics import landscape as module
-from resnetlab.diagnostics.landscape import RULE, convex_share, directions, flat_share, landscape
+from resnetlab.diagnostics.landscape import RULE, convex_share, directions, explain, flat_share, landscape
 from resnetlab.models.zoo import create_model
-from resnetlab.records.diagnosis import LandscapeReading
+from resnetlab.records.diagnosis import LandscapeResult
 from resnetlab.train.evaluate import evaluate_batches
+from tests.diagnostics.nets import diagnosed, measured
+from tests.made import diagnosis, landscape_result
 
 
 def batch(n=12, side=8, classes=3):
@@ -119,7 +122,7 @@ def test_centre_is_the_networks_own_loss_to_the_bit_and_nothing_is_changed(data)
     assert found.n == len(loader)
 
 
-def test_reading_is_the_same_each_time_and_tells_of_its_progress():
+def test_result_is_the_same_each_time_and_tells_of_its_progress():
     net, batches = create_model("mlp_resnet9"), [batch()]
     seen = []
     first = landscape(net, batches, side=3, on_progress=lambda done, total: seen.append((done, total)))
@@ -137,7 +140,7 @@ def test_overflow_is_recorded_as_no_number_and_read_again(tmp_path):
     assert found.flat is None
     assert None in found.losses[0]
     write_record(tmp_path / "r.json", found)
-    assert read_record(LandscapeReading, tmp_path / "r.json") == found
+    assert read_record(LandscapeResult, tmp_path / "r.json") == found
 
 
 def test_centre_stands_where_the_directions_overflow():
@@ -215,3 +218,53 @@ def test_flat_share_counts_the_places_within_a_tenth_of_the_way():
 
 def test_the_rule_tells_its_threshold():
     assert f"{module.LITTLE:.0%} of the way" in RULE
+
+
+def test_net_and_counterpart_are_measured_on_the_same_images_that_the_seed_chooses(data):
+    seen = []
+
+    def surface(name: str, seed: int = 0):
+        one = diagnosed(data, name)
+        handle = one.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+        settings = {"landscape_side": 3, "landscape_reach": 0.5, "landscape_images": 10, "seed": seed}
+        found = measured(one, "landscape", **settings).landscape
+        handle.remove()
+        return found, seen[-1]
+
+    (net, first), (plain, second), (_, other) = (
+        surface("cifar_resnet8"),
+        surface("cifar_plain8"),
+        surface("cifar_resnet8", 1),
+    )
+    assert (net.n, net.side, net.axis) == (10, 3, [-0.5, 0.0, 0.5])
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert net.losses != plain.losses
+
+
+def around(plain_net: bool = False, **changes):
+    """A diagnosis with that surface around its net, which has no counterpart."""
+    made = diagnosis()
+    net = made.trained["plain" if plain_net else "this net"]
+    return replace(made, net=replace(net, landscape=replace(landscape_result(), **changes)), plain=None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"convex": 0.9}, "smooth"), ({"convex": 0.89}, "between"), ({"convex": 0.5}, "rugged"),
+        ({"flat": None}, "untrained"), ({"centre": None, "flat": None}, "broken"), ({"convex": None}, "broken"),
+    ],
+)  # fmt: skip
+def test_surface_is_judged_by_where_it_is_convex(changes, verdict):
+    found = explain(around(**changes))
+    assert found.verdict == verdict
+    assert bool(found.advice) is (verdict not in ("smooth", "between"))
+    assert "n = 1,000 training images" in found.sentences[0]
+
+
+def test_surface_of_the_counterpart_is_told_and_a_rugged_plain_net_is_sent_to_its_residual_one():
+    assert "plain made" in explain(diagnosis()).sentences[1]
+    (advice,) = explain(around(plain_net=True, convex=0.2)).advice
+    assert "no shortcuts" in advice
+    assert "no shortcuts" not in explain(around(convex=0.2)).advice[0]

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 from math import exp, log1p, sqrt
 from statistics import fmean
 
@@ -7,11 +8,14 @@ import torch
 from torch.nn import functional as F
 
 from resnetlab.core.errors import ConfigError
-from resnetlab.diagnostics.lesion import judge, lesion, movable_blocks, neighbours, random_sets
+from resnetlab.diagnostics.lesion import explain, judge, lesion, movable_blocks, neighbours, random_sets
 from resnetlab.models.surgery import drop_blocks
 from resnetlab.models.zoo import create_model
-from resnetlab.records.diagnosis import Lesion, LesionReading
+from resnetlab.records.diagnosis import Lesion, LesionResult
 from resnetlab.records.run import Metrics
+from tests.conftest import make_data
+from tests.diagnostics.nets import diagnosed, measured
+from tests.made import diagnosis, lesion_result
 
 
 def test_movable_blocks_are_those_that_keep_the_shape():
@@ -73,7 +77,7 @@ def three_blocks():
     return net
 
 
-def measured(net):
+def scored(net):
     x = torch.tensor([[ratio, 1.0] for ratio in RATIOS], dtype=torch.float64).view(-1, 2, 1, 1)
     logits, labels = net(x), torch.tensor(LABELS)
     wrong = (logits.argmax(dim=1) != labels).double().mean()
@@ -90,7 +94,7 @@ def by_hand(p, q, wrong):
 
 @torch.no_grad()
 def test_lesions_of_three_linear_blocks_are_those_counted_by_hand():
-    found = lesion(three_blocks(), measured, n=6, chance=0.5, draws=2)
+    found = lesion(three_blocks(), scored, n=6, chance=0.5, draws=2)
 
     def seen(change):
         return change.error, change.loss
@@ -122,8 +126,8 @@ def test_verdict_is_the_median_cost_over_the_way_to_chance(costs, verdict):
     """From an error of 0.5 to that of chance it is 0.4 here: a tenth of that is 0.04, half of it 0.2."""
     changes = [Lesion(blocks=[f"stages.0.{n}"], error=0.5 + cost, loss=1.0) for n, cost in enumerate(costs)]
     intact = Lesion(blocks=[], error=0.5, loss=1.0)
-    reading = LesionReading(n=9, chance=0.9, intact=intact, dropped=changes, several=[], swapped=[], fixed=[])
-    assert judge(reading) == verdict
+    result = LesionResult(n=9, chance=0.9, intact=intact, dropped=changes, several=[], swapped=[], fixed=[])
+    assert judge(result) == verdict
 
 
 def test_random_sets_take_every_block_equally_often_and_none_twice():
@@ -155,3 +159,32 @@ def test_a_net_without_such_blocks_is_refused():
     net = create_model("cifar_resnet8", in_chans=1)
     with pytest.raises(ConfigError, match="no block"):
         lesion(net, lambda _: Metrics(loss=0, error=0, n=1), n=1, chance=0.5)
+
+
+def test_images_and_their_chance_are_counted():
+    """Of 30 test images in turn of three classes two thirds are not of the most frequent one."""
+    net = diagnosed(make_data(test=30), "cifar_resnet14")
+    some = measured(net, "lesion", images=12)
+    assert some.lesion.n == 12
+    assert 0 < some.lesion.chance <= 2 / 3
+    assert some.blocks == []
+    whole = measured(net, "lesion", images=99).lesion
+    assert (whole.n, whole.chance) == (30, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize(
+    ("errors", "intact", "verdict"),
+    [((0.1, 0.18, 0.9), 0.1, "robust"), ((0.1, 0.5, 0.9), 0.1, "fragile"), ((0.1, 0.3, 0.9), 0.1, "between"),
+     ((0.9, 0.9, 0.9), 0.85, "untrained")],
+)  # fmt: skip
+def test_verdict_is_explained_by_what_can_be_lost(errors, intact, verdict):
+    made = diagnosis()
+    made = replace(made, net=replace(made.net, lesion=lesion_result(*errors, intact=intact)), plain=None)
+    found = explain(made)
+    assert found.verdict == verdict
+    assert "n = 50 test images" in found.sentences[0]
+    assert "n = 50 validation images" in explain(replace(made, split="validation")).sentences[0]
+    if verdict == "robust":
+        told = "without one block +8.00 points in the median of 3, at worst +80.00 without stages.0.2"
+        assert told in found.sentences[0]
+        assert found.advice[0].startswith("Without stages.0.0, each alone, the error is not higher")

@@ -1,4 +1,4 @@
-"""One net whose every reading follows from four numbers, in float64 to 1e-10: y = x + a x, block after block.
+"""One net whose every number follows from four numbers, in float64 to 1e-10: y = x + a x, block after block.
 
 With x one number an image and blocks of factor 1 + a: the signal before block k is P_k = Π_{j<k} (1 + a_j) of the
 input, and the gradient behind it Q_k = Π_{j>k} (1 + a_j) of that at the end. The head gives the logits z and -z, so
@@ -74,7 +74,7 @@ def read(net):
     x, labels = batch()
     with Probe(net) as probe:
         F.cross_entropy(net(x.requires_grad_()), labels).backward()
-    return probe.readings()
+    return probe.statistics()
 
 
 def test_the_numbers_above_are_what_they_say():
@@ -85,7 +85,7 @@ def test_the_numbers_above_are_what_they_say():
     assert prod(FACTOR) == END
 
 
-def test_readings_of_every_block_are_products():
+def test_statistics_of_every_block_are_products():
     x, g = length(X), length(end_gradients())
     for k, found in enumerate(read(Net())):
         assert found.block == f"stages.0.{k}"
@@ -101,8 +101,8 @@ def test_readings_of_every_block_are_products():
         assert found.gradient_in_rms == near(FACTOR[k] * BEHIND[k] * g / sqrt(N))
         assert found.gradient_out_rms == near(BEHIND[k] * g / sqrt(N))
         mean = sum(X) / N
-        spread = sqrt(sum((value - mean) ** 2 for value in X) / N)
-        assert found.responses == [near(abs(A[k]) * BEFORE[k] * spread)]
+        std = sqrt(sum((value - mean) ** 2 for value in X) / N)
+        assert found.responses == [near(abs(A[k]) * BEFORE[k] * std)]
         assert (found.dead, found.zeros) == (0, 0)
 
 

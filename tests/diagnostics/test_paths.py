@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 from itertools import combinations
 from math import comb, exp, log10, prod
 
@@ -10,13 +11,15 @@ from torch.nn import functional as F
 from resnetlab.core.errors import ConfigError
 from resnetlab.core.serialize import read_record, write_record
 from resnetlab.diagnostics.path_gradient import record
-from resnetlab.diagnostics.paths import MOST_LENGTHS, path_lengths
+from resnetlab.diagnostics.paths import MOST_LENGTHS, explain, path_lengths
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.layers import Multiplier
 from resnetlab.models.recompute import checkpoint_blocks
 from resnetlab.models.shortcuts import IdentityShortcut
 from resnetlab.models.zoo import create_model
-from resnetlab.records.diagnosis import PathReading
+from resnetlab.records.diagnosis import PathResult
+from tests.diagnostics.nets import diagnosed, measured
+from tests.made import diagnosis, path_result
 
 
 def linear_net(blocks: int, a: float) -> nn.Module:
@@ -26,8 +29,8 @@ def linear_net(blocks: int, a: float) -> nn.Module:
     )
 
 
-def made(blocks: int, a: float, dtype: torch.dtype) -> tuple[PathReading, float]:
-    """The reading, and ‖∂L/∂logits‖, which is the gradient at the end of every path."""
+def made(blocks: int, a: float, dtype: torch.dtype) -> tuple[PathResult, float]:
+    """The result, and ‖∂L/∂logits‖, which is the gradient at the end of every path."""
     x, labels = torch.randn(5, 3, dtype=dtype), torch.tensor([0, 1, 2, 0, 1])
     net = linear_net(blocks, a).to(dtype)
     logits = net(x).double()
@@ -175,7 +178,7 @@ def test_overflow_is_recorded_as_no_number_and_read_again(tmp_path):
     assert all(item.share is item.log_magnitude is None for item in found.lengths)
     assert found.mean is found.low is found.high is None
     write_record(tmp_path / "r.json", found)
-    assert read_record(PathReading, tmp_path / "r.json") == found
+    assert read_record(PathResult, tmp_path / "r.json") == found
 
 
 @pytest.mark.parametrize("name", ["cifar_plain8", "mlp_plain9", "mlp_resnet3"])
@@ -193,3 +196,34 @@ def test_settings_that_measure_nothing_are_refused():
         path_lengths(net, x[:1], labels[:1])
     with pytest.raises(ConfigError, match="checkpoint_blocks"):
         path_lengths(checkpoint_blocks(net, 1), x, labels)
+
+
+def test_plain_net_has_no_paths_and_a_deep_one_is_measured_on_fewer_images(data, monkeypatch):
+    def paths(name: str):
+        return measured(diagnosed(data, name), "paths", batch_size=8, path_draws=1).paths
+
+    assert paths("cifar_plain8") is None
+    assert paths("cifar_resnet8").n == 8
+    monkeypatch.setattr("resnetlab.diagnostics.paths.DEEP", 2)
+    assert paths("cifar_resnet14").n == 2
+    assert paths("cifar_resnet8").n == 5
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0, 2, "short"), (0, 3, "between"), (3, 6, "between"), (4, 6, "long"), (None, None, "broken")],
+)
+def test_paths_are_short_or_long_beside_half_of_the_blocks(low, high, verdict):
+    known, made = low is not None, diagnosis()
+    paths = replace(path_result(known=known), low=low, high=high)
+    found = explain(replace(made, net=replace(made.net, paths=paths)))
+    assert found.verdict == verdict
+    assert bool(found.advice) is (verdict != "between")
+    assert ("through 2.0 of 6 branches in the mean; 95% of it" in found.sentences[0]) is known
+    assert "n = 32 images" in found.sentences[0]
+
+
+def test_paths_before_training_stand_beside_those_after():
+    assert [line.partition(":")[0] for line in explain(diagnosis()).sentences] == [
+        "resnet made, after 2 epochs", "resnet made, at initialisation"
+    ]  # fmt: skip

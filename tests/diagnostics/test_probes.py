@@ -1,5 +1,6 @@
 import copy
 import gc
+from dataclasses import replace
 from math import sqrt
 
 import pytest
@@ -7,17 +8,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnetlab.diagnostics.probes import Probe, _Watch
+from resnetlab.core.errors import ConfigError
+from resnetlab.diagnostics.probes import (
+    Probe,
+    _Watch,
+    mean_cosine,
+    measure_blocks,
+    norm,
+    recompute_activations,
+    std,
+    zero_shares,
+)
 from resnetlab.models.blocks import FcBranch, ResidualBlock
 from resnetlab.models.layers import Multiplier
 from resnetlab.models.recompute import checkpoint_blocks
 from resnetlab.models.shortcuts import IdentityShortcut, MatrixShortcut
 from resnetlab.models.zoo import create_model
 from resnetlab.train.gradients import block_gradients
+from tests.diagnostics.nets import context, diagnosed, measured
 
 
 class Linear(nn.Module):
-    """A block y = A x + S x without activation, whose every reading can be solved by hand."""
+    """A block y = A x + S x without activation, whose every number can be solved by hand."""
 
     def __init__(self, shortcut: nn.Module | None) -> None:
         super().__init__()
@@ -35,7 +47,7 @@ def test_linear_block_in_float64_equals_the_hand_solved_one(kind):
     weights = torch.randn(5, 4, dtype=torch.float64)
     with Probe(net) as probe:
         (net(x) * weights).sum().backward()
-    (found,) = probe.readings()
+    (found,) = probe.statistics()
     a = net.block.branch.weight.detach()
     s = {"identity": torch.eye(4).double(), "plain": torch.zeros(4, 4).double()}.get(kind)
     s = net.block.shortcut.linear.weight.detach() if s is None else s
@@ -81,7 +93,7 @@ KINDS = [(kind, 0) for kind in NETS] + [(kind, 2) for kind in ("post A", "pre", 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("kind", "every"), KINDS, ids=[f"{kind}, checkpoints {every}" for kind, every in KINDS])
-def test_looking_changes_no_bit_of_outputs_gradients_and_statistics(kind, every, training):
+def test_a_probe_changes_no_bit_of_outputs_gradients_and_statistics(kind, every, training):
     name, choices = NETS[kind]
     made = [create_model(name, in_chans=1, num_classes=3, image_size=16, **choices) for _ in range(2)]
     plain, watched = ((checkpoint_blocks(net, every) if every else net).train(training) for net in made)
@@ -150,15 +162,15 @@ def test_branches_are_read_before_a_sum_in_place_overwrites_them():
             module.__class__ = InPlace
             module.branch.register_forward_hook(lambda _module, _inputs, out: kept.append(out))
     x = torch.randn(4, 1, 8, 8, dtype=torch.float64)
-    readings = []
+    results = []
     for net in (usual, other):
         with torch.no_grad(), Probe(net) as probe:
             net(x)
-        readings.append(probe.readings())
-    assert [found.branch_norm for found in readings[0]] == [found.branch_norm for found in readings[1]]
-    assert readings[0] == readings[1]
+        results.append(probe.statistics())
+    assert [found.branch_norm for found in results[0]] == [found.branch_norm for found in results[1]]
+    assert results[0] == results[1]
     # The control: who keeps the tensor, and reads it when the pass has ended, reads the sum.
-    assert kept[0].norm().item() != pytest.approx(readings[0][0].branch_norm, rel=1e-2)
+    assert kept[0].norm().item() != pytest.approx(results[0][0].branch_norm, rel=1e-2)
 
 
 def test_responses_behind_norms_are_the_hand_solved_ones():
@@ -177,7 +189,7 @@ def test_responses_behind_norms_are_the_hand_solved_ones():
     block = ResidualBlock(branch, IdentityShortcut())
     with Probe(nn.Sequential(block.train())) as probe:
         y = block(x)
-    (found,) = probe.readings()
+    (found,) = probe.statistics()
     eps = 1e-5
     first, second = 9 * 5 / (5 + eps), 20 / (20 + eps)
     third, fourth = 4 * first / (4 * first + eps), 16 * 25 * second / (25 * second + eps)
@@ -197,11 +209,11 @@ def test_branch_is_measured_as_it_is_added_where_training_drops_it():
         y = block(x)
     kept = (y[:, 0] / x[:, 0] - 1).round()
     assert set(kept.tolist()) == {0, 4}
-    (found,) = probe.readings()
+    (found,) = probe.statistics()
     assert found.branch_norm == pytest.approx(4 * x[kept == 4].norm().item(), abs=1e-10)
     with Probe(nn.Sequential(block.eval())) as probe:
         block(x)
-    assert probe.readings()[0].branch_norm == pytest.approx(x.norm().item(), abs=1e-10)
+    assert probe.statistics()[0].branch_norm == pytest.approx(x.norm().item(), abs=1e-10)
 
 
 def test_dead_channels_of_a_hand_made_block_are_counted_exactly():
@@ -213,14 +225,14 @@ def test_dead_channels_of_a_hand_made_block_are_counted_exactly():
     x = torch.tensor([[1.0, 2.0, 3.0, -1.0], [4.0, 1.0, -5.0, -2.0], [2.0, 3.0, 1.0, -3.0]], dtype=torch.float64)
     with Probe(net) as probe:
         net(x)
-    (found,) = probe.readings()
+    (found,) = probe.statistics()
     assert found.dead == pytest.approx(2 / 4, abs=1e-10)  # of channels 0 and 3 nothing is left
     assert found.zeros == pytest.approx(7 / 12, abs=1e-10)
     # F is (-2 x_0, 0, x_2, x_3).
     assert found.branch_norm == pytest.approx(sqrt(4 * 21 + 35 + 14), abs=1e-10)
 
 
-def test_readings_of_a_net_are_those_of_its_hooks():
+def test_statistics_of_a_net_are_those_of_its_hooks():
     net = create_model("cifar_resnet8", in_chans=1, num_classes=3).eval()
     x = torch.randn(4, 1, 8, 8)
     kept = {}
@@ -235,7 +247,7 @@ def test_readings_of_a_net_are_those_of_its_hooks():
         net(x)
     for handle in handles:
         handle.remove()
-    found = {reading.block: reading for reading in probe.readings()}["stages.1.0"]
+    found = {one.block: one for one in probe.statistics()}["stages.1.0"]
     assert found.branch_norm == pytest.approx(kept["f"].norm().item(), rel=1e-5)
     assert found.responses == [pytest.approx(kept[n].std(correction=0).item(), rel=1e-5) for n in ("n1", "n2")]
     assert found.zeros == pytest.approx((kept["y"] == 0).float().mean().item(), abs=1e-6)
@@ -253,8 +265,8 @@ def test_dead_channels_are_counted():
         block.branch.norm2.bias[4:] = 9
         with Probe(net) as probe:
             net(torch.randn(4, 1, 8, 8))
-    assert probe.readings()[0].dead == pytest.approx(4 / 16)
-    assert probe.readings()[0].zeros == pytest.approx(4 / 16, abs=1e-6)
+    assert probe.statistics()[0].dead == pytest.approx(4 / 16)
+    assert probe.statistics()[0].zeros == pytest.approx(4 / 16, abs=1e-6)
 
 
 def test_preactivation_gradients_are_split_at_x_itself():
@@ -265,7 +277,7 @@ def test_preactivation_gradients_are_split_at_x_itself():
     x.requires_grad_(True)
     with Probe(nn.Sequential(block)) as probe:
         (block(x) * weights).sum().backward()
-    (found,) = probe.readings()
+    (found,) = probe.statistics()
     assert isinstance(block.shortcut, IdentityShortcut)
     assert found.gradient_shortcut == pytest.approx(weights.norm().item(), abs=1e-10)
     assert found.gradient_branch == pytest.approx((x.grad - weights).norm().item(), abs=1e-10)
@@ -283,7 +295,7 @@ def test_checkpointed_net_keeps_no_graph_alive():
     with Probe(net) as probe:
         block_gradients(net, *batch())
         found = [kept for kept in graphs() if id(kept) not in {id(other) for other in others}]
-    assert probe.readings()
+    assert probe.statistics()
     assert found == []
 
 
@@ -293,14 +305,14 @@ def graphs() -> list[Tensor]:
     return [kept for kept in gc.get_objects() if issubclass(type(kept), Tensor) and kept.grad_fn is not None]
 
 
-def test_checkpointed_net_gives_the_same_readings():
+def test_checkpointed_net_gives_the_same_statistics():
     plain, saving = (create_model("cifar_resnet20", in_chans=1, num_classes=3) for _ in range(2))
     checkpoint_blocks(saving, 2)
     found = []
     for net in (plain, saving):
         with Probe(net) as probe:
             weights = block_gradients(net.eval(), *batch())
-        found.append((weights, probe.readings()))
+        found.append((weights, probe.statistics()))
         assert not net.training
     assert found[0] == found[1]
     assert all(torch.equal(value, saving.state_dict()[key]) for key, value in plain.state_dict().items())
@@ -309,3 +321,96 @@ def test_checkpointed_net_gives_the_same_readings():
 def batch():
     torch.manual_seed(1)
     return torch.randn(6, 1, 8, 8), torch.arange(6) % 3
+
+
+def test_network_without_blocks_is_refused_and_never_answered_by_nothing():
+    with pytest.raises(ConfigError, match="Sequential holds no ResidualBlock that could be measured; build its blocks"):
+        Probe(nn.Sequential(nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_measuring_leaves_the_network_as_it_was(data, training):
+    one = diagnosed(data)
+    net = one.net.train(training)
+    before = copy.deepcopy(net.state_dict())
+    state = torch.get_rng_state()
+    found = measured(one, "gradients", "residuals", "lesion", batch_size=8, images=9)
+    # The depth of 8 leaves one block that keeps the shape, and it is alone in its stage.
+    assert found.lesion is None
+    assert len(found.blocks) == 3
+    assert net.training is training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def test_dropout_is_drawn_from_the_seed(data):
+    net = diagnosed(data, "wide_resnet16_4", dropout=0.5)
+    batch = context(net, batch_size=4)
+    found = [
+        measure_blocks(net, replace(batch, config=replace(batch.config, seed=seed)), measured(net))
+        for seed in (0, 0, 1)
+    ]
+    assert found[0] == found[1]
+    assert found[0].blocks != found[2].blocks
+
+
+def test_deep_net_is_measured_in_segments_with_equal_numbers(data, monkeypatch):
+    one = diagnosed(data, "cifar_resnet14")
+    assert recompute_activations(one.net) is one.net
+    usual = measured(one, "gradients", batch_size=4)
+    monkeypatch.setattr("resnetlab.diagnostics.probes.DEEP", 2)
+    assert recompute_activations(one.net) is not one.net
+    assert measured(one, "gradients", batch_size=4) == usual
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+@pytest.mark.parametrize("shape", [(3, 5), (3, 4, 6, 6)])
+def test_norm_and_cosine_equal_float64_at_any_scale(scale, shape):
+    x, y = torch.randn(2, *shape)
+    assert norm(scale * x).item() == pytest.approx((scale * x).double().norm().item(), rel=1e-6)
+    expected = F.cosine_similarity((scale * x).double().flatten(1), y.double().flatten(1), dim=1, eps=1e-300).mean()
+    assert mean_cosine(scale * x, y).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_float32_alone_would_overflow():
+    """The control of the test above."""
+    assert torch.linalg.vector_norm(torch.full((3, 5), 1e30)).isinf()
+
+
+def test_zero_and_nan_are_told_as_such():
+    x = torch.randn(3, 4, 2, 2)
+    assert norm(torch.zeros(3, 4)) == 0
+    assert mean_cosine(x, torch.zeros_like(x)) == 0
+    assert norm(torch.tensor([[float("nan")]])).isnan()
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3, 3)])
+def test_zeros_are_counted_by_channel_and_value(shape):
+    x = torch.randn(shape).clamp(min=0.0)
+    x[:, 1], x[:, 3] = 0, -1e-30
+    dead, zeros = zero_shares(x)
+    assert dead.item() == pytest.approx(sum(not (x[:, c] != 0).any() for c in range(6)) / 6)
+    assert zeros.item() == pytest.approx((x == 0).double().mean().item(), abs=1e-12)
+
+
+def test_amounts_of_a_few_numbers_are_those_counted_by_hand():
+    x = torch.tensor([[3.0, 4.0], [0.0, 2.0]], dtype=torch.float64)
+    y = torch.tensor([[4.0, 3.0], [-7.0, 0.0]], dtype=torch.float64)
+    assert norm(x).item() == pytest.approx(sqrt(29), abs=1e-10)
+    assert mean_cosine(x, y).item() == pytest.approx((24 / 25 + 0) / 2, abs=1e-10)
+    assert mean_cosine(x, 3 * x).item() == pytest.approx(1, abs=1e-10)
+    assert mean_cosine(x, -x).item() == pytest.approx(-1, abs=1e-10)
+    # The mean is 9/4, and the squares have the mean 29/4.
+    assert std(x).item() == pytest.approx(sqrt(29 / 4 - 81 / 16), abs=1e-10)
+    maps = torch.zeros(2, 3, 2, 2, dtype=torch.float64)  # 24 values; channel 1 is dead, channel 0 in one image alone
+    maps[0, 0, 1, 1] = maps[0, 2, 0, 0] = maps[1, 2, 0, 1] = 1
+    dead, zeros = zero_shares(maps)
+    assert dead.item() == pytest.approx(1 / 3, abs=1e-10)
+    assert zeros.item() == pytest.approx(21 / 24, abs=1e-10)
+
+
+def test_norm_in_float64_is_exact():
+    x = torch.randn(3, 4, 5, 5, dtype=torch.float64)
+    assert norm(x).item() == pytest.approx(x.square().sum().sqrt().item(), abs=1e-10)
+    assert std(x).item() == pytest.approx(x.var(correction=0).sqrt().item(), abs=1e-10)

@@ -4,15 +4,15 @@ from statistics import fmean
 import pytest
 import torch
 
-from resnetlab.diagnostics.signal import ORDERS, RULE, judge, read_signal
+from resnetlab.diagnostics.signal import ORDERS, RULE, explain, judge, measure_signal
 from resnetlab.models.zoo import create_model
-from tests.made import block_reading
+from tests.made import block_statistics, diagnosis
 
 
 def read(name: str, **settings):
     net = create_model(name, in_chans=1, num_classes=10, image_size=8, **settings)
     images = torch.randn(16, 1, 8, 8)
-    return read_signal(net, images, torch.arange(16) % 10, {"model": name})
+    return measure_signal(net, images, torch.arange(16) % 10, {"model": name})
 
 
 def test_fully_connected_net_of_scaled_identities_gives_the_orders_solved_by_hand():
@@ -23,7 +23,7 @@ def test_fully_connected_net_of_scaled_identities_gives_the_orders_solved_by_han
             block.shortcut, block.activation = Double(), torch.nn.Identity()
             for parameter in block.branch.parameters():
                 torch.nn.init.zeros_(parameter)
-    found = read_signal(net, torch.rand(4, 1, 4, 4).double(), torch.tensor([0, 1, 2, 0]), {})
+    found = measure_signal(net, torch.rand(4, 1, 4, 4).double(), torch.tensor([0, 1, 2, 0]), {})
     blocks = found.blocks
     assert found.forward == pytest.approx(blocks * 0.30102999566398, abs=1e-10)
     assert found.backward == pytest.approx(blocks * 0.30102999566398, abs=1e-10)
@@ -46,9 +46,9 @@ def test_fully_connected_net_of_scaled_identities_gives_the_orders_solved_by_han
 def test_judge_reads_the_four_ends_of_a_net(ends, forward, backward, verdict):
     """First input and last output going forward, last output and first input going back; what lies between is not."""
     start, end, gradient_start, gradient_end = ends
-    first = block_reading(0, input_rms=start, output_rms=1e9, gradient_in_rms=gradient_end, gradient_out_rms=1e9)
-    last = block_reading(2, input_rms=1e9, output_rms=end, gradient_in_rms=1e9, gradient_out_rms=gradient_start)
-    found = judge([first, block_reading(1), last], {})
+    first = block_statistics(0, input_rms=start, output_rms=1e9, gradient_in_rms=gradient_end, gradient_out_rms=1e9)
+    last = block_statistics(2, input_rms=1e9, output_rms=end, gradient_in_rms=1e9, gradient_out_rms=gradient_start)
+    found = judge([first, block_statistics(1), last], {})
     assert (found.verdict, found.blocks) == (verdict, 3)
     for value, expected in ((found.forward, forward), (found.backward, backward)):
         assert value == (None if expected is None else pytest.approx(expected, abs=1e-10))
@@ -77,8 +77,8 @@ def test_xavier_halves_signal_and_gradient_in_each_relu_layer_and_he_keeps_them(
     """
     found = {}
     for init in ("he", "xavier"):
-        readings = [
-            read_signal(
+        results = [
+            measure_signal(
                 create_model("mlp_plain22", widths=(512,), image_size=8, init=init, seed=seed).double(),
                 torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(seed)).double(),
                 torch.arange(16) % 10,
@@ -86,11 +86,11 @@ def test_xavier_halves_signal_and_gradient_in_each_relu_layer_and_he_keeps_them(
             )
             for seed in range(4)
         ]
-        found[init] = [(reading.forward, reading.backward) for reading in readings]
+        found[init] = [(result.forward, result.backward) for result in results]
     halved = 20 * log10(sqrt(1 / 2))
     assert halved == pytest.approx(-3.0103, abs=1e-4)
     for number in (0, 1):
-        he, xavier = ([reading[number] for reading in found[init]] for init in ("he", "xavier"))
+        he, xavier = ([result[number] for result in found[init]] for init in ("he", "xavier"))
         assert fmean(he) == pytest.approx(0, abs=0.2)
         assert fmean(xavier) == pytest.approx(halved, abs=0.2)
         # The draws are the same, and a net of ReLUs is homogeneous: the rest is the rounding of weights in float32.
@@ -102,5 +102,12 @@ def test_overflow_is_broken_and_a_zeroed_plain_net_is_silent():
     assert read("mlp_resnet1000").verdict == "broken"
     net = create_model("mlp_plain20", in_chans=1, num_classes=10, image_size=8)
     torch.nn.init.zeros_(net.stages[0][0].branch.linear2.weight)
-    found = read_signal(net, torch.randn(4, 1, 8, 8), torch.arange(4), {})
+    found = measure_signal(net, torch.randn(4, 1, 8, 8), torch.arange(4), {})
     assert (found.verdict, found.forward) == ("silent", None)
+
+
+def test_steady_settings_are_named_where_the_own_is_not():
+    found = explain(diagnosis())
+    assert found.verdict == "exploding"
+    assert "1 of 3 settings are steady" in found.sentences[0]
+    assert "start zero" in found.advice[0]

@@ -1,21 +1,22 @@
 import re
+from dataclasses import replace
 
 import pytest
 
-from resnetlab.core.serialize import read_record, write_record
-from resnetlab.records.diagnosis import Diagnosis
-from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
-from resnetlab.report.diagnosis.page import render_diagnosis_page, write_diagnosis_report
-from resnetlab.report.diagnosis.tables import block_table, diagnosis_tables, thinned
+from resnetlab.core.serialize import write_record
+from resnetlab.records.diagnosis import ANALYSES, read_diagnosis
+from resnetlab.report.diagnosis.formats import thinned
+from resnetlab.report.diagnosis.lesion import tables as lesion_tables
+from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_page, report_of, write_diagnosis_report
 from resnetlab.report.run.figures import PALETTE
 from resnetlab.report.table import Table
-from tests.made import HOSTILE, diagnosis, lesion_reading
+from tests.made import HOSTILE, diagnosis, lesion_result
 from tests.report.test_study_page import Elements
 
 
 def page_of(source: str = "made") -> str:
     found = diagnosis(source)
-    return render_diagnosis_page(found, draw_diagnosis_figures(found))
+    return render_diagnosis_page(found, draw_diagnosis(found))
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def page() -> str:
 
 def test_record_is_read_as_it_was_written(tmp_path):
     write_record(tmp_path / "diagnosis.json", diagnosis())
-    assert read_record(Diagnosis, tmp_path / "diagnosis.json") == diagnosis()
+    assert read_diagnosis(tmp_path / "diagnosis.json") == diagnosis()
 
 
 def test_page_runs_no_script_and_fetches_nothing(page):
@@ -41,16 +42,17 @@ def test_page_runs_no_script_and_fetches_nothing(page):
     assert set(targets) <= set(elements.ids)
 
 
-def test_every_part_has_a_figure_with_words_numbers_and_its_rule(page):
+def test_every_analysis_has_a_figure_with_words_numbers_and_its_rule(page):
     assert len(re.findall(r'role="img" aria-label="[^"]{20,}"', page)) == 7
-    assert len(re.findall(r'<img [^>]+ alt="(?:This net|Plain twin): image 0, made, taken for made', page)) == 2
+    assert len(re.findall(r'<img [^>]+ alt="(?:This net|Plain): image 0, made, taken for made', page)) == 2
     text = Elements(page).text
     for finding in diagnosis().findings:
         assert finding.rule in text
         for line in (*finding.sentences, *finding.advice):
             assert line in text
-    for table in diagnosis_tables(diagnosis()).values():
-        assert all(cell in text for row in table.rows for cell in row)
+    for name in ANALYSES:
+        for table in report_of(name).tables(diagnosis()):
+            assert all(cell in text for row in table.rows for cell in row)
     assert "resnetlab diagnose made" in text
 
 
@@ -92,4 +94,9 @@ def test_long_table_keeps_its_ends_and_says_so():
 
 
 def test_single_blocks_have_their_cost():
-    assert block_table(lesion_reading(0.3)).rows == [("stages.0.0", "30.00", "+20.00", "–")]
+    found = diagnosis()
+    net = replace(found.net, lesion=lesion_result(0.3))
+    _, single = lesion_tables(replace(found, net=net))
+    assert single.rows == [("stages.0.0", "30.00", "+20.00", "–")]
+    tables = lesion_tables(replace(found, net=net, split="validation"))
+    assert all("50 validation images" in table.caption for table in tables)

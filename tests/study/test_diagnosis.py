@@ -5,7 +5,7 @@ import pytest
 from resnetlab.core.errors import ConfigError
 from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.study import AxesStudy, StudyConfig, plan_runs
-from resnetlab.study.diagnosis import axes_of, choose, read_where, study_diagnosis_command, study_parts
+from resnetlab.study.diagnosis import axes_of, choose, read_where, study_analyses, study_diagnosis_command
 
 GRID = StudyConfig(depths=(8, 14), seeds=2)
 HERE = Path("runs/some study")
@@ -46,12 +46,12 @@ def test_wrong_choice_of_runs_says_what_there_is(where, message):
 )
 def test_setting_of_single_networks_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        study_parts(DiagnosisConfig(**settings))
+        study_analyses(DiagnosisConfig(**settings))
 
 
 def test_all_stands_for_what_tells_of_trained_networks():
-    assert study_parts(DiagnosisConfig()) == ["gradients", "residuals", "lesion"]
-    assert study_parts(DiagnosisConfig(what=("lesion", "gradients"))) == ["gradients", "lesion"]
+    assert study_analyses(DiagnosisConfig()) == ["gradients", "residuals", "lesion"]
+    assert study_analyses(DiagnosisConfig(what=("lesion", "gradients"))) == ["gradients", "lesion"]
 
 
 def test_command_has_what_is_not_the_default():

@@ -6,7 +6,7 @@ from scipy.stats import ttest_rel
 
 from resnetlab.core.stats import holm
 from resnetlab.study import diagnosis_statistics as seedwise
-from tests.made import lesion_reading, run_reading
+from tests.made import lesion_result, run_result
 
 AXES = {"kind": ["plain", "residual"], "depth": ["20", "56"]}
 PLAIN, RESIDUAL = [0.7, 0.6, 0.8], [0.02, 0.01, 0.05]
@@ -14,7 +14,7 @@ PLAIN, RESIDUAL = [0.7, 0.6, 0.8], [0.02, 0.01, 0.05]
 
 def runs(depths=("20",)):
     return [
-        run_reading({"kind": kind, "depth": depth}, seed, cost, cost, 3 * cost if kind == "residual" else cost)
+        run_result({"kind": kind, "depth": depth}, seed, cost, cost, 3 * cost if kind == "residual" else cost)
         for depth in depths
         for kind, costs in (("plain", PLAIN), ("residual", RESIDUAL))
         for seed, cost in enumerate(costs)
@@ -56,7 +56,7 @@ def test_p_is_adjusted_over_all_comparisons_of_one_measure():
 
 def test_net_that_is_untrained_has_no_worth_of_blocks_but_an_error():
     lost = runs()[0]
-    lost = replace(lost, net=replace(lost.net, lesion=lesion_reading(0.9, intact=0.88)))
+    lost = replace(lost, net=replace(lost.net, lesion=lesion_result(0.9, intact=0.88)))
     plain, _ = seedwise.combine([lost, *runs()[1:]], [measure("typical"), measure("intact")])
     assert (plain.measures["typical"].n, plain.measures["intact"].n) == (2, 3)
     assert plain.verdicts["lesion"] == {"untrained": 1, "fragile": 2}

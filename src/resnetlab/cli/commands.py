@@ -93,22 +93,20 @@ def report_run(folder: Path) -> None:
 def report_diagnosis(folder: Path) -> None:
     """Draw the page of the diagnosis in ``folder`` again. Raises ``DataError`` where it is damaged."""
     from resnetlab.cli.diagnose import print_diagnosis
-    from resnetlab.core.serialize import read_record
-    from resnetlab.records.diagnosis import DIAGNOSIS, Diagnosis
+    from resnetlab.records.diagnosis import DIAGNOSIS, read_diagnosis
     from resnetlab.report.diagnosis.page import write_diagnosis_report
 
-    diagnosis = read_record(Diagnosis, folder / DIAGNOSIS)
+    diagnosis = read_diagnosis(folder / DIAGNOSIS)
     print_diagnosis(diagnosis, write_diagnosis_report(diagnosis, folder))
 
 
 def report_study_diagnosis(folder: Path) -> None:
     """Draw the page of the study's diagnosis in ``folder`` again. Raises ``DataError`` where it is damaged."""
     from resnetlab.cli.diagnose import print_study_diagnosis
-    from resnetlab.core.serialize import read_record
-    from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS, StudyDiagnosis
+    from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS, read_study_diagnosis
     from resnetlab.report.study_diagnosis.page import write_study_diagnosis_report
 
-    diagnosis = read_record(StudyDiagnosis, folder / STUDY_DIAGNOSIS)
+    diagnosis = read_study_diagnosis(folder / STUDY_DIAGNOSIS)
     print_study_diagnosis(diagnosis, write_study_diagnosis_report(diagnosis, folder))
 
 

@@ -27,7 +27,7 @@ class Diagnose:
     and what its answers rest on.
 
     The folder gets the record and report.html; a diagnosis that is there already is replaced. Of a study every run is
-    diagnosed, with mean, spread and paired differences over its seeds.
+    diagnosed, with mean, standard deviation and paired differences over its seeds.
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|STUDY|NAME|FILE")]
@@ -55,9 +55,9 @@ class Diagnose:
     def of_network(self) -> None:
         """The diagnosis of one network."""
         from resnetlab.cli.progress import progress_of
-        from resnetlab.diagnostics.diagnose import diagnose, write_diagnosis
+        from resnetlab.diagnostics.diagnose import diagnose_source, write_diagnosis
 
-        diagnosis = diagnose(self.source, self.config, progress_of)
+        diagnosis = diagnose_source(self.source, self.config, progress_of)
         page = write_diagnosis(diagnosis, self.out)
         if self.json:
             print_json(diagnosis)
@@ -102,18 +102,17 @@ def print_study_diagnosis(diagnosis: "StudyDiagnosis", page: Path) -> None:
 
 
 def print_diagnosis(diagnosis: "Diagnosis", page: Path) -> None:
-    """A short table for each part, what it says, and the verdicts last."""
+    """A short table for each analysis, what it says, and the verdicts last."""
     from resnetlab.cli.tables import print_table
-    from resnetlab.report.diagnosis.page import diagnosis_title, verdict_lines
-    from resnetlab.report.diagnosis.tables import diagnosis_tables
+    from resnetlab.report.diagnosis.formats import thinned
+    from resnetlab.report.diagnosis.page import diagnosis_title, report_of, verdict_lines
 
-    tables = diagnosis_tables(diagnosis, most=ROWS)
     print(diagnosis_title(diagnosis))
     for note in diagnosis.notes:
         print(f"note: {note}")
     for finding in diagnosis.findings:
         print()
-        print_table(tables[finding.part])
+        print_table(thinned(report_of(finding.analysis).tables(diagnosis)[0], ROWS))
         print("\n".join(f"- {line}" for line in finding.sentences))
         print("\n".join(f"! {line}" for line in finding.advice), end="\n" if finding.advice else "")
     print()

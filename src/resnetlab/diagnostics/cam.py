@@ -1,18 +1,30 @@
 """Where in an image is what a network's answer rests on? Grad-CAM, Selvaraju et al. 2017, arXiv:1610.02391."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
 from statistics import median
 from typing import Literal
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from resnetlab.core.errors import ConfigError, require, unknown_name
+from resnetlab.data.dataset import ImageData
+from resnetlab.data.image import decode
+from resnetlab.diagnostics.context import Context
+from resnetlab.diagnostics.load import UNTRAINED, DiagnosedNet
 from resnetlab.diagnostics.probes import eval_mode
+from resnetlab.diagnostics.sentences import BROKEN
 from resnetlab.models.classifier import Classifier
-from resnetlab.records.diagnosis import HALF, CamReading
+from resnetlab.records.diagnosis import HALF, LARGEST_IMAGE, CamResult, Diagnosis, Finding, NetResult
+from resnetlab.train.evaluate import brighten, encode_png
+
+COMPARED = ("plain",)
 
 CamVerdict = Literal["focused", "between", "spread", "coarse", "blank", "broken"]
 
@@ -27,6 +39,112 @@ RULE = (
     "about the place: coarse. No heat in half of the images or more: blank; a heat that is no finite number: broken. "
     f"Where no images were named, they are the first test image of each class, of at most {CLASSES} classes."
 )
+ADVICE = {
+    "coarse": "So few cells do not show the place: take an earlier layer (--cam-layer stages.0), or larger images.",
+    "blank": "No place of these maps speaks for the answers: an earlier layer (--cam-layer stages.0) may show more.",
+    "broken": BROKEN,
+}
+
+
+def applies(net: DiagnosedNet, context: Context) -> str | None:
+    """A trained network is needed whose last stage gives maps, or the layer that was named.
+
+    Raises ``ConfigError`` for images and layers that are not there, and ``DataError`` for files that cannot be read.
+    """
+    if not net.trained:
+        return UNTRAINED
+    image = torch.zeros(1, *net.data.train.shape, device=net.device)
+    if not gives_maps(net.net, image):
+        return "its last stage gives no maps that could be laid over an image"
+    chosen_samples(net.data, context)
+    for path in context.config.image:
+        own_image(path, net.data)
+    if context.config.cam_layer is not None:
+        assert isinstance(net.net, Classifier)
+        cell_cam(net.net, image, context.config.cam_layer)
+    return None
+
+
+def measure(net: DiagnosedNet, context: Context, result: NetResult) -> NetResult:
+    """What the answers to images of the reported split, and to the user's own, rest on."""
+    assert isinstance(net.net, Classifier)
+    data, paths = net.data, context.config.image
+    samples = chosen_samples(data, context)
+    own = [own_image(path, data)[None] for path in paths]
+    images = torch.cat([*([next(data.reported.batches([torch.tensor(samples)]))] if samples else []), *own])
+    heats, logits = cell_cam(
+        net.net, data.normalisation.on(net.device)(images.to(net.device)), context.config.cam_layer
+    )
+    probabilities, answers = logits.double().softmax(dim=1).max(dim=1)
+    names = data.reported.names
+    known = [
+        (sample, names[sample] if names else None, data.classes[int(data.reported.labels[sample])])
+        for sample in samples
+    ]
+    cams = [
+        CamResult(
+            sample=sample,
+            name=name,
+            true=true,
+            predicted=data.classes[answer] if isfinite(probability) else None,
+            probability=probability if isfinite(probability) else None,
+            heat=[[value if isfinite(value) else None for value in row] for row in heat],
+            image=encode_png(image, LARGEST_IMAGE),
+        )
+        for (sample, name, true), heat, answer, probability, image in zip(
+            [*known, *((None, path.name, None) for path in paths)],
+            heats.tolist(),
+            answers.tolist(),
+            probabilities.tolist(),
+            brighten(_grey_levels(images)),
+            strict=True,
+        )
+    ]
+    return replace(result, cams=cams)
+
+
+def chosen_samples(data: ImageData, context: Context) -> list[int]:
+    """The numbers of images of the reported split: those named, else the first of each of some classes, and none beside
+    files of the user's. Raises ``ConfigError`` for a number that no image has."""
+    named, last = context.config.cam_images, len(data.reported) - 1
+    for number in named:
+        require(
+            number <= last,
+            "cam_images",
+            number,
+            f"from 0 to {last}, as there are {last + 1} {data.reported_split} images",
+        )
+    if named or context.config.image:
+        return list(dict.fromkeys(named))
+    first: dict[int, int] = {}
+    for number, label in enumerate(data.reported.labels.tolist()):
+        first.setdefault(label, number)
+    return [first[label] for label in sorted(first)[:CLASSES]]
+
+
+def own_image(path: Path, data: ImageData) -> Tensor:
+    """An image file as the data's own are: uint8 ``(C, H, W)``, cut to their size and in their range of grey levels.
+
+    Raises ``DataError`` where it cannot be read, ``ConfigError`` for data that are no grey or RGB images of uint8.
+    """
+    example = next(data.train.batches([torch.tensor([0])]))
+    if data.in_chans not in (1, 3) or example.dtype != torch.uint8:
+        raise ConfigError(f"--image {path} is not possible: {data.source} has no grey or RGB images of uint8")
+    pixels = decode(path, data.image_size)
+    if data.in_chans == 3:
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    grey = torch.frombuffer(bytearray(Image.fromarray(pixels).convert("L").tobytes()), dtype=torch.uint8)
+    # As in ``brighten``, the other way: digits have grey levels from 0 to 16.
+    brightest = int(data.train.histogram().sum(dim=0).nonzero().max())
+    return grey.view(1, *pixels.shape[:2]) // (255 // max(1, brightest))
+
+
+def _grey_levels(images: Tensor) -> Tensor:
+    """Images of other numbers than uint8 as uint8, their whole range spread from black to white."""
+    if images.dtype == torch.uint8:
+        return images
+    low, high = images.min(), images.max()
+    return ((images - low) / (high - low).clamp(min=1e-12) * 255).round().to(torch.uint8)
 
 
 def grad_cam(
@@ -65,18 +183,60 @@ def gives_maps(net: nn.Module, images: Tensor) -> bool:
         return net.forward_features(images).dim() == 4
 
 
-def judge(readings: Sequence[CamReading]) -> CamVerdict:
+def judge(cams: Sequence[CamResult]) -> CamVerdict:
     """The verdict by ``RULE`` on at least one image."""
-    if any(heat is None for reading in readings for row in reading.heat for heat in row):
+    if any(heat is None for cam in cams for row in cam.heat for heat in row):
         return "broken"
-    shares = [reading.warm for reading in readings]
+    shares = [cam.warm for cam in cams]
     warm = [share for share in shares if share is not None]
     if 2 * len(warm) <= len(shares):
         return "blank"
-    if min(readings[0].cells) < FEW:
+    if min(cams[0].cells) < FEW:
         return "coarse"
     share = median(warm)
     return "focused" if share <= FOCUSED else "spread" if share >= SPREAD else "between"
+
+
+def explain(diagnosis: Diagnosis) -> Finding:
+    """Which answers were right, and how much of the map they rest on."""
+    net = diagnosis.net
+    verdict = judge(net.cams)
+    sentences = []
+    for one in (net, diagnosis.plain):
+        if one and one.cams:
+            sentences += _sentences(one.label, one.cams, diagnosis.split)
+    advice = [ADVICE[verdict]] if verdict in ADVICE else []
+    wrong = [cam for cam in net.cams if cam.right is False]
+    if wrong:
+        advice.append(
+            f"Not recognised: {_named(wrong)}. Look at what is warm there: where it is the ground, not the object, "
+            "train with crops closer to the object, or with images of the class on other grounds."
+        )
+    return Finding(analysis="cam", verdict=verdict, sentences=sentences, advice=advice, rule=RULE)
+
+
+def _sentences(label: str, cams: Sequence[CamResult], split: str) -> list[str]:
+    high, wide = cams[0].cells
+    known = [cam for cam in cams if cam.right is not None]
+    maps = f"the maps have {high} × {wide} cells."
+    lines = [f"{label}: {maps}"]
+    if known:
+        right = sum(cam.right is True for cam in known)
+        lines = [f"{label}: {right} of {len(known)} {split} images are recognised ({_named(known)}); {maps}"]
+    for cam in cams:
+        if cam.sample is None and cam.probability is not None:
+            lines.append(f"{label}: image {cam.label} is taken for {cam.predicted} ({cam.probability:.1%}).")
+    warm = [cam.warm for cam in cams if cam.warm is not None]
+    if warm:
+        lines.append(f"{label}: {median(warm):.0%} of the map is warm in the median of {len(warm)}.")
+    cold = [cam for cam in cams if cam.warm is None]
+    if cold:
+        lines.append(f"{label}: nothing speaks for the answer in {_named(cold)}, or no finite number.")
+    return lines
+
+
+def _named(cams: Sequence[CamResult]) -> str:
+    return f"image{'' if len(cams) == 1 else 's'} {', '.join(cam.label for cam in cams)}"
 
 
 def _raw_heat(

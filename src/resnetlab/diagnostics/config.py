@@ -1,4 +1,4 @@
-"""What is asked about a network: the parts of a diagnosis, and by which images each is measured."""
+"""What is asked about a network: which analyses, and by which images each is measured."""
 
 from dataclasses import dataclass, field
 from math import isfinite
@@ -7,14 +7,14 @@ from typing import Literal
 
 from resnetlab.core.errors import require, require_choice
 from resnetlab.data.config import DecodeConfig
-from resnetlab.records.diagnosis import Part
+from resnetlab.records.diagnosis import ANALYSES, Analysis
 from resnetlab.train.config import Device
 from resnetlab.train.recipe import Recipe, ShortcutChoice
 
-PARTS: tuple[Part, ...] = ("gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam")
-"""What ``all`` stands for: every part that trains nothing."""
+TRAINS: tuple[Analysis, ...] = ("identity",)
+"""Analyses that train, and that ``all`` does not stand for."""
 MOST_NAMED = 8
-"""Images that can be named for cam: with more, a page of large ones with a twin could exceed 3 MB."""
+"""Images that can be named for cam: with more, a page of large ones with a plain net could exceed 3 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +24,8 @@ class DiagnosisConfig:
     Raises ``ConfigError`` for values that make no diagnosis.
     """
 
-    what: tuple[
-        Literal["all", "gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"], ...
-    ] = ("all",)
-    """Parts; all is each of them but identity, which trains."""
+    what: tuple[Literal["all", Analysis], ...] = ("all",)
+    """Analyses; all is each of them but identity, which trains."""
     data: str | None = None
     """Images, as for train; by default those of the run, else digits."""
     model: str | None = None
@@ -39,7 +37,7 @@ class DiagnosisConfig:
     checkpoint: Literal["last", "best"] = "last"
     """The last epoch of a run, or its best one."""
     plain: Path | None = None
-    """The run of the plain twin on the same data, as a control."""
+    """The run of the plain counterpart on the same data, as a control."""
     seed: int = 0
     """Decides initial weights and which images are taken."""
     split_seed: int = 0
@@ -47,7 +45,7 @@ class DiagnosisConfig:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     """How encoded images become arrays."""
     batch_size: int = 32
-    """Training images in the one batch that gradients, residuals, signal and paths are read from."""
+    """Training images in the one batch that gradients, residuals, signal and paths are measured on."""
     images: int = 2000
     """Test images, at most, that each lesion is measured on."""
     path_draws: int = 8
@@ -59,7 +57,9 @@ class DiagnosisConfig:
     landscape_images: int = 256
     """landscape: training images, at most, that the loss is measured on."""
     cam_images: tuple[int, ...] = ()
-    """cam: numbers of up to 8 test images, from 0; by default the first of each of 8 classes."""
+    """cam: numbers of test images, from 0; by default the first of each of 8 classes."""
+    image: tuple[Path, ...] = ()
+    """cam: image files of your own; with cam_images up to 8 in all."""
     cam_layer: str | None = None
     """cam: the layer whose maps are shown, such as stages.0; by default the last stage."""
     stage: int = 0
@@ -72,9 +72,9 @@ class DiagnosisConfig:
     """auto takes cuda where there is one."""
 
     def __post_init__(self) -> None:
-        require(len(self.what) > 0, "what", self.what, "one or more parts")
-        for part in self.what:
-            require_choice("what", part, ("all", *PARTS, "identity"))
+        require(len(self.what) > 0, "what", self.what, "one or more analyses")
+        for word in self.what:
+            require_choice("what", word, ("all", *ANALYSES))
         require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2: BN takes statistics over a batch")
         require(self.images >= 1, "images", self.images, "at least 1")
         require(self.path_draws >= 1, "path_draws", self.path_draws, "at least 1")
@@ -82,8 +82,8 @@ class DiagnosisConfig:
         require(side >= 3 and side % 2 == 1, "landscape_side", side, "an odd number from 3 on")
         require(isfinite(reach) and reach > 0, "landscape_reach", reach, "a number above 0")
         require(self.landscape_images >= 1, "landscape_images", self.landscape_images, "at least 1")
-        few = len(self.cam_images) <= MOST_NAMED
-        require(few, "cam_images", len(self.cam_images), f"at most {MOST_NAMED} images")
+        named = len(self.cam_images) + len(self.image)
+        require(named <= MOST_NAMED, "cam_images", named, f"at most {MOST_NAMED} images, files among them")
         require(min(self.cam_images, default=0) >= 0, "cam_images", self.cam_images, "numbers from 0 on")
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
@@ -101,7 +101,7 @@ class DiagnosisConfig:
         )
 
     @property
-    def parts(self) -> list[Part]:
-        """What was asked for, each part once, in the order in which it is shown."""
-        asked = {*self.what, *(PARTS if "all" in self.what else ())}
-        return [part for part in (*PARTS, "identity") if part in asked]
+    def analyses(self) -> list[Analysis]:
+        """What was asked for, each analysis once, in the order in which they are shown."""
+        every = "all" in self.what
+        return [name for name in ANALYSES if name in self.what or (every and name not in TRAINS)]

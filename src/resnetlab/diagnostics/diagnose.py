@@ -1,15 +1,16 @@
-"""A diagnosis of one network, part by part: a run, weights from a file, or a network by name before any training.
+"""A diagnosis of one network, analysis by analysis.
 
 Its folder holds ``diagnosis.json``, from which everything that is printed and drawn is made, and ``report.html``.
 """
 
 import shlex
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from resnetlab.core.config import command_of
 from resnetlab.core.environment import describe_environment
@@ -17,97 +18,153 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.core.files import check_place, is_vacant
 from resnetlab.core.serialize import as_plain, write_record
 from resnetlab.diagnostics.config import DiagnosisConfig
-from resnetlab.diagnostics.load import Subject, find_control, find_subject, has_shortcuts
-from resnetlab.diagnostics.soundings import Progress, first_images, read_grid, read_identity, read_net, unwatched
-from resnetlab.diagnostics.surveying import chosen_images, read_cams, read_landscape, read_paths
-from resnetlab.records.diagnosis import DIAGNOSIS, Diagnosis, Finding, IdentityReading, NetReading, Part, SignalReading
+from resnetlab.diagnostics.context import Context, Progress, context_of
+from resnetlab.diagnostics.load import DiagnosedNet, in_memory, load_plain, load_source
+from resnetlab.records.diagnosis import ANALYSES, DIAGNOSIS, Analysis, Diagnosis, Finding, NetResult
 from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS
-from resnetlab.train.recipe import fitted_config
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-OF_TRAINED: tuple[Part, ...] = ("lesion", "landscape", "cam", "identity")
-"""Parts that tell nothing of a network before training."""
-UNTRAINED = "it is not trained; train it first, or give its weights"
+    from resnetlab.data.dataset import ImageData
+
+HOMES: dict[Analysis, str] = {name: f"resnetlab.diagnostics.{name}" for name in ANALYSES}
+"""Where each analysis is. One is loaded when it is asked for, and loads none of those that were not."""
 
 
-def diagnose(source: str, config: DiagnosisConfig, progress: Progress | None = None) -> Diagnosis:
+class AnalysisModule(Protocol):
+    """What the file of an analysis has, beside a ``judge`` that gives its verdict and the ``RULE`` of it.
+
+    ``COMPARED`` are the networks that it is measured on as well, where they are there: the same net at initialisation,
+    and its plain counterpart.
+    """
+
+    COMPARED: Collection[Literal["initial", "plain"]]
+
+    def applies(self, net: DiagnosedNet, context: Context) -> str | None:
+        """None, or why the analysis tells nothing of this network. Raises ``ConfigError`` for wrong settings."""
+
+    def measure(self, net: DiagnosedNet, context: Context, result: NetResult) -> NetResult:
+        """``result`` with what the analysis measures; the network is left as it was."""
+
+    def explain(self, diagnosis: Diagnosis) -> Finding:
+        """The numbers of a diagnosis in plain language."""
+
+
+def analysis(name: Analysis) -> AnalysisModule:
+    """The analysis of that name."""
+    return cast("AnalysisModule", import_module(HOMES[name]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nets:
+    """The network that is asked about, and its plain counterpart where one was given."""
+
+    asked: DiagnosedNet
+    plain: DiagnosedNet | None = None
+
+
+def diagnose(
+    net: "nn.Module",
+    data: "ImageData | tuple[Tensor, Tensor]",
+    what: str | Sequence[str] = "all",
+    *,
+    plain: "nn.Module | None" = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Diagnosis:
+    """The diagnosis of a network in memory, on the device that it lies on.
+
+    ``net`` is any module that maps images ``(N, C, H, W)`` to logits and holds ``ResidualBlock``s. ``data`` is a set of
+    images, or a pair of images and labels ``(N,)``: of uint8, which are standardised by their own statistics, or of
+    floats, which go into the network as they are. ``plain`` is its plain counterpart. ``settings`` are those of
+    ``DiagnosisConfig``, such as ``images=500``. Nothing of the network is changed.
+
+    >>> resnetlab.diagnose(net, (images, labels), what=("residuals", "lesion")).findings
+
+    Raises ``ConfigError`` where nothing that was asked for applies, as without blocks, and for wrong settings.
+    """
+    config = DiagnosisConfig(what=(what,) if isinstance(what, str) else tuple(what), **settings)  # type: ignore[arg-type]
+    asked = in_memory(net, data)
+    nets = Nets(asked=asked, plain=None if plain is None else in_memory(plain, asked.data))
+    return run_analyses(nets, config, progress, source=asked.name, command="")
+
+
+def diagnose_source(source: str, config: DiagnosisConfig, progress: Progress | None = None) -> Diagnosis:
     """The diagnosis of ``source``: the folder of a run, a file of weights (with ``config.model``), or a network's name.
 
     Nothing of the source is changed.
 
-    Raises ``ConfigError`` for an unknown name, for an image or layer that is not there, and for a part that was asked
-    for by name and that the network cannot have, ``CheckpointError`` and ``DataError`` for what cannot be read.
+    Raises ``ConfigError`` for an unknown name, for an image or layer that is not there, and where nothing that was
+    asked for applies; ``CheckpointError`` and ``DataError`` for what cannot be read.
     """
-    import torch
-
     from resnetlab.train.prepare import pick_device
 
-    started = perf_counter()
     device = pick_device(config.device)
-    subject = find_subject(source, model=config.model, data=config.data, which=config.checkpoint, recipe=config.recipe)
-    control = find_control(config.plain, config.checkpoint, subject) if config.plain else None
-    parts, notes = possible_parts(config, subject)
-    samples = chosen_images(subject.data, config.cam_images) if "cam" in parts else []
-    batch = first_images(subject.data, config.batch_size, config.seed, device)
-    progress = progress or unwatched
+    asked = load_source(source, config).to(device)
+    plain = load_plain(config.plain, config.checkpoint, asked).to(device) if config.plain else None
+    command = diagnose_command(source, config)
+    return run_analyses(Nets(asked=asked, plain=plain), config, progress, source=source, command=command)
 
-    def read(one: Subject, wanted: list[Part]) -> NetReading:
-        return read_parts(replace(one, net=one.net.to(device)), wanted, batch, samples, config, progress)
 
-    net = read(subject, parts)
-    initial = read(subject.before(), [part for part in parts if part not in OF_TRAINED]) if subject.run else None
-    twin = read(control, parts) if control else None
-    signal = read_grid(subject, batch, progress) if "signal" in parts else []
-    identity = None
-    if "identity" in parts:
-        identity = read_identity(
-            subject, config.stage, config.added, epochs=config.epochs, seed=config.seed, progress=progress
-        )
-    return Diagnosis(
+def run_analyses(
+    nets: Nets, config: DiagnosisConfig, progress: Progress | None, *, source: str, command: str
+) -> Diagnosis:
+    """Every analysis that was asked for and that applies: measured, then explained."""
+    import torch
+
+    started = perf_counter()
+    asked, context = nets.asked, context_of(nets.asked, config, progress)
+    chosen, notes = applicable(asked, context)
+    net = measure_net(asked, context, chosen)
+    before = [name for name in chosen if asked.from_run and "initial" in analysis(name).COMPARED]
+    beside = [name for name in chosen if nets.plain and "plain" in analysis(name).COMPARED]
+    diagnosis = Diagnosis(
         source=source,
-        command=diagnose_command(source, config),
-        batch=len(batch[1]),
+        command=command,
+        split=asked.data.reported_split,
+        batch=len(context.batch[1]),
         net=net,
-        initial=initial,
-        control=twin,
-        signal=signal,
-        identity=identity,
-        findings=make_findings(parts, net, (initial, twin), signal, own_setting_of(subject), identity),
-        notes=[*subject.data.notes, *subject.notes, *notes],
-        data=subject.data.fingerprint,
-        environment=describe_environment(str(device), torch.get_num_threads()),
+        initial=measure_net(asked.at_start(), context, before) if before else None,
+        plain=measure_net(nets.plain, context, beside) if nets.plain else None,
+        findings=[],
+        notes=[*asked.data.notes, *asked.notes, *notes],
+        data=asked.data.fingerprint,
+        environment=describe_environment(str(asked.device), torch.get_num_threads()),
         seconds=perf_counter() - started,
     )
+    return replace(diagnosis, findings=[analysis(name).explain(diagnosis) for name in chosen])
 
 
-def read_parts(
-    subject: Subject,
-    parts: list[Part],
-    batch: "tuple[Tensor, Tensor]",
-    samples: Sequence[int],
-    config: DiagnosisConfig,
-    progress: Progress,
-) -> NetReading:
-    """What is read of one network; ``samples`` are the test images whose answers are explained."""
-    seed = config.seed
-    # First what may be refused, for a layer that is not there.
-    cams = read_cams(subject, samples, config.cam_layer) if "cam" in parts else []
-    reading = read_net(subject, parts, batch, seed=seed, images=config.images, progress=progress)
-    paths = landscape = None
-    if "paths" in parts:
-        paths = read_paths(subject, *batch, draws=config.path_draws, seed=seed, progress=progress)
-    if "landscape" in parts:
-        landscape = read_landscape(
-            subject,
-            side=config.landscape_side,
-            reach=config.landscape_reach,
-            images=config.landscape_images,
-            seed=seed,
-            progress=progress,
-        )
-    return replace(reading, cams=cams, paths=paths, landscape=landscape)
+def applicable(net: DiagnosedNet, context: Context) -> tuple[list[Analysis], list[str]]:
+    """The analyses that were asked for and apply, and a note on those that do not.
+
+    Raises ``ConfigError`` where none does.
+    """
+    reasons = {name: analysis(name).applies(net, context) for name in context.config.analyses}
+    chosen = [name for name, reason in reasons.items() if reason is None]
+    left_out: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        if reason is not None:
+            left_out.setdefault(reason, []).append(name)
+    notes = [f"{', '.join(names)} left out: {reason}" for reason, names in left_out.items()]
+    if not chosen:
+        raise ConfigError(f"nothing that was asked for applies to {net.name}: {'; '.join(notes)}")
+    return chosen, notes
+
+
+def measure_net(net: DiagnosedNet, context: Context, chosen: Sequence[Analysis]) -> NetResult:
+    """What those of the ``chosen`` analyses that apply measure on one network."""
+    result = NetResult(
+        model=net.name,
+        state=net.state,
+        parameters=sum(parameter.numel() for parameter in net.net.parameters()),
+        plain=not net.has_shortcuts,
+    )
+    for name in chosen:
+        if analysis(name).applies(net, context) is None:
+            result = analysis(name).measure(net, context, result)
+    return result
 
 
 def write_diagnosis(diagnosis: Diagnosis, out: Path) -> Path:
@@ -134,84 +191,8 @@ def claim_place(out: Path) -> None:
 
 
 def diagnose_command(source: str, config: DiagnosisConfig) -> str:
-    """The command that makes this diagnosis, with every setting that is not the default."""
-    plain = as_plain(config) | {"plain": None if config.plain is None else str(config.plain)}
+    """The command that reproduces this diagnosis, with every setting that is not the default."""
+    paths = {"plain": config.plain and str(config.plain), "image": list(map(str, config.image))}
+    plain = as_plain(config) | paths
     command = command_of("diagnose", "DIAGNOSIS", plain, as_plain(DiagnosisConfig()))
     return command.replace("resnetlab diagnose", f"resnetlab diagnose {shlex.quote(source)}", 1)
-
-
-def possible_parts(config: DiagnosisConfig, subject: Subject) -> tuple[list[Part], list[str]]:
-    """The parts that this network can have, and why others that ``all`` stands for were left out.
-
-    Raises ``ConfigError`` for one that was asked for by name.
-    """
-    parts: list[Part] = []
-    left_out: dict[str, list[Part]] = {}
-    for part in config.parts:
-        reason = obstacle(part, subject)
-        if reason is None:
-            parts.append(part)
-        elif part in config.what:
-            raise ConfigError(f"{part} is not possible for {subject.recipe.model}: {reason}")
-        else:
-            left_out.setdefault(reason, []).append(part)
-    return parts, [f"{', '.join(those)} left out: {reason}" for reason, those in left_out.items()]
-
-
-def obstacle(part: Part, subject: Subject) -> str | None:
-    """Why the network cannot have that part; None where it can."""
-    import torch
-
-    from resnetlab.diagnostics.cam import gives_maps
-    from resnetlab.diagnostics.lesion import movable_blocks
-    from resnetlab.models.blocks import ResidualBlock
-
-    blocks = [module for module in subject.net.modules() if isinstance(module, ResidualBlock)]
-    if part not in ("gradients", "landscape", "cam") and not blocks:
-        return "it has no blocks"
-    if part in OF_TRAINED and not subject.trained:
-        return UNTRAINED
-    if part == "lesion" and not movable_blocks(subject.net)[0]:
-        return "none of its blocks can be dropped: each changes the shape of its input, or is alone"
-    if part == "paths" and any(block.shortcut is None for block in blocks):
-        return "without shortcuts there is one path through it, of full length"
-    if part == "cam":
-        image = torch.zeros(1, *subject.data.train.shape, device=next(subject.net.parameters()).device)
-        if not gives_maps(subject.net, image):
-            return "its last stage gives no maps that could be laid over an image"
-    if part == "identity" and not has_shortcuts(subject.net):
-        return "a plain block is no identity; give a net with shortcuts"
-    return None
-
-
-def make_findings(
-    parts: list[Part],
-    net: NetReading,
-    others: tuple[NetReading | None, NetReading | None],
-    signal: list[SignalReading],
-    own: dict[str, str],
-    identity: IdentityReading | None,
-) -> list[Finding]:
-    """Each part in plain language; ``others`` are the net at initialisation and its plain twin."""
-    from resnetlab.diagnostics import explain, explain_surveys
-
-    makers = {
-        "gradients": lambda: explain.explain_gradients(net, *others),
-        "residuals": lambda: explain.explain_residuals(net, *others),
-        "signal": lambda: explain.explain_signal(signal, own),
-        "lesion": lambda: explain.explain_lesion(net, others[1]),
-        "paths": lambda: explain_surveys.explain_paths(net, others[0]),
-        "landscape": lambda: explain_surveys.explain_landscape(net, others[1]),
-        "cam": lambda: explain_surveys.explain_cam(net, others[1]),
-        "identity": lambda: explain.explain_identity(identity),  # type: ignore[arg-type]  # it is there where asked for
-    }
-    return [makers[part]() for part in parts]
-
-
-def own_setting_of(subject: Subject) -> dict[str, str]:
-    """The place of the network in the grid; nothing where it is not in it."""
-    from resnetlab.diagnostics.signal_grid import own_setting
-    from resnetlab.models.config import ResidualConfig
-
-    config = fitted_config(subject.recipe, subject.data)
-    return own_setting(config) if isinstance(config, ResidualConfig) else {}

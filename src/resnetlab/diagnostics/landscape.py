@@ -5,6 +5,7 @@ given length changes it less.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import isfinite, log
 from typing import Any, Literal
 
@@ -16,8 +17,19 @@ from torch.nn import functional as F
 
 from resnetlab.core.errors import require
 from resnetlab.core.randomness import generator
+from resnetlab.diagnostics.context import Context, some_images
+from resnetlab.diagnostics.load import UNTRAINED, DiagnosedNet
 from resnetlab.diagnostics.probes import eval_mode
-from resnetlab.records.diagnosis import LandscapeReading
+from resnetlab.diagnostics.sentences import BROKEN, NO_SHORTCUTS
+from resnetlab.records.diagnosis import Diagnosis, Finding, LandscapeResult, NetResult
+
+COMPARED = ("plain",)
+
+ADVICE = {
+    "rugged": "Compare with fewer or wider blocks, whose surfaces Li et al. found smoother (§5).",
+    "untrained": "The net is no better than guessing on these images: there is no minimum to look at; train it.",
+    "broken": BROKEN,
+}
 
 Batch = tuple[Tensor, Tensor]
 Grid = np.ndarray[Any, np.dtype[np.float64]]
@@ -38,6 +50,27 @@ RULE = (
 )
 
 
+def applies(net: DiagnosedNet, _context: Context) -> str | None:
+    """A trained network is needed."""
+    return None if net.trained else UNTRAINED
+
+
+def measure(net: DiagnosedNet, context: Context, result: NetResult) -> NetResult:
+    """The loss around a network, on training images that the seed chooses: the same of a net and its counterpart."""
+    config = context.config
+    loader = some_images(net, net.data.train, config.landscape_images, config.seed, "landscape pictures")
+    with context.progress(f"loss around {net.model}") as on_progress:
+        found = landscape(
+            net.net,
+            list(loader.in_order()),
+            side=config.landscape_side,
+            reach=config.landscape_reach,
+            seed=config.seed,
+            on_progress=on_progress,
+        )
+    return replace(result, landscape=found)
+
+
 def landscape(
     net: nn.Module,
     batches: Sequence[Batch],
@@ -46,7 +79,7 @@ def landscape(
     reach: float = 1.0,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
-) -> LandscapeReading:
+) -> LandscapeResult:
     """Mean cross-entropy over ``batches`` (images ``(N, C, H, W)``, labels ``(N,)``) at w + a δ + b η.
 
     a and b take ``side`` values each, evenly from -``reach`` to ``reach``; ``directions`` gives δ and η. All in eval
@@ -71,7 +104,7 @@ def landscape(
             if on_progress:
                 on_progress(done, side**2)
     centre = float(losses[half, half])
-    return LandscapeReading(
+    return LandscapeResult(
         seed=seed,
         n=sum(len(labels) for _, labels in batches),
         axis=axis,
@@ -83,13 +116,42 @@ def landscape(
     )
 
 
-def judge(reading: LandscapeReading) -> LandscapeVerdict:
+def judge(result: LandscapeResult) -> LandscapeVerdict:
     """The verdict by ``RULE``."""
-    if reading.centre is None or reading.convex is None:
+    if result.centre is None or result.convex is None:
         return "broken"
-    if reading.flat is None:
+    if result.flat is None:
         return "untrained"
-    return "smooth" if reading.convex >= SMOOTH else "rugged" if reading.convex <= RUGGED else "between"
+    return "smooth" if result.convex >= SMOOTH else "rugged" if result.convex <= RUGGED else "between"
+
+
+def explain(diagnosis: Diagnosis) -> Finding:
+    """How flat and how convex the loss is around the net, and around its plain counterpart."""
+    net = diagnosis.net
+    assert net.landscape is not None
+    verdict = judge(net.landscape)
+    sentences = [_sentence(one.label, one.landscape) for one in (net, diagnosis.plain) if one and one.landscape]
+    sentences.append(
+        f"One pair of directions was drawn (seed {net.landscape.seed}); another pair (--seed) shows another plane."
+    )
+    advice = [ADVICE[verdict]] if verdict in ADVICE else []
+    if verdict == "rugged" and net.plain:
+        advice = [NO_SHORTCUTS]
+    return Finding(analysis="landscape", verdict=verdict, sentences=sentences, advice=advice, rule=RULE)
+
+
+def _sentence(label: str, found: LandscapeResult) -> str:
+    known = [loss for row in found.losses for loss in row if loss is not None]
+    centre = "no finite loss" if found.centre is None else f"loss {found.centre:.3g}"
+    line = f"{label}: {centre} in the centre (n = {found.n:,} training images, by guessing {found.guess:.3g})"
+    if known:
+        most = max(known)
+        line += f", up to {most:,.0f} on the square" if 100 <= most < 1e6 else f", up to {most:.3g} on the square"
+    if found.flat is not None:
+        line += f"; flat on {found.flat:.1%} of it"
+    if found.convex is not None:
+        line += f"; convex on {found.convex:.1%} of its inner places"
+    return line + "."
 
 
 def directions(weights: Mapping[str, Tensor], seed: int, axis: str) -> Weights:
@@ -152,7 +214,7 @@ def convex_share(losses: Grid) -> float | None:
     known = np.isfinite(across + along + mixed)
     if not known.any():
         return None
-    middle, spread = (across + along) / 2, np.hypot((across - along) / 2, mixed)
-    least, most = middle - spread, middle + spread
+    middle, reach = (across + along) / 2, np.hypot((across - along) / 2, mixed)
+    least, most = middle - reach, middle + reach
     allowed = np.maximum(BENT * np.abs(most), ROUNDING * np.abs(here))
     return float((least >= -allowed)[known].mean())

@@ -1,23 +1,30 @@
 """What a trained network loses with its blocks: dropped one by one, several at random, exchanged with a neighbour.
 
 A residual net is said to be an ensemble of paths, of which most survive the loss of a block; a plain net has one path
-(Veit et al. 2016, arXiv:1605.06431). Here it is measured, on the plain twin as on the residual net.
+(Veit et al. 2016, arXiv:1605.06431). Here it is measured, on the plain net as on the residual one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import isfinite
-from statistics import median
+from statistics import fmean, median
 from typing import Literal
 
 from torch import nn
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.core.randomness import generator
+from resnetlab.diagnostics.context import Context, some_images
+from resnetlab.diagnostics.load import UNTRAINED, DiagnosedNet
+from resnetlab.diagnostics.sentences import NO_SHORTCUTS, some
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.surgery import drop_blocks, droppable_blocks, reorder
-from resnetlab.records.diagnosis import Lesion, LesionReading
+from resnetlab.records.diagnosis import Diagnosis, Finding, Lesion, LesionResult, NetResult
 from resnetlab.records.run import Metrics
+from resnetlab.train.evaluate import evaluate_batches
+
+COMPARED = ("plain",)
 
 Score = Callable[[nn.Module], Metrics]
 LesionVerdict = Literal["robust", "between", "fragile", "untrained"]
@@ -25,11 +32,42 @@ LesionVerdict = Literal["robust", "between", "fragile", "untrained"]
 ROOM, LITTLE, MUCH = 0.1, 0.1, 0.5
 
 RULE = (
-    "Each block that keeps the shape is left out alone, without retraining. The rise of the test error is taken as a "
-    "share of the way from the whole net's error to that of whoever names the most frequent class. Its median over the "
-    f"blocks is at most {LITTLE:.0%}: robust; at least {MUCH:.0%}: fragile; else between. A way shorter than "
+    "Each block that keeps the shape is left out alone, without retraining. The rise of the error is taken as a "
+    "share of the way from the whole net's error to that of always predicting the most frequent class. Its median over "
+    f"the blocks is at most {LITTLE:.0%}: robust; at least {MUCH:.0%}: fragile; else between. A way shorter than "
     f"{100 * ROOM:g} points leaves nothing to lose: untrained."
 )
+
+
+def applies(net: DiagnosedNet, _context: Context) -> str | None:
+    """A trained network is needed, with blocks that can be dropped."""
+    if not net.blocks:
+        return "it has no blocks"
+    if not net.trained:
+        return UNTRAINED
+    try:
+        movable, _ = movable_blocks(net.net)
+    except ConfigError as error:
+        return str(error)
+    return None if movable else "none of its blocks can be dropped: each changes the shape of its input, or is alone"
+
+
+def measure(net: DiagnosedNet, context: Context, result: NetResult) -> NetResult:
+    """Lesions of a trained network on images of the reported split that the seed chooses."""
+    config, reported = context.config, net.data.reported
+    loader = some_images(net, reported, config.images, config.seed, "lesion pictures")
+    n = len(loader)
+    counts = reported.labels.cpu()[loader.samples].bincount()
+    with context.progress(f"lesions of {net.model}") as on_progress:
+        found = lesion(
+            net.net,
+            lambda changed: evaluate_batches(changed, loader),
+            n=n,
+            chance=1 - counts.max().item() / n,
+            seed=config.seed,
+            on_progress=on_progress,
+        )
+    return replace(result, lesion=found)
 
 
 def lesion(
@@ -41,8 +79,8 @@ def lesion(
     draws: int = 3,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
-) -> LesionReading:
-    """Test error and loss of ``net`` whole, without each block, without k random ones (``draws`` sets for each of some
+) -> LesionResult:
+    """Error and loss of ``net`` whole, without each block, without k random ones (``draws`` sets for each of some
     k), and with each pair of neighbours exchanged. ``net`` is left alone; nothing is retrained.
 
     ``score`` measures a network on ``n`` images, of which a share of 1 - ``chance`` is of the most frequent class.
@@ -66,7 +104,7 @@ def lesion(
             on_progress(done, total)
         return Lesion(blocks=list(blocks), error=found.error, loss=found.loss if isfinite(found.loss) else None)
 
-    return LesionReading(
+    return LesionResult(
         n=n,
         chance=chance,
         intact=measure([], net),
@@ -77,15 +115,58 @@ def lesion(
     )
 
 
-def judge(reading: LesionReading) -> LesionVerdict:
+def judge(result: LesionResult) -> LesionVerdict:
     """The verdict by ``RULE`` on what single blocks are worth."""
-    room = reading.chance - reading.intact.error
+    room = result.chance - result.intact.error
     if room < ROOM:
         return "untrained"
-    typical = median(reading.costs) / room
+    typical = median(result.costs) / room
     if typical <= LITTLE:
         return "robust"
     return "fragile" if typical >= MUCH else "between"
+
+
+def explain(diagnosis: Diagnosis) -> Finding:
+    """What single blocks, sets of blocks and their order are worth."""
+    net = diagnosis.net
+    assert net.lesion is not None
+    verdict = judge(net.lesion)
+    sentences = [
+        line
+        for one in (net, diagnosis.plain)
+        if one and one.lesion
+        for line in _sentences(one.label, one.lesion, diagnosis.split)
+    ]
+    advice = []
+    free = [change.blocks[0] for change in net.lesion.dropped if change.error <= net.lesion.intact.error]
+    if free and verdict != "untrained":
+        advice.append(
+            f"Without {some(free)}, each alone, the error is not higher: resnetlab weights prune RUN --out NEW "
+            f"--without {free[0]} keeps the smaller net. These {diagnosis.split} images chose the block; check it on "
+            "others."
+        )
+    if verdict == "fragile" and net.plain:
+        advice.append(NO_SHORTCUTS)
+    if verdict == "untrained":
+        advice.append("The net answers hardly better than by chance: a lesion tells nothing of it; train it first.")
+    return Finding(analysis="lesion", verdict=verdict, sentences=sentences, advice=advice, rule=RULE)
+
+
+def _sentences(label: str, found: LesionResult, split: str) -> list[str]:
+    worst = max(found.dropped, key=lambda change: change.error)
+    lines = [
+        f"{label}: whole {found.intact.error:.2%} error (n = {found.n:,} {split} images, by chance {found.chance:.1%})"
+        f"; without one block {100 * median(found.costs):+.2f} points in the median of {len(found.costs)}, at worst "
+        f"{100 * max(found.costs):+.2f} without {worst.blocks[0]}."
+    ]
+    if found.several:
+        most = max(len(change.blocks) for change in found.several)
+        error = fmean(change.error for change in found.several if len(change.blocks) == most)
+        lines.append(f"{label}: without {most} blocks at once {error:.2%} error.")
+    if found.swapped:
+        error = median(change.error for change in found.swapped)
+        lines.append(f"{label}: with two neighbours exchanged {error:.2%} error in the median.")
+    return lines
 
 
 def movable_blocks(net: nn.Module) -> tuple[list[str], list[str]]:

@@ -1,48 +1,81 @@
-"""The network that is asked about, with its images: from a run's folder, a file of weights, or by name."""
+"""The network that is diagnosed, with its images: from a run's folder, a file of weights, by name, or in memory."""
 
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from resnetlab.core.errors import ConfigError
+from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.train.recipe import Recipe, recipe_data, recipe_network
 from resnetlab.train.run import RECIPE, restored_network
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
     from resnetlab.data.dataset import ImageData
+    from resnetlab.models.blocks import ResidualBlock
 
 INITIAL = "at initialisation"
+UNTRAINED = "it is not trained; train it first, or give its weights"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A network with its images and the recipe that makes it. ``state`` says how it came by its weights; ``run`` is
-    whether they come from a run."""
+class DiagnosedNet:
+    """A network with its images and the recipe that makes it, which a network in memory has not.
+
+    ``state`` says how it came by its weights; ``from_run`` is whether they come from a run.
+    """
 
     net: "nn.Module"
     data: "ImageData"
-    recipe: Recipe
+    recipe: Recipe | None
     state: str
-    run: bool
     trained: bool
-    notes: list[str]
+    from_run: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def model(self) -> str:
+        """The network's name in the zoo, or that of its class."""
+        return type(self.net).__name__ if self.recipe is None else self.recipe.model
 
     @property
     def name(self) -> str:
-        """The network's name, with the shortcut option where that is not its own."""
-        option = self.recipe.shortcut
-        return self.recipe.model + ("" if option == "default" else f" (shortcut {option})")
+        """The model, with the shortcut option where that is not the model's own."""
+        option = "default" if self.recipe is None else self.recipe.shortcut
+        return self.model + ("" if option == "default" else f" (shortcut {option})")
 
-    def before(self) -> "Subject":
+    @property
+    def device(self) -> "torch.device":
+        return next(self.net.parameters()).device
+
+    @property
+    def blocks(self) -> "list[ResidualBlock]":
+        """The network's blocks, from the input on."""
+        from resnetlab.models.blocks import ResidualBlock
+
+        return [module for module in self.net.modules() if isinstance(module, ResidualBlock)]
+
+    @property
+    def has_shortcuts(self) -> bool:
+        """Whether some block adds its input."""
+        return any(block.shortcut is not None for block in self.blocks)
+
+    def to(self, device: "torch.device") -> "DiagnosedNet":
+        """The same with its network on another device."""
+        return replace(self, net=self.net.to(device))
+
+    def at_start(self) -> "DiagnosedNet":
         """The same network as its run began with it."""
+        assert self.recipe is not None
         net, _ = recipe_network(self.recipe, self.data)
         state = INITIAL if self.recipe.weights is None else "as its run began"
-        return replace(self, net=net, state=state, trained=False, run=False, notes=[])
+        return replace(self, net=net, state=state, trained=False, from_run=False, notes=[]).to(self.device)
 
 
-def from_run(folder: Path, which: Literal["last", "best"], other: Recipe | None = None) -> Subject:
+def load_run(folder: Path, which: Literal["last", "best"], other: Recipe | None = None) -> DiagnosedNet:
     """The trained network of a run, on the run's own data or, where ``other`` is given, on that recipe's.
 
     Raises ``ConfigError`` where the other data have another number of classes, channels or pixels.
@@ -67,74 +100,100 @@ def from_run(folder: Path, which: Literal["last", "best"], other: Recipe | None 
         notes.append(f"{data.source} is not what the run was trained on; it is standardised as that was")
     epochs = len(read_checkpoint(folder / which).history)
     state = f"after {epochs} epoch{'' if epochs == 1 else 's'}"
-    return Subject(net=net, data=data, recipe=recipe, state=state, run=True, trained=True, notes=notes)
+    return DiagnosedNet(net=net, data=data, recipe=recipe, state=state, trained=True, from_run=True, notes=notes)
 
 
-def from_recipe(recipe: Recipe) -> Subject:
+def load_recipe(recipe: Recipe) -> DiagnosedNet:
     """The network of a recipe with the weights that it starts from: initial ones, those of a file, or of the Hub."""
     data = recipe_data(recipe)
     net, notes = recipe_network(recipe, data)
     state = INITIAL if recipe.weights is None else f"weights of {recipe.weights}"
-    trained = recipe.weights is not None
-    return Subject(net=net, data=data, recipe=recipe, state=state, run=False, trained=trained, notes=notes)
+    return DiagnosedNet(net=net, data=data, recipe=recipe, state=state, trained=recipe.weights is not None, notes=notes)
 
 
-def find_subject(
-    source: str,
-    *,
-    model: str | None,
-    data: str | None,
-    which: Literal["last", "best"],
-    recipe: Recipe,
-) -> Subject:
-    """What ``source`` names: the folder of a run, a file or folder of weights of the network ``model``, or a network.
+def load_source(source: str, config: DiagnosisConfig) -> DiagnosedNet:
+    """What ``source`` names: the folder of a run, a file or folder of weights of ``config.model``, or a network.
 
-    ``recipe`` has the settings of a network that no run describes; ``data`` is None for the run's own, or digits.
-
-    Raises ``ConfigError`` for a name that is no network, and where ``model`` is missing or in vain.
+    Raises ``ConfigError`` for what is none of these, and where ``model`` is missing or in vain.
     """
-    if data is not None:
-        recipe = replace(recipe, data=data)
+    model, recipe = config.model, config.recipe
+    if config.data is not None:
+        recipe = replace(recipe, data=config.data)
     if (Path(source) / RECIPE).is_file():
         if model is not None:
             raise ConfigError(f"--model {model} is not possible: the run in {source} says which network it is")
-        return from_run(Path(source), which, recipe if data is not None else None)
-    if Path(source).exists() and Path(source).is_dir() and model is None:
-        raise ConfigError(f"{source} holds no run (it has no {RECIPE}); name the network of its weights with --model")
+        return load_run(Path(source), config.checkpoint, recipe if config.data is not None else None)
     if Path(source).exists():
         if model is None:
-            raise ConfigError(f"{source} holds weights and no network; name it with --model, such as --model resnet50")
-        return from_recipe(replace(recipe, model=model, weights=source))
+            what = f"no run (it has no {RECIPE})" if Path(source).is_dir() else "weights and no network"
+            raise ConfigError(f"{source} holds {what}; name the network of its weights with --model, such as resnet50")
+        return load_recipe(replace(recipe, model=model, weights=source))
     if model is not None or "/" in source:
         raise ConfigError(f"{source} does not exist; give a run's folder, a file of weights, or a network's name")
     name, _, tag = source.partition(".")
-    return from_recipe(replace(recipe, model=name, weights=source if tag else None))
+    _require_known(name)
+    return load_recipe(replace(recipe, model=name, weights=source if tag else None))
 
 
-def find_control(folder: Path, which: Literal["last", "best"], subject: Subject) -> Subject:
-    """The run of the plain twin. Raises ``ConfigError`` where it is not plain, has another number of blocks, or was
-    trained on other data."""
-    from resnetlab.models.blocks import ResidualBlock
+def _require_known(name: str) -> None:
+    """Raise ``ConfigError`` unless it is a network's name: it could as well have been that of a folder."""
+    from resnetlab.models.zoo import model_config
 
-    control = from_run(folder, which)
-    if has_shortcuts(control.net):
-        raise ConfigError(f"the run in {folder} is no control: {control.recipe.model} has shortcuts; give a plain net")
-    ours, theirs = (sum(isinstance(part, ResidualBlock) for part in one.net.modules()) for one in (subject, control))
-    if ours != theirs:
+    try:
+        model_config(name)
+    except ConfigError as error:
+        raise ConfigError(f"{name} is neither a folder or file that exists nor a network's name: {error}") from None
+
+
+def load_plain(folder: Path, which: Literal["last", "best"], asked: DiagnosedNet) -> DiagnosedNet:
+    """The run of the plain counterpart. Raises ``ConfigError`` where it is not plain, has another number of blocks, or
+    was trained on other data."""
+    plain = load_run(folder, which)
+    if plain.has_shortcuts:
+        raise ConfigError(f"the run in {folder} is no control: {plain.model} has shortcuts; give a plain net")
+    if len(plain.blocks) != len(asked.blocks):
         raise ConfigError(
-            f"the run in {folder} is no control: {control.recipe.model} has {theirs} blocks, {subject.recipe.model} "
-            f"has {ours}; give its plain twin"
+            f"the run in {folder} is no control: {plain.model} has {len(plain.blocks)} blocks, {asked.model} "
+            f"has {len(asked.blocks)}; give its plain counterpart"
         )
-    if control.data.fingerprint["sha256"] != subject.data.fingerprint["sha256"]:
+    if plain.data.fingerprint["sha256"] != asked.data.fingerprint["sha256"]:
         raise ConfigError(
-            f"the run in {folder} is no control: it was trained on other data ({control.data.source}, not "
-            f"{subject.data.source})"
+            f"the run in {folder} is no control: it was trained on other data ({plain.data.source}, not "
+            f"{asked.data.source})"
         )
-    return control
+    return plain
 
 
-def has_shortcuts(net: "nn.Module") -> bool:
-    """Whether some block of the network adds its input."""
-    from resnetlab.models.blocks import ResidualBlock
+def in_memory(net: "nn.Module", data: "ImageData | tuple[Tensor, Tensor]") -> DiagnosedNet:
+    """A network as it is, which counts as trained, with a set of images or a pair of images and labels."""
+    return DiagnosedNet(
+        net=net, data=data if not isinstance(data, tuple) else pair_data(net, *data),
+        recipe=None, state="as given", trained=True,
+    )  # fmt: skip
 
-    return any(isinstance(module, ResidualBlock) and module.shortcut is not None for module in net.modules())
+
+def pair_data(net: "nn.Module", images: "Tensor", labels: "Tensor") -> "ImageData":
+    """A set whose training and test images are ``images`` ``(N, C, H, W)``, with ``labels`` ``(N,)``.
+
+    Images of uint8 are standardised by their own statistics, as ``fit`` does it; others go into the network as they
+    are. Raises ``ConfigError`` for tensors of another form.
+    """
+    import torch
+
+    from resnetlab.data.dataset import ImageData, Normalisation, Split
+    from resnetlab.diagnostics.probes import eval_mode
+
+    if images.dim() != 4 or labels.shape != images.shape[:1] or not len(labels) or labels.is_floating_point():
+        raise ConfigError(
+            f"images {tuple(images.shape)} and labels {tuple(labels.shape)} of {labels.dtype} are not possible: give "
+            "(N, C, H, W) and (N,) whole numbers, N at least 1"
+        )
+    split = Split(images=images.cpu(), labels=labels.cpu().long())
+    standard = None
+    if images.dtype != torch.uint8:
+        standard = Normalisation(mean=(0.0,) * images.shape[1], std=(1.0,) * images.shape[1])
+    data = ImageData(source="tensors in memory", train=split, test=copy(split), classes=("",), standard=standard)
+    device = next(net.parameters()).device
+    with eval_mode(net), torch.no_grad():
+        answers = net(data.normalisation.on(device)(images[:1].to(device))).shape[1]
+    return replace(data, classes=tuple(map(str, range(max(answers, int(labels.max()) + 1)))))

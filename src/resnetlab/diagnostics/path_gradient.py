@@ -1,6 +1,6 @@
 """A forward pass of a residual network in pieces, so that the gradient can go back along any one path."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from math import inf, isfinite, log
@@ -50,8 +50,8 @@ class Tape(AbstractContextManager["Tape"]):
             assert block.shortcut is not None
             for handle in (
                 block.register_forward_pre_hook(self._enter),
-                block.drop.register_forward_hook(self._cut("branch")),
-                block.shortcut.register_forward_hook(self._cut("shortcut")),
+                block.drop.register_forward_hook(self._leave_branch),
+                block.shortcut.register_forward_hook(self._leave_shortcut),
             ):
                 self._hooks.callback(handle.remove)
         return self
@@ -68,13 +68,13 @@ class Tape(AbstractContextManager["Tape"]):
         self.blocks.append(_Passage(arrived=x, start=_leaf(x)))
         return (self.blocks[-1].start,)
 
-    def _cut(self, way: str) -> Callable[..., Tensor]:
-        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
-            # An identity hands on its input; the sum needs a tensor of its own to tell both ways apart.
-            setattr(self.blocks[-1], way, _Way(out=out, leaf=_leaf(out)))
-            return getattr(self.blocks[-1], way).leaf  # type: ignore[no-any-return]
+    def _leave_branch(self, _module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        self.blocks[-1].branch = _cut(out)
+        return self.blocks[-1].branch.leaf
 
-        return hook
+    def _leave_shortcut(self, _module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        self.blocks[-1].shortcut = _cut(out)
+        return self.blocks[-1].shortcut.leaf
 
     def gradient(self, chosen: Collection[int]) -> tuple[Tensor, float]:
         """The gradient at the images through the branches of the ``chosen`` blocks and the shortcuts of the others.
@@ -96,6 +96,11 @@ class Tape(AbstractContextManager["Tape"]):
     def log_gradient(self, chosen: Collection[int]) -> float:
         """log10 of the norm of ``gradient``: -inf for zero, NaN for a gradient that is not finite."""
         return self.gradient(chosen)[1] / log(10)
+
+
+def _cut(out: Tensor) -> _Way:
+    # An identity hands on its input; the sum needs a tensor of its own to tell both ways apart.
+    return _Way(out=out, leaf=_leaf(out))
 
 
 def _leaf(tensor: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ k branches. Most paths are long; most of the gradient takes short ones (Veit et 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from math import comb, inf, isfinite, log10
 from typing import Any, Literal
@@ -14,8 +15,21 @@ from torch import Tensor, nn
 
 from resnetlab.core.errors import require
 from resnetlab.core.randomness import generator
+from resnetlab.diagnostics.context import DEEP, Context
+from resnetlab.diagnostics.load import DiagnosedNet
 from resnetlab.diagnostics.path_gradient import record
-from resnetlab.records.diagnosis import PathLength, PathReading
+from resnetlab.diagnostics.sentences import BROKEN
+from resnetlab.records.diagnosis import Diagnosis, Finding, NetResult, PathLength, PathResult
+
+COMPARED = ("initial",)
+
+ADVICE = {
+    "short": "What trains this net are its short paths: before giving it more blocks, compare with a net of as many "
+    "parameters in fewer and wider ones.",
+    "long": "The gradient goes through most of the branches, as in a plain net: see under residuals whether they "
+    "outweigh their shortcuts. Branches that start at zero (--options zero_init_residual true) begin with short paths.",
+    "broken": BROKEN,
+}
 
 HELD = 0.95
 """The share of the gradient that the range of lengths holds."""
@@ -37,6 +51,30 @@ RULE = (
 )
 
 
+def applies(net: DiagnosedNet, _context: Context) -> str | None:
+    """Blocks are needed, each with a shortcut."""
+    if not net.blocks:
+        return "it has no blocks"
+    if any(block.shortcut is None for block in net.blocks):
+        return "without shortcuts there is one path through it, of full length"
+    return None
+
+
+def measure(net: DiagnosedNet, context: Context, result: NetResult) -> NetResult:
+    """The lengths of the paths that carry the gradient of the batch.
+
+    A path keeps what every block gave. So beyond ``DEEP`` blocks fewer images are taken: as many values are kept as
+    of so many blocks.
+    """
+    images, labels = context.batch
+    blocks = len(net.blocks)
+    n = max(2, len(labels) * min(DEEP, blocks) // blocks)
+    draws, seed = context.config.path_draws, context.config.seed
+    with context.progress(f"paths of {net.model}") as on_progress:
+        found = path_lengths(net.net, images[:n], labels[:n], draws=draws, seed=seed, on_progress=on_progress)
+    return replace(result, paths=found)
+
+
 def path_lengths(
     net: nn.Module,
     images: Tensor,
@@ -45,7 +83,7 @@ def path_lengths(
     draws: int = 16,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
-) -> PathReading:
+) -> PathResult:
     """The gradient of the mean cross-entropy at ``images`` ``(N, C, H, W)``, by the number of branches on its way.
 
     ``draws`` random paths of each length are measured, or all where there are no more; of a net with more than
@@ -66,13 +104,31 @@ def path_lengths(
     return summarise(found, blocks, seed, len(labels))
 
 
-def judge(reading: PathReading) -> PathVerdict:
+def judge(result: PathResult) -> PathVerdict:
     """The verdict by ``RULE``."""
-    if reading.low is None or reading.high is None:
+    if result.low is None or result.high is None:
         return "broken"
-    if 2 * reading.high < reading.blocks:
+    if 2 * result.high < result.blocks:
         return "short"
-    return "long" if 2 * reading.low > reading.blocks else "between"
+    return "long" if 2 * result.low > result.blocks else "between"
+
+
+def explain(diagnosis: Diagnosis) -> Finding:
+    """How many branches the gradient goes through, in the net and before its training."""
+    assert diagnosis.net.paths is not None
+    verdict = judge(diagnosis.net.paths)
+    sentences = [_sentence(one.label, one.paths) for one in (diagnosis.net, diagnosis.initial) if one and one.paths]
+    advice = [ADVICE[verdict]] if verdict in ADVICE else []
+    return Finding(analysis="paths", verdict=verdict, sentences=sentences, advice=advice, rule=RULE)
+
+
+def _sentence(label: str, found: PathResult) -> str:
+    if found.mean is None:
+        return f"{label}: no gradient arrives, or none that is finite (n = {found.n} images)."
+    return (
+        f"{label}: the gradient goes through {found.mean:.1f} of {found.blocks} branches in the mean; "
+        f"{HELD:.0%} of it through {found.low} to {found.high} (n = {found.n} images)."
+    )
 
 
 def measured(blocks: int) -> list[int]:
@@ -91,8 +147,8 @@ def paths_of(blocks: int, length: int, draws: int, seed: int) -> list[tuple[int,
     ]
 
 
-def summarise(found: dict[int, list[float]], blocks: int, seed: int, n: int) -> PathReading:
-    """The reading from log10 of the gradients of each measured length, of ``n`` images."""
+def summarise(found: dict[int, list[float]], blocks: int, seed: int, n: int) -> PathResult:
+    """The result from log10 of the gradients of each measured length, of ``n`` images."""
     lengths = np.arange(blocks + 1.0)
     means = np.array([_log_mean(values) for values in found.values()])
     logs = _between(lengths, np.array(list(found), dtype=np.float64), means)
@@ -100,7 +156,7 @@ def summarise(found: dict[int, list[float]], blocks: int, seed: int, n: int) -> 
     known = bool(np.isfinite(shares).all())
     passed = np.cumsum(shares)
     tail = (1 - HELD) / 2
-    return PathReading(
+    return PathResult(
         seed=seed,
         n=n,
         blocks=blocks,

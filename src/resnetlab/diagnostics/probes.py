@@ -1,11 +1,13 @@
-"""One look into every block of a network while it computes: what goes in, what each part gives, what flows back.
+"""What every block of a network does while it computes: what goes in, what each part gives, what flows back.
 
-Nothing is changed by looking: outputs, gradients and statistics are the same to the bit. What is kept of a tensor is a
-few numbers, on its own device; they cross to the CPU in one transfer when the readings are asked for.
+A probe changes nothing: outputs, gradients and statistics are the same to the bit. It keeps a few numbers of each
+tensor, on the tensor's device; they cross to the CPU in one transfer when the statistics are asked for.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import replace
 from math import isfinite
 from types import TracebackType
 from typing import Any, Self
@@ -14,14 +16,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from resnetlab.core.errors import ConfigError
+from resnetlab.core.randomness import derive_seed
+from resnetlab.diagnostics.context import DEEP, Context
+from resnetlab.diagnostics.load import DiagnosedNet
 from resnetlab.models.blocks import ResidualBlock
+from resnetlab.models.classifier import Classifier
+from resnetlab.models.recompute import checkpoint_blocks, segment_length
 from resnetlab.models.shortcuts import IdentityShortcut
-from resnetlab.records.diagnosis import BlockReading
+from resnetlab.records.diagnosis import BlockStatistics, NetResult
+from resnetlab.records.gradients import judge
+from resnetlab.train.gradients import block_gradients
 
 
 @contextmanager
 def eval_mode(net: nn.Module, batch_norms: bool = False) -> Iterator[None]:
-    """Eval mode within a ``with``, and each module's own mode behind it: parts of a net may be frozen.
+    """Evaluation mode as a context manager; restores every module's own mode, since parts of a net may be frozen.
 
     With ``batch_norms`` these alone take the statistics of the batch, as in training, while nothing is dropped; their
     running statistics then move, unless the pass is made on copies.
@@ -82,15 +92,22 @@ Hook = Callable[..., Any]
 
 
 class Probe(AbstractContextManager["Probe"]):
-    """Watches the blocks of ``net`` within a ``with``; the last forward and backward pass is what it tells of.
+    """Measures the blocks of ``net`` within a ``with``: those of the last forward and backward pass in it.
 
     >>> with Probe(net) as probe:
     ...     loss_of(net(images)).backward()
-    >>> probe.readings()
+    >>> probe.statistics()
+
+    Raises ``ConfigError`` for a network that holds no ``ResidualBlock``.
     """
 
     def __init__(self, net: nn.Module) -> None:
         self._blocks = [(name, module) for name, module in net.named_modules() if isinstance(module, ResidualBlock)]
+        if not self._blocks:
+            raise ConfigError(
+                f"{type(net).__name__} holds no ResidualBlock that could be measured; build its blocks as "
+                "resnetlab.models.blocks.ResidualBlock(branch, shortcut), with shortcut None for a plain one"
+            )
         self._numbers: dict[tuple[str, str], Tensor] = {}
         self._handles: list[RemovableHandle] = []
 
@@ -106,13 +123,13 @@ class Probe(AbstractContextManager["Probe"]):
             handle.remove()
         self._handles.clear()
 
-    def readings(self) -> list[BlockReading]:
-        """A reading of every block, from the input on."""
+    def statistics(self) -> list[BlockStatistics]:
+        """The numbers of every block, from the input on."""
         keys = list(self._numbers)
         # Numbers of one pass may come from several dtypes; float64 holds them all.
         values = torch.stack([self._numbers[key].double() for key in keys]).tolist() if keys else []
         known = {key: value if isfinite(value) else None for key, value in zip(keys, values, strict=True)}
-        return [_reading(name, block, known) for name, block in self._blocks]
+        return [_statistics(name, block, known) for name, block in self._blocks]
 
 
 class _Watch:
@@ -144,7 +161,7 @@ class _Watch:
             handles.append(block.shortcut.register_forward_hook(self._norm_of("shortcut")))
         norms = [module for module in block.branch.children() if isinstance(module, _NORMS)]
         for number, module in enumerate(norms or [block.branch]):
-            handles.append(module.register_forward_hook(self._spread_of(f"response {number}")))
+            handles.append(module.register_forward_hook(self._std_of(f"response {number}")))
 
     def _keep(self, what: str, value: Tensor) -> None:
         self.numbers[self.name, what] = value.detach()
@@ -192,18 +209,18 @@ class _Watch:
     def _norm_of(self, what: str) -> Hook:
         return lambda _module, _inputs, output: self._keep_norm(what, output)
 
-    def _spread_of(self, what: str) -> Hook:
+    def _std_of(self, what: str) -> Hook:
         return lambda _module, _inputs, output: self._keep(what, std(output))
 
 
-def _reading(name: str, block: ResidualBlock, known: dict[tuple[str, str], float | None]) -> BlockReading:
+def _statistics(name: str, block: ResidualBlock, known: dict[tuple[str, str], float | None]) -> BlockStatistics:
     def get(what: str) -> float | None:
         return known.get((name, what))
 
     beside = get("input_norm") if block.shortcut is None else get("shortcut_norm")
     branch = get("branch_norm")
     responses = [value for (owner, what), value in known.items() if owner == name and what.startswith("response ")]
-    return BlockReading(
+    return BlockStatistics(
         block=name,
         input_norm=get("input_norm"),
         branch_norm=branch,
@@ -222,3 +239,31 @@ def _reading(name: str, block: ResidualBlock, known: dict[tuple[str, str], float
         gradient_in_rms=get("gradient_in_rms"),
         gradient_out_rms=get("gradient_out_rms"),
     )
+
+
+def measure_blocks(net: DiagnosedNet, context: Context, result: NetResult) -> NetResult:
+    """``result`` with the gradients and the statistics of every block, from one pass forward and back in training mode.
+
+    A result that has them already is given back. A network without blocks has gradients alone, layer by layer.
+    """
+    if result.gradients:
+        return result
+    module = recompute_activations(net.net)
+    with repeatable(context.config.seed), Probe(module) if net.blocks else nullcontext() as probe:
+        gradients = block_gradients(module, *context.batch, context.config.seed)
+    blocks = probe.statistics() if probe else []
+    return replace(result, gradients=gradients, flow=judge(gradients), blocks=blocks)
+
+
+def recompute_activations(net: nn.Module) -> nn.Module:
+    """The network itself, or of a very deep one a copy that saves memory at the cost of a second forward pass."""
+    depths = [len(list(stage.children())) for stage in net.stages] if isinstance(net, Classifier) else []
+    return checkpoint_blocks(deepcopy(net), segment_length(max(depths))) if sum(depths) > DEEP else net
+
+
+@contextmanager
+def repeatable(seed: int) -> Iterator[None]:
+    """What a network draws itself, such as dropout, is a function of the seed; torch's own state is left alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "diagnosis"))
+        yield

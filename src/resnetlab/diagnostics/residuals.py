@@ -1,11 +1,17 @@
-"""Do residual branches refine what passes, or rewrite it? A verdict from recorded readings, by printed thresholds."""
+"""Do residual branches refine what passes, or rewrite it? What they add, and what is dead in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
 
-from resnetlab.records.diagnosis import BlockReading
+from resnetlab.diagnostics.context import Context
+from resnetlab.diagnostics.load import INITIAL, DiagnosedNet
+from resnetlab.diagnostics.probes import measure_blocks
+from resnetlab.diagnostics.sentences import BROKEN, some
+from resnetlab.records.diagnosis import BlockStatistics, Diagnosis, Finding, NetResult
+
+COMPARED = ("initial", "plain")
 
 REFINING, IDLE, DEAD = 0.5, 0.02, 0.1
 
@@ -36,7 +42,68 @@ class Residuals:
     share: float | None
 
 
-def summarise(blocks: Sequence[BlockReading]) -> Residuals:
+def applies(net: DiagnosedNet, _context: Context) -> str | None:
+    """Blocks are needed."""
+    return None if net.blocks else "it has no blocks"
+
+
+def measure(net: DiagnosedNet, context: Context, result: NetResult) -> NetResult:
+    """The statistics of every block for the batch."""
+    return measure_blocks(net, context, result)
+
+
+def judge(blocks: Sequence[BlockStatistics]) -> ResidualVerdict:
+    """The verdict by ``RULE``."""
+    return summarise(blocks).verdict
+
+
+def explain(diagnosis: Diagnosis) -> Finding:
+    """What the branches add to what passes, how near each block is to the identity, and what is dead."""
+    nets = [one for one in (diagnosis.net, diagnosis.initial, diagnosis.plain) if one and one.blocks]
+    found = summarise(diagnosis.net.blocks)
+    advice = []
+    if found.idle and found.verdict != "silent":
+        advice.append(
+            f"{some(found.idle)} change next to nothing: see under lesion whether the net does as well without them."
+        )
+    if found.dead is not None and found.dead >= DEAD:
+        advice.append(
+            f"{found.dead:.0%} of the channels are dead for this batch: a lower rate, a warm-up or leaky_relu may keep "
+            "them alive; the width that they take is not used."
+        )
+    if found.verdict == "broken":
+        advice.append(BROKEN)
+    sentences = [*map(_sentence, nets), *_figure_seven(nets)]
+    return Finding(analysis="residuals", verdict=found.verdict, sentences=sentences, advice=advice, rule=RULE)
+
+
+def _sentence(net: NetResult) -> str:
+    found = summarise(net.blocks)
+    beside = "‖F(x)‖/‖x‖" if net.plain else "‖F(x)‖/‖S(x)‖"
+    ratio = "no finite number in some block" if found.ratio is None else f"{found.ratio:.3f} in the median block"
+    line = f"{net.label}: {beside} is {ratio}"
+    if found.cosine is not None:
+        line += f"; the cosine between x and y is {found.cosine:.3f}, where 1 is the identity"
+    if found.dead is not None:
+        line += f"; {found.dead:.1%} of the channels are dead"
+    return line + "."
+
+
+def _figure_seven(nets: Sequence[NetResult]) -> list[str]:
+    """Responses of the trained net beside those of its plain or residual counterpart, as in He et al. 2015."""
+    responses = [(net, summarise(net.blocks).response) for net in nets if net.state != INITIAL]
+    known = [(net, response) for net, response in responses if response is not None]
+    if len(known) < 2 or known[0][0].plain == known[1][0].plain:
+        return []
+    (first, a), (second, b) = known[:2]
+    order = "smaller than" if a < b else "not smaller than"
+    return [
+        f"Responses (standard deviation behind the last norm of a block, mean over blocks): {a:.3f} in {first.model}, "
+        f"{order} the {b:.3f} in {second.model}."
+    ]
+
+
+def summarise(blocks: Sequence[BlockStatistics]) -> Residuals:
     """Numbers and verdict by ``RULE``."""
     ratios = [block.ratio for block in blocks]
     known = [ratio for ratio in ratios if ratio is not None]
@@ -53,7 +120,7 @@ def summarise(blocks: Sequence[BlockReading]) -> Residuals:
     )
 
 
-def shortcut_share(block: BlockReading) -> float | None:
+def shortcut_share(block: BlockStatistics) -> float | None:
     """The part of ∂L/∂x that arrives through the shortcut; None without one, or where a norm is not finite."""
     through, beside = block.gradient_shortcut, block.gradient_branch
     if through is None or beside is None or not through + beside:

@@ -1,4 +1,4 @@
-"""The grid of settings whose signal is read before any training: depth × kind × norm × start, around a network."""
+"""The grid of settings whose signal is measured before any training: depth × kind × norm × start, around a network."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,7 +34,9 @@ def signal_grid(config: NetConfig) -> list[Setting]:
     Raises ``ConfigError`` for a network without blocks.
     """
     if not isinstance(config, ResidualConfig):
-        raise ConfigError("the signal of a network is read block by block, and this one has no blocks, as VGG has none")
+        raise ConfigError(
+            "the signal of a network is measured block by block, and this one has no blocks, as VGG has none"
+        )
     return [setting for deep in _depths(config) for setting in _of_depth(deep)]
 
 

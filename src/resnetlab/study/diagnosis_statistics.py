@@ -6,63 +6,63 @@ from statistics import median
 from resnetlab.core.stats import sample
 from resnetlab.diagnostics import lesion, residuals
 from resnetlab.records import gradients as flow
-from resnetlab.records.diagnosis import LesionReading, Part
-from resnetlab.records.study_diagnosis import CombinationReading, Measure, MeasureContrast, RunReading
+from resnetlab.records.diagnosis import Analysis, LesionResult
+from resnetlab.records.study_diagnosis import ConditionResult, Measure, MeasureContrast, RunResult
 from resnetlab.study.statistics import LEVEL, adjust, compare, compared_places, conditions_of
 
-Reader = Callable[[RunReading], float | None]
+ValueOf = Callable[[RunResult], float | None]
 
 
-def _of_lesion(find: Callable[[LesionReading], float | None]) -> Reader:
+def _of_lesion(find: Callable[[LesionResult], float | None]) -> ValueOf:
     """Of a net that has learned hardly anything no block is worth anything, which is no sign of redundancy."""
 
-    def found(run: RunReading) -> float | None:
-        reading = run.net.lesion
-        return find(reading) if reading and lesion.judge(reading) != "untrained" else None
+    def found(run: RunResult) -> float | None:
+        result = run.net.lesion
+        return find(result) if result and lesion.judge(result) != "untrained" else None
 
     return found
 
 
-def _swapped(reading: LesionReading) -> float | None:
-    errors = [change.error for change in reading.swapped]
-    return median(errors) - reading.intact.error if errors else None
+def _swapped(result: LesionResult) -> float | None:
+    errors = [change.error for change in result.swapped]
+    return median(errors) - result.intact.error if errors else None
 
 
-def _of_blocks(name: str) -> Reader:
+def _of_blocks(name: str) -> ValueOf:
     """A number that sums up all blocks."""
     return lambda run: getattr(residuals.summarise(run.net.blocks), name)
 
 
-MEASURES: dict[Measure, Reader] = {
-    Measure(name="growth_start", part="gradients", words="growth before training", factor=1): (
+MEASURES: dict[Measure, ValueOf] = {
+    Measure(name="growth_start", analysis="gradients", words="growth before training", factor=1): (
         lambda run: run.flow_start.growth
     ),
-    Measure(name="growth_end", part="gradients", words="growth after training", factor=1): (
+    Measure(name="growth_end", analysis="gradients", words="growth after training", factor=1): (
         lambda run: run.net.flow.growth if run.net.flow else None
     ),
-    Measure(name="response", part="residuals", words="responses", factor=1): _of_blocks("response"),
-    Measure(name="ratio", part="residuals", words="‖F‖/‖S‖, plain ‖F‖/‖x‖", factor=1): _of_blocks("ratio"),
-    Measure(name="cosine", part="residuals", words="cosine of x and y", factor=1): _of_blocks("cosine"),
-    Measure(name="intact", part="lesion", words="test error, %", factor=100): (
+    Measure(name="response", analysis="residuals", words="responses", factor=1): _of_blocks("response"),
+    Measure(name="ratio", analysis="residuals", words="‖F‖/‖S‖, plain ‖F‖/‖x‖", factor=1): _of_blocks("ratio"),
+    Measure(name="cosine", analysis="residuals", words="cosine of x and y", factor=1): _of_blocks("cosine"),
+    Measure(name="intact", analysis="lesion", words="error, %", factor=100): (
         lambda run: run.net.lesion.intact.error if run.net.lesion else None
     ),
-    Measure(name="typical", part="lesion", words="one left out, median", factor=100): (
-        _of_lesion(lambda reading: median(reading.costs))
+    Measure(name="typical", analysis="lesion", words="one left out, median", factor=100): (
+        _of_lesion(lambda result: median(result.costs))
     ),
-    Measure(name="worst", part="lesion", words="one left out, worst", factor=100): (
-        _of_lesion(lambda reading: max(reading.costs))
+    Measure(name="worst", analysis="lesion", words="one left out, worst", factor=100): (
+        _of_lesion(lambda result: max(result.costs))
     ),
-    Measure(name="swapped", part="lesion", words="two exchanged, median", factor=100): (_of_lesion(_swapped)),
+    Measure(name="swapped", analysis="lesion", words="two exchanged, median", factor=100): (_of_lesion(_swapped)),
 }
-"""What is read of every run, and how."""
+"""What is measured of every run, and how."""
 
 RULES = (
     "Growth is that of ‖∇W‖/‖W‖ from the last block to the first, in orders of magnitude. Responses are standard "
     "deviations behind the last norm of each block, averaged over the blocks (He et al. 2015, Figure 7). ‖F‖/‖S‖ and "
     "the cosine between a block's input and output are medians over the blocks. What a block is worth is the rise of "
-    "the test error without it, in points; of a net that is untrained by the rule of lesions, no block is counted.",
+    "the error without it, in points; of a net that is untrained by the rule of lesions, no block is counted.",
     "Each value of an axis is compared with its first one, paired by seed, wherever both runs have the measure. "
-    f"The {LEVEL:.0%} intervals are Student's; p is that of the paired t-test, by Holm's rule over all comparisons of "
+    f"The {LEVEL:.0%} intervals are Student's; p is that of the paired t-test, by Holm's rule over all contrasts of "
     f"the same measure; below {1 - LEVEL:.2f} a difference is called significant. What is not significant may still be "
     "there: few seeds show large effects only.",
     f"Gradients: {flow.RULE}",
@@ -71,19 +71,19 @@ RULES = (
 )
 
 
-def measures_of(parts: Sequence[Part]) -> list[Measure]:
-    """The measures that these parts of a diagnosis give."""
-    return [measure for measure in MEASURES if measure.part in parts]
+def measures_of(analyses: Sequence[Analysis]) -> list[Measure]:
+    """The measures that these analyses give."""
+    return [measure for measure in MEASURES if measure.analysis in analyses]
 
 
-def combine(runs: Sequence[RunReading], measures: Sequence[Measure]) -> list[CombinationReading]:
-    """Mean and standard deviation of every measure in every combination that has a run, in the order of the runs."""
+def combine(runs: Sequence[RunResult], measures: Sequence[Measure]) -> list[ConditionResult]:
+    """Mean and standard deviation of every measure in every condition that has a run, in the order of the runs."""
     found = []
     for values in conditions_of(runs):
         ours = [run for run in runs if run.values == values]
         known = {measure.name: list(_by_seed(ours, measure).values()) for measure in measures}
         found.append(
-            CombinationReading(
+            ConditionResult(
                 values=values,
                 n=len(ours),
                 measures={name: sample(numbers) if numbers else None for name, numbers in known.items()},
@@ -94,7 +94,7 @@ def combine(runs: Sequence[RunReading], measures: Sequence[Measure]) -> list[Com
 
 
 def contrast(
-    runs: Sequence[RunReading], axes: Mapping[str, Sequence[str]], compared: Sequence[str], measures: Sequence[Measure]
+    runs: Sequence[RunResult], axes: Mapping[str, Sequence[str]], compared: Sequence[str], measures: Sequence[Measure]
 ) -> list[MeasureContrast]:
     """Every value of each axis in ``compared`` minus its first one, paired by seed, for every measure."""
     places = [place for place in compared_places(axes, conditions_of(runs)) if place[0] in compared]
@@ -122,13 +122,13 @@ def contrast(
     ]
 
 
-def _by_seed(runs: Sequence[RunReading], measure: Measure) -> dict[int, float]:
+def _by_seed(runs: Sequence[RunResult], measure: Measure) -> dict[int, float]:
     found = {run.seed: MEASURES[measure](run) for run in runs}
     return {seed: number for seed, number in found.items() if number is not None}
 
 
-def _verdicts(runs: Sequence[RunReading]) -> dict[str, dict[str, int]]:
-    """How many runs have which verdict, by part."""
+def _verdicts(runs: Sequence[RunResult]) -> dict[str, dict[str, int]]:
+    """How many runs have which verdict, by analysis."""
     counts: dict[str, dict[str, int]] = {}
     for run in runs:
         found: dict[str, str] = {}
@@ -138,7 +138,7 @@ def _verdicts(runs: Sequence[RunReading]) -> dict[str, dict[str, int]]:
             found["residuals"] = residuals.summarise(run.net.blocks).verdict
         if run.net.lesion:
             found["lesion"] = lesion.judge(run.net.lesion)
-        for part, verdict in found.items():
-            here = counts.setdefault(part, {})
+        for analysis, verdict in found.items():
+            here = counts.setdefault(analysis, {})
             here[verdict] = here.get(verdict, 0) + 1
     return counts

@@ -1,16 +1,25 @@
-"""Images beside what a network looked at in them, as one sheet."""
+"""Images beside what the answers to them rest on, as one sheet for each net."""
 
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from math import ceil
 from typing import Any
 
 import numpy as np
 
+from resnetlab.core.errors import DataError
+from resnetlab.records.diagnosis import LARGEST_IMAGE, CamResult, Diagnosis
 from resnetlab.report.contact_sheet import CELL, DPI, EDGE, GAP, GREY, HEAD, LARGEST, Array, fit, to_png, write
+from resnetlab.report.diagnosis.formats import share
+from resnetlab.report.figure import Drawing
+from resnetlab.report.table import Table
 
 Heat = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
+TITLE = "What answers rest on"
+DETAIL = "Left the image, right what speaks for the answer: bright most"
 MOST_CAMS = 60
 COLUMNS, CAPTION, NARROW = 4, 26, 9
 """Images in a row; pixels of a line below them, and of a letter in it."""
@@ -27,6 +36,68 @@ class Cam:
     image: Array
     heat: Heat
     detail: str = ""
+
+
+def tables(diagnosis: Diagnosis) -> list[Table]:
+    """Every image that was looked at, with its answer."""
+    rows: list[tuple[str, ...]] = [
+        (net.model, cam.label, cam.true or "–", cam.predicted or "–", share(cam.probability), share(cam.warm))
+        for net in diagnosis.trained.values()
+        for cam in net.cams
+    ]
+    caption = f"{diagnosis.split.capitalize()} images by number, and the share of their map that is warm"
+    return [Table(caption=caption, heads=("net", "image", "true", "predicted", "probability", "warm"), rows=rows)]
+
+
+def draw(diagnosis: Diagnosis) -> list[Drawing]:
+    """The images with their heat: a sheet for the net, and one for its plain counterpart.
+
+    Raises ``DataError`` where an image of the record is none.
+    """
+    return [
+        Drawing(
+            name="cam",
+            description=f"{name.capitalize()}: {'; '.join(map(_describe, net.cams))}",
+            svg=b"",
+            png=draw_cams(name.capitalize(), DETAIL, list(map(cam_of, net.cams))),
+        )
+        for name, net in diagnosis.trained.items()
+        if net.cams
+    ]
+
+
+def _describe(cam: CamResult) -> str:
+    """An image of the sheet in words, for those who do not see it."""
+    true = "" if cam.true is None else f", {cam.true}"
+    heat = "no heat" if cam.warm is None else f"warm on {cam.warm:.0%}"
+    return f"image {cam.label}{true}, taken for {cam.predicted or 'nothing'} ({share(cam.probability)}), {heat}"
+
+
+def cam_of(result: CamResult) -> Cam:
+    """An image of the record as it is drawn. Raises ``DataError`` where it is none."""
+    heat = np.array([[np.nan if value is None else value for value in row] for row in result.heat])
+    answer = "no answer" if result.predicted is None else result.predicted
+    true = {True: ", right", False: f", true: {result.true}", None: ""}[result.right]
+    return Cam(
+        caption=f"{answer} {share(result.probability)}",
+        image=decode_png(result.image, f"image {result.label} of the diagnosis"),
+        heat=heat,
+        detail=f"image {result.label}{true}",
+    )
+
+
+def decode_png(text: str, what: str) -> Array:
+    """The pixels ``(H, W, 3)`` of a PNG in base64. Raises ``DataError`` where it is none, or larger than those kept."""
+    from PIL import Image
+
+    try:
+        with Image.open(BytesIO(b64decode(text, validate=True)), formats=["PNG"]) as image:
+            if max(image.size) <= LARGEST_IMAGE:
+                return np.asarray(image.convert("RGB"))
+    # PIL raises a SyntaxError for a broken PNG.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{what} is no whole PNG in base64 ({error}); the file was damaged or is not ours") from error
+    raise DataError(f"{what} has more than {LARGEST_IMAGE} pixels a side; the file is not ours")
 
 
 def draw_cams(title: str, detail: str, cams: Sequence[Cam], peak: int = 255) -> bytes:

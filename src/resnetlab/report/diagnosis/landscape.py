@@ -1,55 +1,73 @@
-"""Loss surfaces as contour plots, drawn from their records."""
+"""Loss surfaces as contour plots."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resnetlab.records.diagnosis import LandscapeReading
-from resnetlab.report.figure import STYLE, Drawing, render
+from resnetlab.records.diagnosis import Diagnosis, LandscapeResult
+from resnetlab.report.diagnosis.formats import share, short
+from resnetlab.report.diagnosis.panels import drawing
+from resnetlab.report.figure import Drawing
+from resnetlab.report.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+TITLE = "Loss around the net"
 LEVELS = 16
 """Lines of equal loss, evenly spread over its logarithm."""
 DECADES = 4
 """Orders of magnitude below the largest loss where the lowest line lies at most: a loss near zero has no bottom."""
 
 
-def draw_landscapes(readings: Mapping[str, LandscapeReading]) -> Drawing:
-    """Lines of equal loss around each network, by its name, side by side and at the same levels."""
-    import matplotlib as mpl
+def tables(diagnosis: Diagnosis) -> list[Table]:
+    """The loss of the net and on the square around it."""
+    shown = [(net.model, net.landscape) for net in diagnosis.trained.values() if net.landscape]
+    _, first = shown[0]
+    caption = f"Loss around the net, n = {first.n:,} training images, {first.side}² networks"
+    heads = ("net", "centre", "by guessing", "lowest", "highest", "not finite", "flat", "convex")
+    return [Table(caption=caption, heads=heads, rows=[(name, *_cells(found)) for name, found in shown])]
 
-    with mpl.rc_context(STYLE):
-        return render("landscape", describe_landscapes(readings), landscape_figure(readings))
+
+def draw(diagnosis: Diagnosis) -> list[Drawing]:
+    """Lines of equal loss around the net and its plain counterpart, side by side and at the same levels."""
+    surfaces = {name: net.landscape for name, net in diagnosis.trained.items() if net.landscape}
+    return [drawing("landscape", describe_landscapes(surfaces), lambda: landscape_figure(surfaces))]
 
 
-def describe_landscapes(readings: Mapping[str, LandscapeReading]) -> str:
+def _cells(found: LandscapeResult) -> tuple[str, ...]:
+    known = [loss for row in found.losses for loss in row if loss is not None]
+    ends = (min(known), max(known)) if known else (None, None)
+    missing = str(found.side**2 - len(known))
+    return (*map(short, (found.centre, found.guess, *ends)), missing, share(found.flat), share(found.convex))
+
+
+def describe_landscapes(results: Mapping[str, LandscapeResult]) -> str:
     """The surfaces in words, for those who do not see them."""
 
-    def tell(name: str, reading: LandscapeReading) -> str:
-        known = [loss for row in reading.losses for loss in row if loss is not None]
-        centre = "no finite number" if reading.centre is None else f"{reading.centre:.3g}"
+    def tell(name: str, result: LandscapeResult) -> str:
+        known = [loss for row in result.losses for loss in row if loss is not None]
+        centre = "no finite number" if result.centre is None else f"{result.centre:.3g}"
         span = f"from {min(known):.3g} to {max(known):.3g}" if known else "nowhere finite"
-        missing = reading.side**2 - len(known)
+        missing = result.side**2 - len(known)
         return f"{name}: {centre} in the centre, {span} on the square" + (f", not finite at {missing}" * bool(missing))
 
-    parts = "; ".join(tell(name, reading) for name, reading in readings.items())
+    parts = "; ".join(tell(name, result) for name, result in results.items())
     return f"Loss along two random directions whose filters are as large as the network's own. {parts}."
 
 
-def landscape_figure(readings: Mapping[str, LandscapeReading]) -> "Figure":
+def landscape_figure(results: Mapping[str, LandscapeResult]) -> "Figure":
     """A panel for each network, in the style that is set."""
     from matplotlib.figure import Figure
 
-    surfaces = {name: _logs(reading) for name, reading in readings.items()}
+    surfaces = {name: _logs(result) for name, result in results.items()}
     levels = _levels(list(surfaces.values()))
     figure = Figure(figsize=(max(4.8, 4.0 * len(surfaces) + 0.6), 3.9), layout="constrained")
     panels = figure.subplots(1, len(surfaces), sharey=True, squeeze=False)[0]
     for axes, (name, surface) in zip(panels, surfaces.items(), strict=True):
-        _draw_one(axes, name, readings[name], surface, levels)
+        _draw_one(axes, name, results[name], surface, levels)
     panels[0].set_ylabel("second direction")
     if len(levels):
         _add_scale(figure, list(panels), levels)
@@ -57,9 +75,9 @@ def landscape_figure(readings: Mapping[str, LandscapeReading]) -> "Figure":
 
 
 def _draw_one(
-    axes: "Axes", name: str, reading: LandscapeReading, surface: "np.ma.MaskedArray", levels: np.ndarray
+    axes: "Axes", name: str, result: LandscapeResult, surface: "np.ma.MaskedArray", levels: np.ndarray
 ) -> None:
-    axis = reading.axis
+    axis = result.axis
     # Where there is no finite loss nothing is drawn, and the grey of the ground is seen.
     axes.set_facecolor("#d8d8d8")
     if len(levels):
@@ -73,17 +91,15 @@ def _draw_one(
     axes.set_xlim(axis[0], axis[-1])
     axes.set_ylim(axis[0], axis[-1])
     axes.set_xlabel("first direction")
-    centre = "not finite" if reading.centre is None else f"{reading.centre:.3g}"
+    centre = "not finite" if result.centre is None else f"{result.centre:.3g}"
     shares = [
-        f"{what} {share:.0%}"
-        for what, share in (("flat", reading.flat), ("convex", reading.convex))
-        if share is not None
+        f"{what} {share:.0%}" for what, share in (("flat", result.flat), ("convex", result.convex)) if share is not None
     ]
     axes.set_title(name, fontsize=10, loc="left", parse_math=False)
     axes.text(
         0.02,
         0.02,
-        "\n".join([f"centre {centre}, n = {reading.n:,}", *shares]),
+        "\n".join([f"centre {centre}, n = {result.n:,}", *shares]),
         transform=axes.transAxes,
         fontsize=8,
         bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2},
@@ -98,8 +114,8 @@ def _add_scale(figure: "Figure", panels: list["Axes"], levels: np.ndarray) -> No
     bar.set_label("loss, nats, log scale")
 
 
-def _logs(reading: LandscapeReading) -> "np.ma.MaskedArray":
-    losses = np.array([[np.nan if loss is None else loss for loss in row] for row in reading.losses])
+def _logs(result: LandscapeResult) -> "np.ma.MaskedArray":
+    losses = np.array([[np.nan if loss is None else loss for loss in row] for row in result.losses])
     # A loss of exactly zero has no logarithm; it lies below every line.
     return np.ma.masked_invalid(np.log10(np.maximum(losses, np.finfo(float).tiny)))
 

@@ -6,7 +6,7 @@ from math import ceil
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from resnetlab.records.study_diagnosis import RunReading, StudyDiagnosis
+from resnetlab.records.study_diagnosis import RunResult, StudyDiagnosis
 from resnetlab.report.figure import Drawing, plainly, render
 from resnetlab.report.run.figures import PALETTE, RUN_STYLE
 
@@ -15,56 +15,56 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PANELS = 8
-"""Combinations of the other axes that have a panel of their own; the tables have all."""
+"""Conditions of the other axes that have a panel of their own; the tables have all."""
 LONGEST = 36
-"""Letters of a combination's name in a figure."""
+"""Letters of a condition's name in a figure."""
 PLAIN_LOOK = ("warm", "-")
 LOOKS = [("accent", "-"), ("soft", "-"), ("ink", ":"), ("accent", ":"), ("warm", ":"), ("soft", ":")]
 """Colour and style of each value of the first axis; nets without shortcuts look as on the study's own page."""
 
 Line = list[float | None]
-Reading = Callable[[RunReading], Line]
+ValuesOf = Callable[[RunResult], Line]
 
 
 def draw_study_diagnosis(diagnosis: StudyDiagnosis) -> list[Drawing]:
-    """Relative gradient, responses and lesions by block, as far as they were read."""
+    """Relative gradient, responses and lesions by block, as far as they were measured."""
     import matplotlib as mpl
 
-    readings: list[tuple[str, str, Reading, bool]] = [
+    lines: list[tuple[str, str, ValuesOf, bool]] = [
         ("gradients", "‖∇W‖/‖W‖ after training", _gradients, True),
         ("responses", "Responses: standard deviation behind the last norm", _responses, False),
-        ("lesion", "Test error without one block, %", _lesions, False),
+        ("lesion", f"{diagnosis.split.capitalize()} error without one block, %", _lesions, False),
     ]
     found = []
     with mpl.rc_context(RUN_STYLE):
-        for name, title, reading, log in readings:
-            if any(reading(run) for run in diagnosis.runs):
-                figure = _draw(diagnosis, title, reading, log=log)
-                found.append(render(name, _describe(diagnosis, title, reading), figure))
+        for name, title, values_of, log in lines:
+            if any(values_of(run) for run in diagnosis.runs):
+                figure = _draw(diagnosis, title, values_of, log=log)
+                found.append(render(name, _describe(diagnosis, title, values_of), figure))
     return found
 
 
-def _gradients(run: RunReading) -> Line:
+def _gradients(run: RunResult) -> Line:
     return [gradient.relative or None for gradient in run.net.gradients]
 
 
-def _responses(run: RunReading) -> Line:
+def _responses(run: RunResult) -> Line:
     return [block.responses[-1] if block.responses else None for block in run.net.blocks]
 
 
-def _lesions(run: RunReading) -> Line:
+def _lesions(run: RunResult) -> Line:
     return [100 * change.error for change in run.net.lesion.dropped] if run.net.lesion else []
 
 
-def _draw(diagnosis: StudyDiagnosis, title: str, reading: Reading, *, log: bool) -> "Figure":
-    """A panel for each combination of the axes but the first, whose values are the lines: each run thin, their mean
+def _draw(diagnosis: StudyDiagnosis, title: str, values_of: ValuesOf, *, log: bool) -> "Figure":
+    """A panel for each condition of the axes but the first, whose values are the lines: each run thin, their mean
     thick."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
     panels = _panels(diagnosis)
-    below = "stem, blocks, head" if log else "block that can be left out" if reading is _lesions else "block"
+    below = "stem, blocks, head" if log else "block that can be left out" if values_of is _lesions else "block"
     columns = min(2, len(panels))
     rows = ceil(len(panels) / columns)
     figure = Figure(figsize=(3.7 * columns + 0.4, 2.5 * rows + 0.6), layout="constrained")
@@ -74,7 +74,7 @@ def _draw(diagnosis: StudyDiagnosis, title: str, reading: Reading, *, log: bool)
     looks = {value: look for value, look in _looks(values).items() if value in shown}
     for axes, others in zip(grid, panels, strict=False):
         for value, (colour, style) in looks.items():
-            lines = [reading(run) for run in diagnosis.runs if run.values == {first: value, **others}]
+            lines = [values_of(run) for run in diagnosis.runs if run.values == {first: value, **others}]
             _draw_lines(axes, [line for line in lines if line], PALETTE[colour], style)
         axes.set_title(plainly(_name(others), LONGEST), fontsize=10, loc="left", parse_math=False)
         axes.set_xlabel(below, fontsize=9)
@@ -83,7 +83,7 @@ def _draw(diagnosis: StudyDiagnosis, title: str, reading: Reading, *, log: bool)
             axes.set_yscale("log")
     for axes in list(figure.axes)[len(panels) :]:
         axes.set_axis_off()
-    if reading is _lesions:
+    if values_of is _lesions:
         figure.axes[0].set_ylim(0, 100)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     handles = [Line2D([], [], color=PALETTE[colour], ls=style, lw=2) for colour, style in looks.values()]
@@ -102,7 +102,7 @@ def _looks(values: Sequence[str]) -> dict[str, tuple[str, str]]:
 def _draw_lines(axes: "Axes", lines: Sequence[Line], colour: str, style: str) -> None:
     for line in lines:
         axes.plot(range(len(line)), [_known(value) for value in line], style, color=colour, lw=0.7, alpha=0.45)
-    # Networks of one combination have as many blocks each, unless an axis of the other ones changes that.
+    # Networks of one condition have as many blocks each, unless an axis of the other ones changes that.
     if len({len(line) for line in lines}) == 1:
         means = [_mean(column) for column in zip(*lines, strict=True)]
         axes.plot(range(len(means)), means, style, color=colour, lw=1.8)
@@ -118,15 +118,15 @@ def _panels(diagnosis: StudyDiagnosis) -> list[dict[str, str]]:
     return found[:MOST_PANELS]
 
 
-def _describe(diagnosis: StudyDiagnosis, title: str, reading: Reading) -> str:
+def _describe(diagnosis: StudyDiagnosis, title: str, values_of: ValuesOf) -> str:
     """The lines in words, for those who do not see them."""
     parts = []
-    for cell in diagnosis.combinations:
-        lines = [reading(run) for run in diagnosis.runs if run.values == cell.values]
+    for condition in diagnosis.conditions:
+        lines = [values_of(run) for run in diagnosis.runs if run.values == condition.values]
         known = [value for line in lines for value in line if value is not None]
         if known:
             span = f"from {min(known):.3g} to {max(known):.3g}, mean {fmean(known):.3g}"
-            parts.append(f"{_name(cell.values)}: {span} (n = {len(lines)})")
+            parts.append(f"{_name(condition.values)}: {span} (n = {len(lines)})")
     return f"{title}, by block. {'; '.join(parts)}."
 
 

@@ -1,4 +1,4 @@
-"""The page of a study's diagnosis: tables, figures, rules, and how to make it again."""
+"""The page of a study's diagnosis: tables, figures, rules, and how to reproduce it."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ PLACES = {
     "gradients": "Gradients by depth",
     "responses": "What the blocks add",
     "lesion": "Without one block",
-    "again": "How to make it again",
+    "again": "How to reproduce it",
 }
 """The parts of the page, of which the page has those for which there is something to show."""
 

@@ -1,38 +1,39 @@
 """The diagnosis of a study as rows of text, for the terminal and for the page alike."""
 
 from resnetlab.core.stats import Sample
-from resnetlab.records.diagnosis import Part
+from resnetlab.records.diagnosis import Analysis
 from resnetlab.records.study import Difference
-from resnetlab.records.study_diagnosis import CombinationReading, Measure, StudyDiagnosis
+from resnetlab.records.study_diagnosis import ConditionResult, Measure, StudyDiagnosis
 from resnetlab.report.table import Table, interval, plain
 
 DIGITS = {1: 3, 100: 2}
 """Decimals of a number, and of a percentage."""
 
 
-CAPTIONS: dict[Part, str] = {
+CAPTIONS: dict[Analysis, str] = {
     "gradients": "Growth of ‖∇W‖/‖W‖ from the last block to the first, in orders of magnitude",
     "residuals": "What the blocks of the trained networks add",
-    "lesion": "Test error of the trained networks, and its rise in points when blocks are left out or exchanged",
+    "lesion": "{split} error of the trained networks, and its rise in points when blocks are left out or exchanged",
 }
 
 
 def measure_tables(diagnosis: StudyDiagnosis) -> list[Table]:
-    """For each part its measures in every combination; n stands beside a measure that not all of its runs have."""
+    """For each analysis its measures in every condition; n stands beside a measure that not all of its runs have."""
     tables = []
-    for part in dict.fromkeys(measure.part for measure in diagnosis.measures):
-        ours = [measure for measure in diagnosis.measures if measure.part == part]
+    for analysis in dict.fromkeys(measure.analysis for measure in diagnosis.measures):
+        ours = [measure for measure in diagnosis.measures if measure.analysis == analysis]
+        subject = CAPTIONS[analysis].format(split=diagnosis.split.capitalize())
         tables.append(
             Table(
-                caption=f"{CAPTIONS[part]}: mean ± standard deviation over the seeds",
+                caption=f"{subject}: mean ± standard deviation over the seeds",
                 heads=(*diagnosis.axes, "n", *(measure.words for measure in ours)),
                 rows=[
                     (
-                        *cell.values.values(),
-                        str(cell.n),
-                        *(over_seeds(cell.measures[measure.name], measure, cell.n) for measure in ours),
+                        *condition.values.values(),
+                        str(condition.n),
+                        *(over_seeds(condition.measures[measure.name], measure, condition.n) for measure in ours),
                     )
-                    for cell in diagnosis.combinations
+                    for condition in diagnosis.conditions
                 ],
             )
         )
@@ -40,12 +41,15 @@ def measure_tables(diagnosis: StudyDiagnosis) -> list[Table]:
 
 
 def verdict_table(diagnosis: StudyDiagnosis) -> Table:
-    """How many runs of every combination have which verdict."""
-    parts = list(dict.fromkeys(part for cell in diagnosis.combinations for part in cell.verdicts))
+    """How many runs of every condition have which verdict."""
+    analyses = list(dict.fromkeys(name for condition in diagnosis.conditions for name in condition.verdicts))
     return Table(
         caption="Verdicts on the trained networks, with the number of runs",
-        heads=(*diagnosis.axes, *parts),
-        rows=[(*cell.values.values(), *(_counts(cell, part) for part in parts)) for cell in diagnosis.combinations],
+        heads=(*diagnosis.axes, *analyses),
+        rows=[
+            (*condition.values.values(), *(_counts(condition, name) for name in analyses))
+            for condition in diagnosis.conditions
+        ],
     )
 
 
@@ -73,8 +77,8 @@ def over_seeds(values: Sample | None, measure: Measure, runs: int) -> str:
     if values is None:
         return "–"
     digits = DIGITS[round(measure.factor)]
-    spread = "" if values.sd is None else f" ± {plain(measure.factor * values.sd, digits)}"
-    return plain(measure.factor * values.mean, digits) + spread + ("" if values.n == runs else f" (n = {values.n})")
+    std = "" if values.sd is None else f" ± {plain(measure.factor * values.sd, digits)}"
+    return plain(measure.factor * values.mean, digits) + std + ("" if values.n == runs else f" (n = {values.n})")
 
 
 def difference(found: Difference | None, measure: Measure) -> tuple[str, str, str, str]:
@@ -88,27 +92,30 @@ def difference(found: Difference | None, measure: Measure) -> tuple[str, str, st
     return str(found.student.n), text, p, "significant" if found.significant else "not significant"
 
 
-def _counts(cell: CombinationReading, part: str) -> str:
-    return ", ".join(f"{verdict} {count}" for verdict, count in cell.verdicts.get(part, {}).items()) or "–"
+def _counts(condition: ConditionResult, analysis: str) -> str:
+    return ", ".join(f"{verdict} {count}" for verdict, count in condition.verdicts.get(analysis, {}).items()) or "–"
 
 
 def answer_lines(diagnosis: StudyDiagnosis) -> list[str]:
-    """What the networks of every combination are like, in a sentence each."""
-    return [f"{_place(cell)}: {'; '.join(_words(cell, diagnosis.measures))}." for cell in diagnosis.combinations]
+    """What the networks of every condition are like, in a sentence each."""
+    return [
+        f"{_place(condition)}: {'; '.join(_words(condition, diagnosis.measures))}."
+        for condition in diagnosis.conditions
+    ]
 
 
-def _words(cell: CombinationReading, measures: list[Measure]) -> list[str]:
+def _words(condition: ConditionResult, measures: list[Measure]) -> list[str]:
     told = {"response": "responses {}", "typical": "without one block the error rises by {} points in the median"}
     found = []
     for measure in measures:
-        values = cell.measures[measure.name]
+        values = condition.measures[measure.name]
         if measure.name in told and values:
-            found.append(told[measure.name].format(over_seeds(values, measure, cell.n)))
-    for part in ("gradients", "lesion"):
-        if part in cell.verdicts:
-            found.append(f"{part}: {_counts(cell, part)}")
-    return [*found, f"n = {cell.n}"]
+            found.append(told[measure.name].format(over_seeds(values, measure, condition.n)))
+    for analysis in ("gradients", "lesion"):
+        if analysis in condition.verdicts:
+            found.append(f"{analysis}: {_counts(condition, analysis)}")
+    return [*found, f"n = {condition.n}"]
 
 
-def _place(cell: CombinationReading) -> str:
-    return ", ".join(f"{axis} {value}" for axis, value in cell.values.items())
+def _place(condition: ConditionResult) -> str:
+    return ", ".join(f"{axis} {value}" for axis, value in condition.values.items())
