@@ -22,7 +22,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["torch._dynamo", "cattrs", "resnetlab.data.sources", "resnetlab.models.summary", "resnetlab.train.gradients"]
     + ["resnetlab.report.run.page", "matplotlib.figure", "matplotlib.backends.backend_svg"]
-    + [f"resnetlab.cli.{name}" for name in ("verbs", "train", "progress", "tables")]
+    + [f"resnetlab.cli.{name}" for name in ("commands", "train", "progress", "tables")]
     + [
         f"tests.faults.{name}"
         for name in ("kills", "operations", "resume", "damage", "signals", "storage", "numbers", "workers")

@@ -33,8 +33,8 @@ def with_training(**settings: Any) -> Recipe:
 
 
 def train(out: Path, recipe: Recipe = SMALL) -> None:
-    """Begin the run, or go on with it."""
-    run_recipe(recipe, out, resume=True)
+    """Begin the run, or resume it. Its page is drawn from its record, and not here: it would take most of the time."""
+    run_recipe(recipe, out, resume=True, page=False)
 
 
 def command(*words: str) -> None:

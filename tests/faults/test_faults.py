@@ -7,7 +7,7 @@ from tests.faults.__main__ import FAULTS
 from tests.faults.processes import Pool
 from tests.faults.table import read_results, table
 
-SMALL = {"kill": 20, "operations": 40, "resume": 19, "worse": 5, "damage": 400, "signals": 6}
+SMALL = {"kill": 10, "operations": 40, "resume": 19, "worse": 5, "damage": 400, "signals": 6}
 SMALL |= {"storage": 7, "numbers": 20, "worker": 2}
 
 
