@@ -49,8 +49,8 @@ NAMES = (
 
 def run_page(name: str, drawn: Any = None) -> str:
     """The page of a run on classes of that name, with figures that were drawn before or, without them, now."""
-    record, examination = run(name)
-    return render_run_page(record, examination, f"resnetlab train --data {name}", drawn or draw_run_figures(record))
+    record, report = run(name)
+    return render_run_page(record, report, f"resnetlab train --data {name}", drawn or draw_run_figures(record))
 
 
 def depth_page(name: str, drawn: Any = None) -> str:

@@ -21,7 +21,7 @@ from resnetlab.records.diagnosis import (
     SignalResult,
 )
 from resnetlab.records.gradients import BlockGradient, Flow
-from resnetlab.records.run import ClassScore, EpochRecord, Examination, Metrics, Mistake, RunRecord
+from resnetlab.records.run import ClassificationReport, ClassScore, EpochRecord, Metrics, Mistake, RunRecord
 from resnetlab.records.study import StudyRecord, StudyRun
 from resnetlab.records.study_diagnosis import RunResult, StudyDiagnosis
 from resnetlab.study.results import make_record
@@ -104,18 +104,24 @@ PNG = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGM8wcDEwAAAA/oAz
 """An image of 2×2 pixels."""
 
 
-def run(source: str = "made", classes: int = 3) -> tuple[RunRecord, Examination]:
-    """A run of two epochs on classes that are named after ``source``, and its examination: one image of each class,
-    each taken for the class before it with a probability of 3/4 but for class 0, which is right."""
-    from dataclasses import replace
+def run(source: str = "made", classes: int = 3) -> tuple[RunRecord, ClassificationReport]:
+    """A run of two epochs on classes that are named after ``source``, chosen by validation and reported on test.
 
+    Its report: one image of each class, each taken for the class before it with a probability of 3/4 but for class 0,
+    which is right.
+    """
     names = [f"{source} {n}" for n in range(classes)]
+    record = run_record(0.5, source)
+    first, last = (replace(e, validation=Metrics(loss=1.0, error=e.reported.error, n=20)) for e in record.history)
     record = replace(
-        run_record(0.5, source),
-        recipe={"data": source, "training": {"epochs": 2, "best_by": "test_error"}, "options": {source: source}},
+        record,
+        recipe={"data": source, "training": {"epochs": 2, "best_by": "validation_error"}, "options": {source: source}},
+        history=[replace(first, test=None), last],
+        chosen_by="validation",
         data={"source": source, "shape": [1, 2, 2], "classes": names, "encoding": "lossless", "sha256": "0" * 64},
     )
-    return record, Examination(
+    return record, ClassificationReport(
+        split="test",
         classes=names,
         n=classes,
         loss=1.0,
@@ -130,8 +136,8 @@ def run(source: str = "made", classes: int = 3) -> tuple[RunRecord, Examination]
             )
             for k in range(classes)
         ],
-        wrongest=[
-            Mistake(sample=n, true=n, predicted=n - 1, probability=0.75, picture=PNG)
+        most_confident_errors=[
+            Mistake(sample=n, name=f"{source}/{n}.png", true=n, predicted=n - 1, probability=0.75, image=PNG)
             for n in range(1, min(classes, 25))
         ],
     )

@@ -13,7 +13,7 @@ from resnetlab.core.serialize import read_record
 from resnetlab.records import gradients as flow
 from resnetlab.records.diagnosis import Diagnosis, Lesion, NetResult
 from resnetlab.records.gradients import BlockGradient
-from resnetlab.records.run import ClassScore, EpochRecord, Examination, Metrics, Mistake, RunRecord
+from resnetlab.records.run import ClassificationReport, ClassScore, EpochRecord, Metrics, Mistake, RunRecord
 from resnetlab.records.study import StudyRecord
 from resnetlab.records.study_diagnosis import StudyDiagnosis
 from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_page
@@ -35,7 +35,7 @@ CLASSES = [
 BLOCKS = 54
 
 
-def long_run() -> tuple[RunRecord, Examination]:
+def long_run() -> tuple[RunRecord, ClassificationReport]:
     """A run of 164 epochs on twenty classes, with 24 images of mistakes."""
     record, _ = run()
     draw = generator(0, "page of a long run")
@@ -57,23 +57,24 @@ def long_run() -> tuple[RunRecord, Examination]:
         (true, predicted, 430 if true == predicted else int(draw.integers(0, 9)))
         for true, predicted in product(range(20), range(20))
     ]
-    examination = Examination(
+    report = ClassificationReport(
+        split="test",
         classes=CLASSES,
         n=10_000,
-        loss=history[-1].test.loss,
+        loss=history[-1].reported.loss,
         top1_accuracy=0.9,
         top5_accuracy=0.991,
         calibration_error=0.043,
         unanswered=0,
         confusion=confusion,
         scores=[ClassScore(n=500, precision=0.9, recall=0.8 + k / 100) for k in range(20)],
-        wrongest=[
-            Mistake(sample=37 * n, true=n % 20, predicted=(n + 1) % 20, probability=0.99 - n / 100, picture=_image(n))
+        most_confident_errors=[
+            Mistake(sample=37 * n, true=n % 20, predicted=(n + 1) % 20, probability=0.99 - n / 100, image=_image(n))
             for n in range(24)
         ],
     )
     data = record.data | {"source": "folder:~/images/twenty classes, resized", "classes": CLASSES}
-    return replace(record, model="cifar_resnet110", history=history, data=data, parameters=1_730_714), examination
+    return replace(record, model="cifar_resnet110", history=history, data=data, parameters=1_730_714), report
 
 
 def two_axes() -> StudyRecord:
@@ -124,10 +125,8 @@ def _image(number: int) -> str:
 
 
 def _run_page() -> str:
-    record, examination = long_run()
-    return render_run_page(
-        record, examination, "resnetlab train recipes/cifar10/resnet110.yaml", draw_run_figures(record)
-    )
+    record, report = long_run()
+    return render_run_page(record, report, "resnetlab train recipes/cifar10/resnet110.yaml", draw_run_figures(record))
 
 
 def _depth_page() -> str:

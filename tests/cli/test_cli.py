@@ -201,13 +201,13 @@ def test_report_of_a_run_draws_its_page(run, tmp_path):
     assert (code, errors) == (0, "")
     assert out.endswith(f"report: {folder / 'report.html'}\n")
     assert (folder / "report.html").read_text() == drawn
-    examination = (folder / "examination.json").rename(tmp_path / "elsewhere.json")
+    report = (folder / "examination.json").rename(tmp_path / "elsewhere.json")
     assert run("report", folder)[0] == 0
     assert "What is confused" not in (folder / "report.html").read_text()
-    assert examination.exists()
+    assert report.exists()
     (folder / "examination.json").write_text("{}")
     code, _, errors = run("report", folder)
-    assert (code, "examination.json is not a valid Examination" in errors) == (3, True)
+    assert (code, "examination.json is not a valid ClassificationReport" in errors) == (3, True)
     (folder / "record.json").unlink()
     code, _, errors = run("report", folder)
     assert (code, "has not ended" in errors) == (3, True)

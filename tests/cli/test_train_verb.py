@@ -173,7 +173,7 @@ def test_sigterm_saves_the_step_and_prints_the_command_that_goes_on(run, recipe,
     code, errors = stopped(("train", recipe, "--epochs", "400", "--out", out), out / "last" / "manifest.json")
     assert code == 143
     assert "stopped by SIGTERM after step" in errors
-    assert f"to go on: resnetlab train --resume {out}" in errors
+    assert f"to resume: resnetlab train --resume {out}" in errors
     state = json.loads((out / "last" / "state.json").read_text())
     reached = 5 * len(state["history"]) + state["step"]
     assert f"after step {reached};" in errors
