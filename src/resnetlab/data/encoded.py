@@ -88,13 +88,8 @@ class EncodedSplit:
 
         Raises ``DataError`` for an image that cannot be read any more, and where a worker was killed.
         """
-        batches = _Batches(
-            self.store,
-            self.side,
-            self.names,
-            [which.tolist() for which in plan],
-            crop and crop.to(torch.device("cpu")),
-        )
+        numbers = [which.tolist() for which in plan]
+        batches = _Batches(self, numbers, crop and crop.to(torch.device("cpu")))
         workers = min(self.workers, len(plan))
         made = _in_processes(batches, workers) if workers else (batches[number] for number in range(len(plan)))
         # An error keeps its frames, and with them a generator that is not closed would keep its workers.
@@ -111,23 +106,15 @@ class _Batches(Dataset[Any]):
     A message, since the loader would add the traceback of its worker to an exception.
     """
 
-    def __init__(
-        self,
-        store: Sequence[bytes | Path],
-        side: int,
-        names: Sequence[str] | None,
-        plan: list[list[int]],
-        crop: ResizedCrop | None,
-    ) -> None:
-        self.store, self.side, self.names = store, side, names
-        self.plan, self.crop = plan, crop
+    def __init__(self, split: EncodedSplit, plan: list[list[int]], crop: ResizedCrop | None) -> None:
+        self.split, self.plan, self.crop = split, plan, crop
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, number: int) -> Tensor | str:
         which = self.plan[number]
-        images = np.empty((len(which), 3, self.side, self.side), np.uint8)
+        images = np.empty((len(which), *self.split.shape), np.uint8)
         for place, sample in enumerate(which):
             try:
                 images[place] = self._decoded(sample).transpose(2, 0, 1)
@@ -136,11 +123,11 @@ class _Batches(Dataset[Any]):
         return torch.from_numpy(images)
 
     def _decoded(self, sample: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        content = self.store[sample]
-        name = "" if isinstance(content, Path) else self.names[sample] if self.names else f"image {sample}"
+        content, names = self.split.store[sample], self.split.names
+        name = "" if isinstance(content, Path) else names[sample] if names else f"image {sample}"
         if self.crop is None:
-            return decode(content, self.side, name=name)
-        return decode(content, self.side, self.crop.uniforms[sample].tolist(), scale=self.crop.scale, name=name)
+            return decode(content, self.split.side, name=name)
+        return decode(content, self.split.side, self.crop.uniforms[sample].tolist(), scale=self.crop.scale, name=name)
 
 
 def _in_processes(batches: _Batches, workers: int) -> Generator[Tensor | str]:

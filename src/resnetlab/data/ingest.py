@@ -63,18 +63,18 @@ def ingest(given: EncodedSet, decode: DecodeConfig, on_progress: Progress | None
 
     Raises ``DataError`` with the list of all images that cannot be read, unless ``on_bad`` is to skip them.
     """
-    run = _Pass(given, decode)
-    for done in run.read():
+    state = _Ingestion(given, decode)
+    for done in state.read():
         if on_progress:
-            on_progress(done, run.count)
-    bad = [*given.bad, *((given.names[number], why) for number, why in sorted(run.bad.items()))]
-    total = run.count + len(given.bad)
+            on_progress(done, state.count)
+    bad = [*given.bad, *((given.names[number], why) for number, why in sorted(state.bad.items()))]
+    total = state.count + len(given.bad)
     if bad and decode.on_bad == "error":
         lines = [f"  {name}: {why}" for name, why in bad[:LISTED]]
         more = [f"  and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
         head = f"{given.source}: {len(bad)} of {total} images cannot be read; repair or remove them, or leave them out"
         raise DataError("\n".join([f"{head} with --on-bad skip", *lines, *more]))
-    splits = run.splits()
+    splits = state.splits()
     notes = list(given.notes)
     if bad:
         listed = "; ".join(f"{name}: {why}" for name, why in bad[:LISTED]) + ("; …" if len(bad) > LISTED else "")
@@ -104,12 +104,12 @@ class _Opened:
     levels: NDArray[np.int64]
 
 
-class _Pass:
-    """One pass over the images of a set, in rows: the order in which the splits would hold them if none were bad.
+class _Ingestion:
+    """What is known of the images so far, in rows: the order in which the splits would hold them if none were bad.
 
     As long as all images are squares of one size, that is their side. Where another comes, ``fallback`` is, and those
     before are decoded again: from files that were retained, so none is opened again unless these have more than
-    ``RETAINED_BYTES``. A pass over the heads before would open every file twice.
+    ``RETAINED_BYTES``. To read the heads of all files first would open each twice.
     """
 
     def __init__(self, given: EncodedSet, decode: DecodeConfig) -> None:
