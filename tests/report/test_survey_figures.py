@@ -14,8 +14,8 @@ from resnetlab.report.diagnosis.figures import draw_diagnosis_figures
 from resnetlab.report.diagnosis.page import render_diagnosis_page
 from resnetlab.report.diagnosis.survey_figures import DETAIL, cam_of, draw_cam_sheets, draw_survey_figures
 from tests.made import HOSTILE, cam_reading, diagnosis, net_reading
-from tests.report.test_study_page import Elements
 from tests.report.test_sheet import contains, pixels
+from tests.report.test_study_page import Elements
 
 
 def test_sheet_shows_the_images_and_maps_of_the_record():
