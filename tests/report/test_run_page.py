@@ -208,7 +208,7 @@ def test_verdict_says_where_what_reports_also_chose_and_where_nothing_did():
     ]
     figures = [("50.00%", "validation accuracy, n = 20"), ("1.0000", "validation loss, nats")]
     assert key_figures(alone, report)[:2] == figures
-    older = replace(study_run("resnet", 8, 0, 0.5).record, chosen_by="test")
+    older = replace(run_record(0.5), chosen_by="test")
     assert run_verdict(older)[1].startswith("The last epoch is the best one by the test images; they also chose it")
     assert run_verdict(replace(older, chosen_by=None))[1].startswith("Nothing chose among the epochs")
 
@@ -217,7 +217,7 @@ def test_epoch_table_has_the_splits_that_were_evaluated():
     table = epoch_table(run()[0].history)
     assert table.heads[4:10:2] == ("training loss", "validation loss", "test loss")
     assert [row[8:10] for row in table.rows] == [("–", "–"), ("0.5000", "25.00")]
-    assert "validation loss" not in epoch_table(study_run("resnet", 8, 0, 0.5).record.history).heads
+    assert "validation loss" not in epoch_table(run_record(0.5).history).heads
 
 
 def test_nan_answers_and_a_faultless_run_are_said():
