@@ -11,7 +11,7 @@ from resnetlab.report.study.comparison_tables import (
     size_table,
 )
 from tests.made import HOSTILE, compared_run, comparison
-from tests.report.test_page import Elements
+from tests.report.test_study_page import Elements
 
 
 def page_of(study) -> str:

@@ -11,7 +11,7 @@ from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_pag
 from resnetlab.report.run.figures import PALETTE
 from resnetlab.report.table import Table
 from tests.made import HOSTILE, diagnosis, lesion_result
-from tests.report.test_page import Elements
+from tests.report.test_study_page import Elements
 
 
 def page_of(source: str = "made") -> str:

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from tests.hostile import NAMES, PAGES, drawn_without_names, pages_of
-from tests.report.test_page import Elements
+from tests.report.test_study_page import Elements
 
 SVG = "{http://www.w3.org/2000/svg}"
 

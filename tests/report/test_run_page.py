@@ -19,7 +19,7 @@ from resnetlab.report.run.tables import (
     run_verdict,
 )
 from tests.made import HOSTILE, PNG, run, study_run
-from tests.report.test_page import Elements
+from tests.report.test_study_page import Elements
 
 COMMAND = "resnetlab train --out RUN"
 

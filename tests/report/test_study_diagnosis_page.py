@@ -9,7 +9,7 @@ from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis.page import render_study_diagnosis, write_study_diagnosis_report
 from resnetlab.report.study_diagnosis.tables import difference_tables, measure_tables
 from tests.made import HOSTILE, study_diagnosis
-from tests.report.test_page import Elements
+from tests.report.test_study_page import Elements
 
 
 def page_of(source: str = "made") -> str:
@@ -61,7 +61,7 @@ def test_names_from_outside_add_no_element_of_the_template(page, name):
 def test_values_are_shown_in_points_with_their_spread():
     lesion = measure_tables(study_diagnosis())[2]
     assert lesion.heads[-4:] == (
-        "test error, %",
+        "error, %",
         "one left out, median",
         "one left out, worst",
         "two exchanged, median",
