@@ -6,10 +6,9 @@ import shutil
 import pytest
 
 from resnetlab.cli import main
-from resnetlab.core.serialize import read_record
 from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.diagnostics.diagnose import diagnose_source
-from resnetlab.records.study_diagnosis import StudyDiagnosis
+from resnetlab.records.study_diagnosis import read_study_diagnosis
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def test_study_becomes_record_page_and_tables(run, study, tmp_path):
     code, printed, errors = run("diagnose", study, "--images", "60", "--batch-size", "16", "--out", out)
     assert code == 0
     assert errors.splitlines()[0] == "[1/4] cifar_plain14 seed 0"
-    found = read_record(StudyDiagnosis, out / "study-diagnosis.json")
+    found = read_study_diagnosis(out / "study-diagnosis.json")
     assert [(run.values["kind"], run.seed) for run in found.runs] == [
         ("plain", 0), ("residual", 0), ("plain", 1), ("residual", 1)
     ]  # fmt: skip
@@ -44,7 +43,7 @@ def test_each_run_is_measured_as_it_would_be_alone(run, study, tmp_path):
     words = ("--what", "all", "--images", "60", "--where", "kind=residual", "--json", "--out", tmp_path / "found")
     code, printed, _ = run("diagnose", study, *words)
     assert code == 0
-    found = read_record(StudyDiagnosis, tmp_path / "found/study-diagnosis.json")
+    found = read_study_diagnosis(tmp_path / "found/study-diagnosis.json")
     assert json.loads(printed)["batch"] == found.batch
     alone = diagnose_source(
         str(study / "runs/residual-14-seed1"),

@@ -5,12 +5,13 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from resnetlab.cli import main
-from resnetlab.core.serialize import as_plain, read_record
+from resnetlab.core.serialize import as_plain
 from resnetlab.models.zoo import create_model
-from resnetlab.records.diagnosis import Diagnosis
+from resnetlab.records.diagnosis import read_diagnosis
 from tests.made import diagnosis
 
 SMALL = ("--epochs", "1", "--max-steps", "6", "--batch-size", "64", "--evaluate-train", "end", "--quiet")
@@ -24,14 +25,14 @@ def _patient(monkeypatch):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A residual net of 14 layers and its plain twin, after six steps."""
+    """A residual net of 14 layers and its plain counterpart, after six steps."""
     folder = tmp_path_factory.mktemp("runs")
     for kind in ("resnet", "plain"):
         assert main(["train", "--model", f"cifar_{kind}14", "--out", str(folder / kind), *SMALL]) == 0
     return folder
 
 
-def test_run_with_its_plain_twin_becomes_record_page_and_lines(run, runs, tmp_path):
+def test_run_with_its_plain_counterpart_becomes_record_page_and_lines(run, runs, tmp_path):
     before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
     out = tmp_path / "found"
     words = ("--plain", runs / "plain", "--images", "60", "--batch-size", "16", "--what", "all", "identity")
@@ -39,12 +40,12 @@ def test_run_with_its_plain_twin_becomes_record_page_and_lines(run, runs, tmp_pa
     code, printed, errors = run("diagnose", runs / "resnet", "--epochs", "1", "--out", out, *words)
     assert (code, errors) == (0, "")
     assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == before
-    found = read_record(Diagnosis, out / "diagnosis.json")
-    parts = ["gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"]
-    assert [finding.analysis for finding in found.findings] == parts
+    found = read_diagnosis(out / "diagnosis.json")
+    analyses = ["gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"]
+    assert [finding.analysis for finding in found.findings] == analyses
     assert (found.net.state, found.initial.state) == ("after 1 epoch", "at initialisation")
     assert (found.plain.model, found.plain.lesion.n, found.net.lesion.n) == ("cifar_plain14", 60, 60)
-    assert found.identity.equal
+    assert found.net.identity.equal
     assert (found.net.paths.blocks, found.initial.paths.blocks, found.plain.paths) == (6, 6, None)
     assert (found.net.landscape.n, found.plain.landscape.side, found.initial.landscape) == (40, 3, None)
     assert [cam.sample for cam in found.net.cams] == [cam.sample for cam in found.plain.cams] == [3, 17]
@@ -72,14 +73,14 @@ def test_file_of_weights_is_read_with_its_network_s_name(run, tmp_path):
     out = tmp_path / "found"
     code, _, errors = run("diagnose", weights, "--what", "residuals", "--model", "cifar_resnet8", "--out", out)
     assert (code, errors) == (0, "")
-    found = read_record(Diagnosis, out / "diagnosis.json")
+    found = read_diagnosis(out / "diagnosis.json")
     assert found.net.state == f"weights of {weights}"
     assert "0 skipped, 0 missing" in found.notes[0]
     code, _, errors = run("diagnose", weights, "--out", out)
-    assert (code, "name it with --model" in errors) == (2, True)
+    assert (code, "of its weights with --model" in errors) == (2, True)
 
 
-def test_taken_folder_other_form_of_data_and_false_twin_are_refused(run, runs, tmp_path):
+def test_taken_folder_other_form_of_data_and_false_counterpart_are_refused(run, runs, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "note.txt").write_text("mine")
     cases = [
@@ -110,6 +111,35 @@ def test_image_or_layer_that_is_not_there_is_one_message(run, runs, tmp_path):
     code, printed, _ = run(*words, "--cam-images", "359", "--cam-layer", "stages.0", "--json")
     (cam,) = json.loads(printed)["net"]["cams"]
     assert (code, cam["sample"], len(cam["heat"]), len(cam["heat"][0])) == (0, 359, 8, 8)
+
+
+def test_image_file_of_the_user_s_is_explained_and_a_missing_one_is_one_message(run, runs, tmp_path):
+    Image.new("RGB", (20, 12), "white").save(tmp_path / "mine.png")
+    words = ("diagnose", runs / "resnet", "--what", "cam", "--out", tmp_path / "a", "--image", tmp_path / "mine.png")
+    code, printed, _ = run(*words)
+    assert (code, "image mine.png is taken for" in printed) == (0, True)
+    found = read_diagnosis(tmp_path / "a" / "diagnosis.json")
+    assert [(cam.sample, cam.name) for cam in found.net.cams] == [(None, "mine.png")]
+    assert f"--image {tmp_path / 'mine.png'}" in found.command
+    assert run("report", tmp_path / "a")[:2] == (0, printed)
+    code, _, errors = run(*words, tmp_path / "none.png")
+    assert (code, "none.png cannot be read" in errors, errors.count("\n")) == (3, True, 1)
+
+
+def test_what_is_neither_a_path_nor_a_name_is_one_message(run, tmp_path):
+    code, _, errors = run("diagnose", "nosuchrun", "--out", tmp_path / "a")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "nosuchrun is neither a folder or file that exists nor a network's name" in errors
+    code, _, errors = run("diagnose", "cifar_resnt20", "--out", tmp_path / "a")
+    assert (code, "did you mean 'cifar_resnet20'" in errors) == (2, True)
+
+
+def test_what_does_not_apply_is_a_note_and_the_rest_is_done(run, runs, tmp_path):
+    code, printed, _ = run("diagnose", runs / "plain", "--what", "paths", "residuals", "--out", tmp_path / "a")
+    assert (code, "note: paths left out: without shortcuts" in printed) == (0, True)
+    assert "What the blocks add: plain" in printed
+    code, _, errors = run("diagnose", runs / "plain", "--what", "paths", "--out", tmp_path / "b")
+    assert (code, "nothing that was asked for applies to cifar_plain14" in errors) == (2, True)
 
 
 def test_run_can_be_asked_on_other_data_of_its_form(run, runs, tmp_path):
@@ -144,4 +174,4 @@ def test_damaged_record_is_one_message(run, tmp_path):
 def test_plain_net_of_another_depth_is_no_control(run, runs, tmp_path):
     code, _, errors = run("diagnose", "cifar_resnet8", "--plain", runs / "plain", "--out", tmp_path / "a")
     assert code == 2
-    assert "cifar_plain14 has 6 blocks, cifar_resnet8 has 3; give its plain twin" in errors
+    assert "cifar_plain14 has 6 blocks, cifar_resnet8 has 3; give its plain counterpart" in errors

@@ -4,9 +4,11 @@ from dataclasses import replace
 import pytest
 
 from resnetlab.core.errors import DataError
+from resnetlab.core.files import write_json
 from resnetlab.core.serialize import as_plain, from_plain
-from resnetlab.records.diagnosis import CamResult, LandscapeResult, NetResult
-from tests.made import cam_result, landscape_result, net_result
+from resnetlab.records.diagnosis import CamResult, LandscapeResult, NetResult, read_diagnosis
+from resnetlab.records.study_diagnosis import read_study_diagnosis
+from tests.made import cam_result, diagnosis, landscape_result, net_result, study_diagnosis
 
 
 def test_warm_is_what_has_half_of_the_largest_heat():
@@ -32,3 +34,42 @@ def test_record_of_an_older_version_has_no_paths_landscape_and_cams():
     plain = json.loads(json.dumps(as_plain(net_result())))
     older = {name: value for name, value in plain.items() if name not in ("paths", "landscape", "cams")}
     assert from_plain(NetResult, older, "it") == replace(net_result(), paths=None, landscape=None, cams=[])
+
+
+def test_record_of_format_1_is_read_with_its_words_of_today(tmp_path):
+    """It called an image a picture and an analysis a part, and had signal and identity beside the networks."""
+    found = diagnosis()
+    found = replace(found, net=replace(found.net, signal=replace(found.net.signal, own={})))
+    old = as_plain(replace(found, command="resnetlab diagnose a --pictures 9 --cam-pictures 3"))
+    for net in (old["net"], old["initial"], old["plain"]):
+        del net["signal"], net["identity"]
+        net["cams"] = [{**cam, "picture": cam["image"]} for cam in net["cams"]]
+        for cam in net["cams"]:
+            del cam["image"], cam["name"]
+    old["findings"] = [{"part": finding.pop("analysis"), **finding} for finding in old["findings"]]
+    whole = as_plain(found)["net"]
+    old |= {"format": 1, "control": old.pop("plain"), "identity": whole["identity"]}
+    old |= {"signal": whole["signal"]["settings"]}
+    del old["split"]
+    write_json(tmp_path / "old.json", old)
+    assert read_diagnosis(tmp_path / "old.json") == replace(
+        found, command="resnetlab diagnose a --images 9 --cam-images 3"
+    )
+    write_json(tmp_path / "old.json", {"source": "a"})
+    with pytest.raises(DataError, match="is damaged or is not ours"):
+        read_diagnosis(tmp_path / "old.json")
+
+
+def test_study_diagnosis_of_format_1_is_read(tmp_path):
+    found = study_diagnosis()
+    old = as_plain(found)
+    for run in old["runs"]:
+        del run["net"]["signal"], run["net"]["identity"]
+        run["net"]["cams"] = [
+            {("picture" if name == "image" else name): value for name, value in cam.items()}
+            for cam in run["net"]["cams"]
+        ]
+    old["measures"] = [{"part": measure.pop("analysis"), **measure} for measure in old["measures"]]
+    old |= {"format": 1, "pictures": old.pop("images"), "combinations": old.pop("conditions")}
+    write_json(tmp_path / "old.json", old)
+    assert read_study_diagnosis(tmp_path / "old.json") == found

@@ -14,7 +14,7 @@ from resnetlab.report.diagnosis.cam import DETAIL, MOST_CAMS, STRENGTH, Cam, cam
 from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_page
 from tests.made import HOSTILE, cam_result, diagnosis, net_result
 from tests.report.test_contact_sheet import contains, pixels
-from tests.report.test_page import Elements
+from tests.report.test_study_page import Elements
 
 RNG = np.random.default_rng(0)
 

@@ -61,7 +61,7 @@ def test_names_from_outside_add_no_element_of_the_template(page, name):
 def test_values_are_shown_in_points_with_their_spread():
     lesion = measure_tables(study_diagnosis())[2]
     assert lesion.heads[-4:] == (
-        "test error, %",
+        "error, %",
         "one left out, median",
         "one left out, worst",
         "two exchanged, median",

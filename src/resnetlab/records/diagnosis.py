@@ -4,6 +4,7 @@ To add an analysis: its name in ``Analysis``, its record here as a field of ``Ne
 ``diagnostics`` and in ``report.diagnosis``.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -342,7 +343,8 @@ def convert(plain: Any, from_format_1: Callable[[dict[str, Any]], dict[str, Any]
     if not isinstance(plain, dict) or plain.get("format", 1) != 1:
         return plain
     try:
-        return from_format_1(plain) | {"format": 2}
+        command = re.sub(r"(--(cam-|landscape-)?)pictures\b", r"\1images", plain["command"])
+        return from_format_1(plain) | {"command": command, "format": 2}
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(f"{origin} is damaged or is not ours: {error!r} in a record of format 1") from error
 
