@@ -26,7 +26,7 @@ MOST_RUNS = 10_000
 def study_recipe() -> Recipe:
     """What a study trains unless told otherwise: what ``train`` does, but with nothing set aside to choose by, since a
     study reports the last epoch."""
-    return Recipe()
+    return Recipe(validation=False)
 
 
 def uncropped(recipe: Recipe) -> Recipe:
@@ -125,7 +125,7 @@ def load_study(path: Path) -> tuple[Recipe, Axes, int | None]:
     """
     plain = read_mapping(path)
     axes, seeds = plain.pop("axes", {}), plain.pop("seeds", None)
-    recipe = recipe_from(plain, path)
+    recipe = recipe_from({"validation": study_recipe().validation} | plain, path)
     if not isinstance(axes, dict) or not all(isinstance(values, list) for values in axes.values()):
         raise ConfigError(f"{path}: axes={axes!r} is not possible: it must hold lists, such as shortcut: [A, B]")
     require(seeds is None or type(seeds) is int, f"{path}: seeds", seeds, "a whole number")

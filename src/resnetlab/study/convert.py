@@ -14,7 +14,7 @@ from resnetlab.core.config import read_yaml
 from resnetlab.core.errors import DataError
 from resnetlab.core.files import read_json, write_json
 from resnetlab.core.serialize import as_plain, from_plain, write_record
-from resnetlab.records.run import RunRecord
+from resnetlab.records.run import RunRecord, upgrade_recipe
 from resnetlab.records.study import StudyRecord
 from resnetlab.study.config import FAMILIES, Study, depth_axes, study_recipe, study_settings
 from resnetlab.study.plan import RESULTS, STUDY, PlannedRun, folder_word, plan_runs
@@ -39,8 +39,9 @@ def convert_settings(plain: dict[str, Any], origin: str) -> dict[str, Any]:
     try:
         recipe = as_plain(study_recipe())
         if "axes" in plain:
-            return {"format": 2, **plain, "recipe": recipe | plain["recipe"]}
-        recipe |= {"model": FAMILIES[plain["family"]]} | {name: plain[name] for name in MOVED if name in plain}
+            return {"format": 2, **plain, "recipe": recipe | upgrade_recipe(plain["recipe"])}
+        moved = upgrade_recipe({name: plain[name] for name in MOVED if name in plain})
+        recipe |= {"model": FAMILIES[plain["family"]]} | moved
         axes = as_plain(depth_axes(plain["kinds"], plain["depths"], plain["shortcut"]))
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(f"{origin} is no study of format 1 ({error!r}); it was damaged or is not ours") from error
@@ -127,5 +128,5 @@ def _convert_run(folder: Path, over_kinds: bool) -> None:
 
 def _convert_recipe_of(plain: Any, over_kinds: bool, origin: str) -> Recipe:
     # A setting that 0.1.0 did not have is that of a study by default.
-    full = as_plain(study_recipe()) | plain
+    full = as_plain(study_recipe()) | upgrade_recipe(plain)
     return from_plain(Recipe, convert_recipe(full) if over_kinds else full, origin)
