@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from resnetlab.core.errors import ConfigError, DataError, unknown_name
-from resnetlab.data.config import DecodeConfig
+from resnetlab.data.config import SOURCES, DecodeConfig
 from resnetlab.data.dataset import TEST_SHARE, ImageData, Split
 
 if TYPE_CHECKING:
@@ -18,16 +18,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-SOURCES = {
-    "digits": "the 8×8 handwritten digits that come with scikit-learn",
-    "folder:DIR": "a folder of image files, one folder a class; DIR alone will do",
-    "idx:FOLDER": "a folder of MNIST or Fashion-MNIST files",
-    "cifar10:FOLDER": "CIFAR-10, binary or Python version",
-    "cifar100:FOLDER": "CIFAR-100 with its fine labels, binary or Python version",
-    "npz:FILE": "arrays x_train, y_train, x_test and y_test of numpy",
-    "parquet:DIR": "Parquet files with images, as on the Hugging Face Hub (extra hub)",
-    "hub:OWNER/NAME": "a data set of the Hugging Face Hub (extra hub)",
-}
 PLACES = dict(name.split(":") for name in SOURCES if ":" in name)
 ENCODED = ("folder", "parquet", "hub")
 """Schemes of encoded images, which can be read in any size; the others are arrays."""
