@@ -102,6 +102,9 @@ def test_split_is_a_fifth_of_each_class_as_of_every_set(tmp_path):
         ([(8, 8)], 8, 8, True),
         ([(8, 8)], 16, 16, True),
         ([(8, 8), (9, 8)], None, 224, False),
+        ([(9, 8), (8, 8)], None, 224, False),
+        ([(8, 8), (9, 8)], 16, 16, True),
+        ([(8, 8), (9, 8)], 65, 65, False),
         ([(8, 9)], None, 224, False),
         ([(100, 100)], None, 100, True),
         ([(100, 100)], 64, 64, True),
@@ -117,15 +120,20 @@ def test_side_and_place_follow_from_the_sizes(tmp_path, sizes, image_size, side,
     assert isinstance(data.test, Split) is held
 
 
-def test_sets_too_large_for_memory_are_decoded_when_asked_for_and_hold_the_same(tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sets_too_large_for_memory_are_decoded_when_asked_for_and_hold_the_same(tmp_path, monkeypatch, workers):
     classes_of(tmp_path, "a", "b")
+    monkeypatch.setattr(ingest, "MOST_ARRAY_BYTES", 3 * 8 * 8 * 10)
     held = read(tmp_path)
+    assert isinstance(held.train, Split)
     monkeypatch.setattr(ingest, "MOST_ARRAY_BYTES", 3 * 8 * 8 * 10 - 1)
-    data = read(tmp_path, workers=2)
+    data = read(tmp_path, workers=workers)
     assert isinstance(data.train, EncodedSplit)
-    assert data.train.workers == 2
-    (images,) = data.train.batches([torch.arange(len(data.train))])
-    assert torch.equal(images, held.train.images)
+    assert (data.train.workers, data.image_size, data.train.encoding) == (workers, 8, "lossless")
+    for order in (torch.arange(len(data.train)), torch.tensor([7, 0, 7])):
+        (images,) = data.train.batches([order])
+        assert torch.equal(images, held.train.images[order])
+    assert torch.equal(data.test.labels, held.test.labels)
     assert torch.equal(data.train.histogram(), held.train.histogram())
     assert data.normalisation == held.normalisation
     # Of the same images, the one knows the files and the other the pixels.

@@ -32,50 +32,6 @@ def mixed(folder):
     return write(folder, tables)
 
 
-def test_set_beyond_the_limit_is_decoded_when_asked_to_the_same_images(tmp_path, monkeypatch):
-    write(tmp_path, good())
-    held = read(tmp_path)
-    monkeypatch.setattr(ingest, "MOST_ARRAY_BYTES", 18 * 3 * 8 * 8 - 1)
-    for workers in (0, 2):
-        asked = read(tmp_path, DecodeConfig(workers=workers))
-        assert isinstance(held.train, Split)
-        assert isinstance(asked.train, EncodedSplit)
-        assert torch.equal(all_of(asked.train), held.train.images)
-        assert torch.equal(asked.test.labels, held.test.labels)
-        assert torch.equal(asked.train.histogram(), held.train.histogram())
-        assert (asked.normalisation, asked.train.encoding) == (held.normalisation, "lossless")
-        assert asked.image_size == 8
-    order = torch.tensor([7, 0, 7])
-    assert torch.equal(next(iter(asked.train.batches([order]))), held.train.images[order])
-
-
-def test_limit_itself_still_fits(tmp_path, monkeypatch):
-    monkeypatch.setattr(ingest, "MOST_ARRAY_BYTES", 18 * 3 * 8 * 8)
-    assert isinstance(read(write(tmp_path, good())).train, Split)
-
-
-@pytest.mark.parametrize("first", ["train", "test"])
-def test_images_of_several_sizes_become_squares_of_224(tmp_path, first):
-    """Whichever size comes first: square images are found to be not all there is."""
-    tables = {"train": good()["train"], "test": table([encoded(image) for image in WIDE], LABELS)}
-    if first == "test":
-        tables = {"train": tables["test"], "test": tables["train"]}
-    data = read(write(tmp_path, tables))
-    assert data.train.shape == data.test.shape == (3, 224, 224)
-    wide = data.train if first == "test" else data.test
-    assert np.array_equal(all_of(wide)[3].permute(1, 2, 0).numpy(), decode(encoded(WIDE[3]), 224))
-    counts = np.bincount(all_of(data.train)[:, 1].flatten().numpy(), minlength=256)
-    assert np.array_equal(data.train.histogram()[1].numpy(), counts)
-
-
-@pytest.mark.parametrize(("side", "kind"), [(8, Split), (16, Split), (64, Split), (65, EncodedSplit)])
-def test_image_size_is_the_side_and_small_ones_are_held(tmp_path, side, kind):
-    data = read(mixed(tmp_path), DecodeConfig(image_size=side))
-    assert type(data.train) is type(data.test) is kind
-    assert data.image_size == side
-    assert np.array_equal(all_of(data.train)[0].permute(1, 2, 0).numpy(), decode(encoded(WIDE[0]), side))
-
-
 def test_unreadable_images_are_left_out_of_what_is_decoded_later(tmp_path):
     tables = good()
     cells = [encoded(image) for image in WIDE]
@@ -160,8 +116,10 @@ def test_files_that_cannot_be_retained_are_opened_again_to_the_same_set(tmp_path
             assert torch.equal(split.histogram(), counts)
 
 
+@pytest.mark.parametrize(("image_size", "kind"), [(None, EncodedSplit), (16, Split), (64, Split), (65, EncodedSplit)])
 @pytest.mark.parametrize("workers", [0, 3])
-def test_tables_are_read_by_any_number_of_threads(tmp_path, workers):
-    data = read(mixed(tmp_path), DecodeConfig(image_size=70, workers=workers))
-    expected = [decode(encoded(image), 70).transpose(2, 0, 1) for image in WIDE]
+def test_tables_are_read_by_any_number_of_threads(tmp_path, workers, image_size, kind):
+    data = read(mixed(tmp_path), DecodeConfig(image_size=image_size, workers=workers))
+    expected = [decode(encoded(image), image_size or 224).transpose(2, 0, 1) for image in WIDE]
+    assert type(data.train) is type(data.test) is kind
     assert np.array_equal(all_of(data.train).numpy(), np.stack(expected))

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from resnetlab.core.errors import ConfigError, DataError, unknown_name
 from resnetlab.data.config import SOURCES, DecodeConfig
@@ -108,6 +106,9 @@ def read_digits(split_seed: int) -> ImageData:
 
     Source: UCI ML repository, Alpaydin & Kaynak 1998.
     """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     indices = np.arange(len(digits.target))
     train, test = train_test_split(indices, test_size=TEST_SHARE, random_state=split_seed, stratify=digits.target)
