@@ -80,7 +80,7 @@ def test_slower_rate_is_drawn_from_its_record():
 
 def test_deeper_net_is_told_of_by_its_record():
     found = read_record(Diagnosis, RECORDS / "deeper.json")
-    assert found.identity.equal
+    assert found.net.identity.equal
     for line in found.findings[0].sentences:
         assert line in story()
 

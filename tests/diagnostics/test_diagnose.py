@@ -143,6 +143,20 @@ def test_own_module_with_blocks_is_diagnosed_in_memory_and_drawn(data):
     assert all(value.grad is None for value in net.parameters())
 
 
+def test_every_module_keeps_its_own_mode(data):
+    net = create_model("cifar_resnet14", in_chans=1, num_classes=3).train()
+    net.stages[1].eval()
+    modes = [module.training for module in net.modules()]
+    found = resnetlab.diagnose(net, data, images=20, **SMALL)
+    assert [finding.analysis for finding in found.findings][3:] == ["paths", "landscape", "cam"]
+    assert [module.training for module in net.modules()] == modes
+
+
+def test_settings_of_a_source_are_refused_in_memory(data):
+    with pytest.raises(ConfigError, match="device, model is not possible for a network in memory"):
+        resnetlab.diagnose(Own(1), data, model="resnet18", device="cpu")
+
+
 def test_module_without_blocks_is_one_clear_error_where_blocks_are_needed(data):
     with pytest.raises(ConfigError, match=r"applies to Own: residuals, lesion, paths left out: it has no blocks"):
         resnetlab.diagnose(Own(0), data, what=("residuals", "lesion", "paths"))

@@ -37,7 +37,7 @@ RULE = (
     f"what has at least {HALF:.0%} of the map's largest heat. Warm is, in the median image, at most {FOCUSED:.0%} of "
     f"the map: focused; at least {SPREAD:.0%}: spread; else between. Fewer than {FEW} cells a side tell too little "
     "about the place: coarse. No heat in half of the images or more: blank; a heat that is no finite number: broken. "
-    f"Where no images were named, they are the first test image of each class, of at most {CLASSES} classes."
+    f"Where no images were named, they are the first image of each class, of at most {CLASSES} classes."
 )
 ADVICE = {
     "coarse": "So few cells do not show the place: take an earlier layer (--cam-layer stages.0), or larger images.",

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 HOMES: dict[Analysis, str] = {name: f"resnetlab.diagnostics.{name}" for name in ANALYSES}
 """Where each analysis is. One is loaded when it is asked for, and loads none of those that were not."""
 
+OF_SOURCES = {"data", "model", "shortcut", "options", "checkpoint", "split_seed", "decode", "device"}
+"""Settings that say where a network and its images come from."""
+
 
 class AnalysisModule(Protocol):
     """What the file of an analysis has, beside a ``judge`` that gives its verdict and the ``RULE`` of it.
@@ -84,6 +87,11 @@ def diagnose(
 
     Raises ``ConfigError`` where nothing that was asked for applies, as without blocks, and for wrong settings.
     """
+    alien = sorted(OF_SOURCES & settings.keys())
+    if alien:
+        raise ConfigError(
+            f"{', '.join(alien)} is not possible for a network in memory, which is as it is; leave it out"
+        )
     config = DiagnosisConfig(what=(what,) if isinstance(what, str) else tuple(what), **settings)  # type: ignore[arg-type]
     asked = in_memory(net, data)
     nets = Nets(asked=asked, plain=None if plain is None else in_memory(plain, asked.data))

@@ -11,6 +11,7 @@ from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
 from resnetlab.diagnostics.context import Context, OnProgress
 from resnetlab.diagnostics.load import UNTRAINED, DiagnosedNet
+from resnetlab.diagnostics.probes import eval_mode
 from resnetlab.diagnostics.sentences import epochs
 from resnetlab.models.surgery import deepen
 from resnetlab.records.diagnosis import Diagnosis, Finding, IdentityResult, NetResult
@@ -22,7 +23,7 @@ from resnetlab.train.loop import fit
 COMPARED = ()
 
 RULE = (
-    "The deepened net must give every logit of the test images to the bit as before: equal, else not equal. The "
+    "The deepened net must give every logit of every image of the split to the bit as before: equal, else not equal. The "
     "errors after training are those of one run each; their difference is no more than a hint."
 )
 
@@ -90,9 +91,9 @@ def explain(diagnosis: Diagnosis) -> Finding:
 def equal_logits(first: nn.Module, second: nn.Module, data: ImageData) -> bool:
     """Whether two networks in eval mode give the same bits for every image of the reported split."""
     device = next(first.parameters()).device
-    with torch.inference_mode():
+    with torch.inference_mode(), eval_mode(first), eval_mode(second):
         batches = Loader(data.reported.to(device), data.normalisation, BATCH).in_order()
-        return all(torch.equal(first.eval()(images), second.eval()(images)) for images, _ in batches)
+        return all(torch.equal(first(images), second(images)) for images, _ in batches)
 
 
 def further(training: TrainConfig, epochs: int) -> TrainConfig:

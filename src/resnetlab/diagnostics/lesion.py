@@ -17,6 +17,7 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.core.randomness import generator
 from resnetlab.diagnostics.context import Context, some_images
 from resnetlab.diagnostics.load import UNTRAINED, DiagnosedNet
+from resnetlab.diagnostics.probes import eval_mode
 from resnetlab.diagnostics.sentences import NO_SHORTCUTS, some
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.surgery import drop_blocks, droppable_blocks, reorder
@@ -58,7 +59,7 @@ def measure(net: DiagnosedNet, context: Context, result: NetResult) -> NetResult
     loader = some_images(net, reported, config.images, config.seed, "lesion pictures")
     n = len(loader)
     counts = reported.labels.cpu()[loader.samples].bincount()
-    with context.progress(f"lesions of {net.model}") as on_progress:
+    with eval_mode(net.net), context.progress(f"lesions of {net.model}") as on_progress:
         found = lesion(
             net.net,
             lambda changed: evaluate_batches(changed, loader),
