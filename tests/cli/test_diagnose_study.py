@@ -24,7 +24,7 @@ def test_study_becomes_record_page_and_tables(run, study, tmp_path):
     out = tmp_path / "found"
     code, printed, errors = run("diagnose", study, "--images", "60", "--batch-size", "16", "--out", out)
     assert code == 0
-    assert errors.splitlines()[0] == "[1/4] cifar_plain14 seed 0"
+    assert errors.splitlines()[0] == "[1/4] kind plain, depth 14, seed 0"
     found = read_study_diagnosis(out / "study-diagnosis.json")
     assert [(run.values["kind"], run.seed) for run in found.runs] == [
         ("plain", 0), ("residual", 0), ("plain", 1), ("residual", 1)

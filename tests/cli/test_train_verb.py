@@ -226,7 +226,7 @@ def test_ctrl_c_stops_a_study_with_exit_code_130_and_it_goes_on(run, tmp_path):
     words += ("--epochs", "40")
     code, errors = stopped(words, tmp_path / "runs" / "plain-8-seed0" / "last" / "manifest.json", signal.SIGINT)
     assert code == 130
-    assert "to go on, give the same command again" in errors
+    assert "to resume, give the same command again" in errors
     assert not (tmp_path / "results.json").exists()
     assert run(*words)[0] == 0
     assert (tmp_path / "results.json").is_file()

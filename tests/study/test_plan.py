@@ -41,7 +41,7 @@ def test_runs_are_planned_seed_by_seed_and_named_by_kind_and_depth():
         "residual-14-seed0",
     ]
     assert {run.seed for run in planned[4:]} == {1}
-    assert planned[1].label == "kind plain, depth 14, seed 0"
+    assert planned[1].label == "kind plain, depth 14"
     others = plan_runs(Study(axes={"shortcut": ("none", "B"), "depth": ("8",)}, seeds=1))
     assert [run.name for run in others] == ["none-8-seed0", "B-8-seed0"]
 

@@ -49,8 +49,8 @@ class PlannedRun:
 
     @property
     def label(self) -> str:
-        """What it is called in lines of progress."""
-        return ", ".join(f"{axis} {value}" for axis, value in self.words.items()) + f", seed {self.seed}"
+        """What it is called in lines of progress, but for its seed."""
+        return ", ".join(f"{axis} {value}" for axis, value in self.words.items())
 
     def folder(self, out: Path) -> Path:
         """Where the run is, in the study's folder ``out``."""
