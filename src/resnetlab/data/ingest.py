@@ -21,7 +21,7 @@ from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.image import DecodedImage, Pixels, read_image, reason
 
 MOST_ARRAY_BYTES = 1 << 30
-"""Decoded images of all splits together that are held in memory."""
+"""Decoded images of all splits together that are held in memory; those that turn out bad count too."""
 SMALL = 64
 """Images cut to at most this side are held in memory whatever their own size is."""
 USUAL_SIDE = 224
