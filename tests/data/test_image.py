@@ -383,17 +383,13 @@ def largest(kind: str) -> bytes:
     return encoded(Image.new(mode, (5000, 5000)), name, **options.get(kind, tiff))
 
 
-KINDS = [
-    "png",
-    *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("png16", "jpeg", "progressive", "webp", "tiff")),
-]
+SLOW = pytest.mark.slow
+KINDS = ["png", *(pytest.param(kind, marks=SLOW) for kind in ("png16", "jpeg", "progressive", "webp", "tiff"))]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "side", [224, pytest.param(2000, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("side", [224, pytest.param(2000, marks=SLOW), pytest.param(0, marks=SLOW)])
 def test_largest_images_decode_below_500_mebibytes(tmp_path, kind, side):
     path = tmp_path / "large"
     path.write_bytes(largest(kind))

@@ -32,7 +32,8 @@ class DecodeConfig:
     on_bad: OnBad = "error"
     """error stops with the list of images that cannot be read; skip leaves them out and counts them."""
     workers: int = 0
-    """Processes that decode images while the network trains; 0 decodes in this one. The result is the same."""
+    """Threads that open images before training, and processes that decode them while the network trains; 0 does both
+    in this one. The result is the same."""
 
     def __post_init__(self) -> None:
         require(self.image_size is None or 1 <= self.image_size <= 8192, "image_size", self.image_size, "1 to 8192")

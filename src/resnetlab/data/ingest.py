@@ -21,7 +21,7 @@ from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.image import DecodedImage, Pixels, read_image, reason
 
 MOST_ARRAY_BYTES = 1 << 30
-"""Decoded images of all splits together that are held in memory."""
+"""Decoded images of all splits together that are held in memory; those that turn out bad count too."""
 SMALL = 64
 """Images cut to at most this side are held in memory whatever their own size is."""
 USUAL_SIDE = 224
@@ -67,31 +67,25 @@ def ingest(given: EncodedSet, decode: DecodeConfig, on_progress: Progress | None
     for done in state.read():
         if on_progress:
             on_progress(done, state.count)
-    bad = [*given.bad, *((given.names[number], why) for number, why in sorted(state.bad.items()))]
-    total = state.count + len(given.bad)
-    if bad and decode.on_bad == "error":
-        lines = [f"  {name}: {why}" for name, why in bad[:LISTED]]
-        more = [f"  and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
-        head = f"{given.source}: {len(bad)} of {total} images cannot be read; repair or remove them, or leave them out"
-        raise DataError("\n".join([f"{head} with --on-bad skip", *lines, *more]))
+    left_out = state.judge()
     splits = state.splits()
-    notes = list(given.notes)
-    if bad:
-        listed = "; ".join(f"{name}: {why}" for name, why in bad[:LISTED]) + ("; …" if len(bad) > LISTED else "")
-        notes.append(f"{len(bad)} of {total} images cannot be read and are left out: {listed}")
-    for split, images in splits.items():
-        counts = torch.bincount(images.labels, minlength=len(given.classes)).tolist()
-        missing = [name for name, count in zip(given.classes, counts, strict=True) if not count]
-        if missing and split != "train":
-            notes.append(f"no {split} images of: {some(missing)}")
     return ImageData(
         source=given.source,
         train=splits["train"],
         validation=splits.get("validation"),
         test=splits.get("test"),
         classes=given.classes,
-        notes=tuple(notes),
+        notes=(*given.notes, *left_out, *_missing(given.classes, splits)),
     )
+
+
+def _missing(classes: Sequence[str], splits: dict[SplitName, Images]) -> Iterator[str]:
+    """Which classes the splits to evaluate on have no images of."""
+    for split, images in splits.items():
+        there = set(images.labels.tolist())
+        missing = [name for label, name in enumerate(classes) if label not in there]
+        if missing and split != "train":
+            yield f"no {split} images of: {some(missing)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +193,19 @@ class _Ingestion:
         if self.pixels is None:
             self.pixels = np.empty((self.count, CHANNELS, side, side), np.uint8)
         self.pixels[row] = pixels.transpose(2, 0, 1)
+
+    def judge(self) -> list[str]:
+        """What should be said of the bad images. Raises ``DataError`` with their list unless they are to be skipped."""
+        given = self.given
+        bad = [*given.bad, *((given.names[number], why) for number, why in sorted(self.bad.items()))]
+        lines = [f"{name}: {why}" for name, why in bad[:LISTED]]
+        if len(bad) > LISTED:
+            lines.append(f"and {len(bad) - LISTED} more")
+        head = f"{len(bad)} of {self.count + len(given.bad)} images cannot be read"
+        if bad and self.decode.on_bad == "error":
+            remedy = "repair or remove them, or leave them out with --on-bad skip"
+            raise DataError("\n  ".join([f"{given.source}: {head}; {remedy}", *lines]))
+        return [f"{head} and are left out: {'; '.join(lines)}"] if bad else []
 
     def splits(self) -> dict[SplitName, Images]:
         """What was read, without the bad images."""
