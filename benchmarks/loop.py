@@ -30,12 +30,9 @@ from resnetlab.data.config import AugmentConfig
 from resnetlab.data.dataset import ImageData, Split
 from resnetlab.data.loader import Loader
 from resnetlab.models.zoo import create_model
-from resnetlab.train.callbacks import NoCallback
-from resnetlab.train.checkpoint_manager import CheckpointManager
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.loop import begin, train_epoch
-from resnetlab.train.prepare import make_loader, place
-from resnetlab.train.signals import StopRequest
+from resnetlab.train.loop import Trainer
+from resnetlab.train.prepare import make_loader, move_to
 
 CPU = torch.device("cpu")
 
@@ -58,7 +55,7 @@ def noise(samples: int, side: int) -> ImageData:
 
 
 class Ours:
-    """One pass of ``train_epoch``, from the first step on, over and over."""
+    """One epoch of ``Trainer.train_epoch``, from the first step on, over and over."""
 
     def __init__(self, net: nn.Module, data: ImageData, config: TrainConfig, batches: list[Any] | None = None) -> None:
         self.net, self.config = net, config
@@ -66,13 +63,11 @@ class Ours:
         if batches is not None:
             self.loader.__class__ = Made
             self.loader.__dict__["made"] = batches
-        place(net, self.loader)
-        self.state = begin(net, config, self.loader)
-        self.checkpoints = CheckpointManager(None, config, self.state, CPU)
+        self.trainer = Trainer(net, self.loader, config, seed=0)
 
     def __call__(self) -> None:
-        self.state.begin_epoch()
-        train_epoch(self.state, self.net, self.loader, self.config, 0, NoCallback(), StopRequest(), self.checkpoints)
+        self.trainer.state.begin_epoch()
+        self.trainer.train_epoch()
 
 
 def bare(net: nn.Module, batches: list[tuple[Tensor, Tensor]], config: TrainConfig) -> Callable[[], None]:
@@ -127,7 +122,7 @@ class Varied(Dataset[tuple[Tensor, Tensor]]):
         assert isinstance(data.train, Split)
         self.images, self.labels = data.train.images, data.train.labels
         norm = data.normalisation
-        self.mean, self.sd = (torch.tensor(values).view(3, 1, 1) / 255 for values in (norm.mean, norm.sd))
+        self.mean, self.sd = (torch.tensor(values).view(3, 1, 1) / 255 for values in (norm.mean, norm.std))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -182,7 +177,7 @@ def overhead_of(
 ) -> dict[str, Any]:
     """``measure_overhead`` for one network."""
     ours, other = Ours(make(), data, config, batches), make()
-    place(other, ours.loader)
+    move_to(other, ours.loader)
     seconds = take_turns({"ours": ours, "bare": bare(other, batches, config)}, turns)
     each = {name: [1000 * value / len(batches) for value in values] for name, values in seconds.items()}
     differences = [a - b for a, b in zip(each["ours"], each["bare"], strict=True)]

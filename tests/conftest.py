@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ def _fixed_draws() -> None:
     torch.manual_seed(0)
 
 
-def make_data(train: int = 96, test: int = 40, side: int = 8, classes: int = 3, seed: int = 0) -> ImageData:
+def make_data(
+    train: int = 96, test: int = 40, side: int = 8, classes: int = 3, seed: int = 0, validation: int = 0
+) -> ImageData:
     """Images of noise with one bright row for each class: small, and learnt in a few steps."""
     rng = np.random.default_rng(seed)
 
@@ -32,9 +35,9 @@ def make_data(train: int = 96, test: int = 40, side: int = 8, classes: int = 3, 
         images[np.arange(n), 0, labels] += 120
         return Split(images=torch.from_numpy(images.astype(np.uint8)), labels=torch.from_numpy(labels))
 
-    return ImageData(
-        source="made", train=split(train), test=split(test), classes=tuple(f"row {n}" for n in range(classes))
-    )
+    names = tuple(f"row {n}" for n in range(classes))
+    made = ImageData(source="made", train=split(train), test=split(test), classes=names)
+    return replace(made, validation=split(validation)) if validation else made
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,13 @@ from typing import Any
 
 from resnetlab.report.diagnosis import cam
 from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_page
-from resnetlab.report.figure import draw_figures
 from resnetlab.report.run.figures import draw_run_figures
 from resnetlab.report.run.page import render_run_page
-from resnetlab.report.study.comparison_page import draw_errors, render_comparison
+from resnetlab.report.study.figures import draw_figures
 from resnetlab.report.study.page import render_page
 from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis.page import render_study_diagnosis
-from tests.made import HOSTILE, comparison, diagnosis, run, study, study_diagnosis
+from tests.made import HOSTILE, axis_study, depth_study, diagnosis, run, study_diagnosis
 
 NAMES = (
     HOSTILE,
@@ -50,20 +49,20 @@ NAMES = (
 
 def run_page(name: str, drawn: Any = None) -> str:
     """The page of a run on classes of that name, with figures that were drawn before or, without them, now."""
-    record, examination = run(name)
-    return render_run_page(record, examination, f"resnetlab train --data {name}", drawn or draw_run_figures(record))
+    record, report = run(name)
+    return render_run_page(record, report, f"resnetlab train --data {name}", drawn or draw_run_figures(record))
 
 
-def grid_page(name: str, drawn: Any = None) -> str:
+def depth_page(name: str, drawn: Any = None) -> str:
     """The page of a study of depth and shortcuts, which lacks some runs."""
-    record = study(name, planned=18)
+    record = depth_study(name, planned=18)
     return render_page(record, drawn or draw_figures(record))
 
 
-def axes_page(name: str, drawn: Any = None) -> str:
+def axis_page(name: str, drawn: Any = None) -> str:
     """The page of a study in which an axis and a value have that name."""
-    record = comparison(name)
-    return render_comparison(record, drawn or draw_errors(record))
+    record = axis_study(name)
+    return render_page(record, drawn or draw_figures(record))
 
 
 def diagnosis_page(name: str, drawn: Any = None) -> str:
@@ -82,8 +81,8 @@ def seedwise_page(name: str, drawn: Any = None) -> str:
 
 PAGES = {
     "run": run_page,
-    "grid": grid_page,
-    "axes": axes_page,
+    "depth": depth_page,
+    "axis": axis_page,
     "diagnosis": diagnosis_page,
     "seedwise": seedwise_page,
 }
@@ -93,7 +92,7 @@ def drawn_without_names(kind: str) -> Any:
     """The figures of a page in which no name from outside stands, so that they may be drawn once; else None."""
     made = {
         "run": lambda: draw_run_figures(run()[0]),
-        "grid": lambda: draw_figures(study()),
+        "depth": lambda: draw_figures(depth_study()),
         "diagnosis": lambda: draw_diagnosis(diagnosis()),
     }
     return made[kind]() if kind in made else None

@@ -1,5 +1,6 @@
 """Records made by hand, for what is drawn from records."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import comb
 
@@ -20,16 +21,16 @@ from resnetlab.records.diagnosis import (
     SignalResult,
 )
 from resnetlab.records.gradients import BlockGradient, Flow
-from resnetlab.records.run import ClassScore, EpochRecord, Examination, Metrics, Mistake, RunRecord
-from resnetlab.records.study import ComparedRun, Comparison, StudyRecord, StudyRun
+from resnetlab.records.run import ClassificationReport, ClassScore, EpochRecord, Metrics, Mistake, RunRecord
+from resnetlab.records.study import StudyRecord, StudyRun
 from resnetlab.records.study_diagnosis import RunResult, StudyDiagnosis
-from resnetlab.study import degradation
-from resnetlab.study import statistics as contrasts
+from resnetlab.study.results import make_record
+from resnetlab.study.results import study_run as make_run
 
 HOSTILE = '<script>alert("x")</script>&\'"'
 
 
-def study_run(kind: str, depth: int, seed: int, error: float | None, source: str = "made") -> StudyRun:
+def run_record(error: float | None, source: str = "made", model: str = "cifar_resnet8") -> RunRecord:
     """A run of two epochs that ends with that training error, or that diverged (None)."""
     gradients = [BlockGradient(block=f"stages.0.{i}", gradient_norm=2.0**-i, weight_norm=1.0) for i in range(4)]
     history = [
@@ -43,11 +44,11 @@ def study_run(kind: str, depth: int, seed: int, error: float | None, source: str
         )
         for epoch, value in ((1, 0.9), (2, error or 0.0))
     ]
-    record = RunRecord(
-        model=f"cifar_{kind}{depth}",
+    return RunRecord(
+        model=model,
         recipe={"data": source},
-        parameters=1000 * depth,
-        multiply_adds=2000 * depth,
+        parameters=8000,
+        multiply_adds=16000,
         status="diverged" if error is None else "finished",
         message="" if error is not None else f"the loss became nan {source}",
         history=history if error is not None else [],
@@ -57,47 +58,70 @@ def study_run(kind: str, depth: int, seed: int, error: float | None, source: str
         environment={"torch": "1", "processor": source},
         seconds=2.0,
     )
-    flows = flow.judge(gradients)
-    return StudyRun(kind=kind, depth=depth, seed=seed, flow_start=flows, flow_end=flows, record=record)
 
 
-def study(source: str = "made", planned: int = 12) -> StudyRecord:
-    """A study of two kinds, two depths and three seeds."""
-    errors = {"plain": {8: 0.01, 56: 0.6}, "residual": {8: 0.01, 56: 0.0}}
-    runs = [
-        study_run(kind, depth, seed, error + 0.01 * seed, source)
-        for kind, depths in errors.items()
-        for depth, error in depths.items()
-        for seed in range(3)
+Errors = dict[tuple[str, ...], Sequence[float | None]]
+"""Training errors by a value of each axis, a seed each; None is a run that diverged."""
+
+
+def study_runs(axes: Sequence[str], errors: Errors, source: str = "made") -> list[StudyRun]:
+    """The runs of a study that end with these errors."""
+    return [
+        make_run(dict(zip(axes, place, strict=True)), seed, run_record(error, source))
+        for place, seeds in errors.items()
+        for seed, error in enumerate(seeds)
     ]
-    return StudyRecord(
-        settings={"data": source, "training": {"epochs": 2}, "options": {}},
-        command=f"resnetlab study --data {source}",
-        rules={"degradation": degradation.RULE, "gradients": flow.RULE},
-        planned=planned,
-        runs=runs,
-        cells=degradation.make_cells(runs),
-        pairs=degradation.make_pairs(runs),
-        verdicts=degradation.make_verdicts(runs),
-    )
+
+
+def study_of(axes: Sequence[str], errors: Errors, source: str = "made", planned: int = 12) -> StudyRecord:
+    """The study of these runs."""
+    values = {name: list(dict.fromkeys(place[n] for place in errors)) for n, name in enumerate(axes)}
+    settings = {"recipe": {"data": source, "training": {"epochs": 2}, "options": {}}}
+    return make_record(study_runs(axes, errors, source), values, planned, settings, f"resnetlab study --data {source}")
+
+
+def depth_study(source: str = "made", planned: int = 12) -> StudyRecord:
+    """A study of plain and residual nets, two depths and three seeds; the plain ones degrade."""
+    ends = {("none", "8"): 0.01, ("none", "56"): 0.6, ("default", "8"): 0.01, ("default", "56"): 0.0}
+    errors = {place: [end + 0.01 * seed for seed in range(3)] for place, end in ends.items()}
+    return study_of(("shortcut", "depth"), errors, source, planned)
+
+
+def axis_study(source: str = "made") -> StudyRecord:
+    """A study of one axis of five values, named after ``source``, and three seeds: a small, a large and an equal
+    difference, and one value of which every run diverged."""
+    errors: Errors = {
+        (source,): (0.5, 0.51, 0.53),
+        ("near",): (0.52, 0.5, 0.54),
+        ("far",): (0.1, 0.12, 0.13),
+        ("even",): (0.4, 0.41, 0.43),
+        ("lost",): (None,) * 3,
+    }
+    return study_of((f"axis {source}",), errors, source, planned=18)
 
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGM8wcDEwAAAA/oAzIAKlEUAAAAASUVORK5CYII="
 """An image of 2×2 pixels."""
 
 
-def run(source: str = "made", classes: int = 3) -> tuple[RunRecord, Examination]:
-    """A run of two epochs on classes that are named after ``source``, and its examination: one image of each class,
-    each taken for the class before it with a probability of 3/4 but for class 0, which is right."""
-    from dataclasses import replace
+def run(source: str = "made", classes: int = 3) -> tuple[RunRecord, ClassificationReport]:
+    """A run of two epochs on classes that are named after ``source``, chosen by validation and reported on test.
 
+    Its report: one image of each class, each taken for the class before it with a probability of 3/4 but for class 0,
+    which is right.
+    """
     names = [f"{source} {n}" for n in range(classes)]
+    record = run_record(0.5, source)
+    first, last = (replace(e, validation=Metrics(loss=1.0, error=e.reported.error, n=20)) for e in record.history)
     record = replace(
-        study_run("resnet", 8, 0, 0.5, source).record,
-        recipe={"data": source, "training": {"epochs": 2, "best_by": "test_error"}, "options": {source: source}},
+        record,
+        recipe={"data": source, "training": {"epochs": 2, "best_by": "validation_error"}, "options": {source: source}},
+        history=[replace(first, test=None), last],
+        chosen_by="validation",
         data={"source": source, "shape": [1, 2, 2], "classes": names, "encoding": "lossless", "sha256": "0" * 64},
     )
-    return record, Examination(
+    return record, ClassificationReport(
+        split="test",
         classes=names,
         n=classes,
         loss=1.0,
@@ -112,8 +136,8 @@ def run(source: str = "made", classes: int = 3) -> tuple[RunRecord, Examination]
             )
             for k in range(classes)
         ],
-        wrongest=[
-            Mistake(sample=n, true=n, predicted=n - 1, probability=0.75, picture=PNG)
+        most_confident_errors=[
+            Mistake(sample=n, name=f"{source}/{n}.png", true=n, predicted=n - 1, probability=0.75, image=PNG)
             for n in range(1, min(classes, 25))
         ],
     )
@@ -252,40 +276,6 @@ def explained(found: Diagnosis) -> Diagnosis:
     from resnetlab.diagnostics.diagnose import analysis
 
     return replace(found, findings=[analysis(name).explain(found) for name in ANALYSES])
-
-
-def compared_run(values: dict[str, str], seed: int, error: float | None, source: str = "made") -> ComparedRun:
-    """A run of a study over axes that ends with that training error, or that diverged (None)."""
-    made = study_run("resnet", 8, seed, error, source)
-    return ComparedRun(values=values, seed=seed, flow_start=made.flow_start, flow_end=made.flow_end, record=made.record)
-
-
-def comparison(source: str = "made") -> Comparison:
-    """A study of one axis of five values, named after ``source``, and three seeds: a small, a large and an equal
-    difference, and one value of which every run diverged."""
-    errors = {
-        source: (0.5, 0.51, 0.53),
-        "near": (0.52, 0.5, 0.54),
-        "far": (0.1, 0.12, 0.13),
-        "even": (0.4, 0.41, 0.43),
-        "lost": (None,) * 3,
-    }
-    runs = [
-        compared_run({f"axis {source}": value}, seed, error, source)
-        for value, seeds in errors.items()
-        for seed, error in enumerate(seeds)
-    ]
-    axes = {f"axis {source}": list(errors)}
-    return Comparison(
-        settings={"recipe": {"data": source}},
-        command=f"resnetlab study --data {source}",
-        axes=axes,
-        rule=contrasts.RULE,
-        planned=18,
-        runs=runs,
-        combinations=contrasts.make_combinations(runs),
-        contrasts=contrasts.make_contrasts(runs, axes),
-    )
 
 
 def run_result(values: dict[str, str], seed: int, *costs: float, source: str = "made") -> RunResult:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from resnetlab.models.weights import load_weights as load_weights
     from resnetlab.models.zoo import create_model as create_model
     from resnetlab.models.zoo import list_models as list_models
-    from resnetlab.study import AxesStudy as AxesStudy
-    from resnetlab.study import StudyConfig as StudyConfig
+    from resnetlab.study import Study as Study
     from resnetlab.study import run_study as run_study
     from resnetlab.train.config import TrainConfig as TrainConfig
     from resnetlab.train.evaluate import evaluate as evaluate
@@ -44,18 +43,16 @@ _HOME = {
     "Recipe": "resnetlab.train.recipe",
     "run_recipe": "resnetlab.train.run",
     "evaluate_run": "resnetlab.train.run",
-    "AxesStudy": "resnetlab.study",
-    "StudyConfig": "resnetlab.study",
+    "Study": "resnetlab.study",
     "run_study": "resnetlab.study",
 }
 
 __all__ = [
     "AugmentConfig",
-    "AxesStudy",
     "DecodeConfig",
     "LoadReport",
     "Recipe",
-    "StudyConfig",
+    "Study",
     "TrainConfig",
     "__version__",
     "create_model",

@@ -13,20 +13,19 @@ from resnetlab.core.serialize import read_record
 from resnetlab.records import gradients as flow
 from resnetlab.records.diagnosis import Diagnosis, Lesion, NetResult
 from resnetlab.records.gradients import BlockGradient
-from resnetlab.records.run import ClassScore, EpochRecord, Examination, Metrics, Mistake, RunRecord
-from resnetlab.records.study import Comparison, StudyRecord
+from resnetlab.records.run import ClassificationReport, ClassScore, EpochRecord, Metrics, Mistake, RunRecord
+from resnetlab.records.study import StudyRecord
 from resnetlab.records.study_diagnosis import StudyDiagnosis
 from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_page
-from resnetlab.report.figure import draw_figures
 from resnetlab.report.run.figures import draw_run_figures
 from resnetlab.report.run.page import render_run_page
-from resnetlab.report.study.comparison_page import draw_errors, render_comparison
+from resnetlab.report.study.figures import draw_figures
 from resnetlab.report.study.page import render_page
 from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis.page import render_study_diagnosis
-from resnetlab.study import statistics as contrasts
+from resnetlab.study import read_results
 from tests.conftest import ROOT
-from tests.made import block_statistics, compared_run, diagnosis, lesion_result, run
+from tests.made import block_statistics, diagnosis, lesion_result, run, study_of
 
 CLASSES = [
     *("aquarium fish", "baby", "beaver", "bottle", "castle", "chimpanzee", "dinosaur", "forest", "golden retriever"),
@@ -36,7 +35,7 @@ CLASSES = [
 BLOCKS = 54
 
 
-def long_run() -> tuple[RunRecord, Examination]:
+def long_run() -> tuple[RunRecord, ClassificationReport]:
     """A run of 164 epochs on twenty classes, with 24 images of mistakes."""
     record, _ = run()
     draw = generator(0, "page of a long run")
@@ -58,45 +57,37 @@ def long_run() -> tuple[RunRecord, Examination]:
         (true, predicted, 430 if true == predicted else int(draw.integers(0, 9)))
         for true, predicted in product(range(20), range(20))
     ]
-    examination = Examination(
+    report = ClassificationReport(
+        split="test",
         classes=CLASSES,
         n=10_000,
-        loss=history[-1].test.loss,
+        loss=history[-1].reported.loss,
         top1_accuracy=0.9,
         top5_accuracy=0.991,
         calibration_error=0.043,
         unanswered=0,
         confusion=confusion,
         scores=[ClassScore(n=500, precision=0.9, recall=0.8 + k / 100) for k in range(20)],
-        wrongest=[
-            Mistake(sample=37 * n, true=n % 20, predicted=(n + 1) % 20, probability=0.99 - n / 100, picture=_image(n))
+        most_confident_errors=[
+            Mistake(sample=37 * n, true=n % 20, predicted=(n + 1) % 20, probability=0.99 - n / 100, image=_image(n))
             for n in range(24)
         ],
     )
     data = record.data | {"source": "folder:~/images/twenty classes, resized", "classes": CLASSES}
-    return replace(record, model="cifar_resnet110", history=history, data=data, parameters=1_730_714), examination
+    return replace(record, model="cifar_resnet110", history=history, data=data, parameters=1_730_714), report
 
 
-def two_axes() -> Comparison:
-    """A study of three shortcuts and four depths with five seeds."""
+def two_axes() -> StudyRecord:
+    """A study of three shortcuts and four learning rates with five seeds."""
     draw = generator(0, "page of two axes")
-    axes = {"model.shortcut": ["A", "B", "none"], "depth": ["20", "32", "56", "110"]}
-    runs = [
-        compared_run({"model.shortcut": shortcut, "depth": depth}, seed, error + float(draw.normal(0, 0.004)))
-        for (row, shortcut), (column, depth) in product(*(enumerate(values) for values in axes.values()))
-        for error in (0.09 - 0.008 * column + (0.05 * column * (row == 2)),)
-        for seed in range(5)
-    ]
-    return Comparison(
-        settings={"recipe": {"data": "digits", "training": {"epochs": 20}}},
-        command="resnetlab study --axis model.shortcut=A,B,none --axis depth=20,32,56,110 --seeds 5 --out STUDY",
-        axes=axes,
-        rule=contrasts.RULE,
-        planned=60,
-        runs=runs,
-        combinations=contrasts.make_combinations(runs),
-        contrasts=contrasts.make_contrasts(runs, axes),
-    )
+    axes = {"shortcut": ["A", "B", "C"], "training.lr": ["0.01", "0.02", "0.05", "0.1"]}
+    errors = {
+        (shortcut, lr): [
+            0.09 - 0.008 * column + 0.05 * column * (row == 2) + float(draw.normal(0, 0.004)) for _ in range(5)
+        ]
+        for (row, shortcut), (column, lr) in product(*(enumerate(values) for values in axes.values()))
+    }
+    return study_of(tuple(axes), errors, planned=60)
 
 
 def deep_diagnosis() -> Diagnosis:
@@ -134,19 +125,17 @@ def _image(number: int) -> str:
 
 
 def _run_page() -> str:
-    record, examination = long_run()
-    return render_run_page(
-        record, examination, "resnetlab train recipes/cifar10/resnet110.yaml", draw_run_figures(record)
-    )
+    record, report = long_run()
+    return render_run_page(record, report, "resnetlab train recipes/cifar10/resnet110.yaml", draw_run_figures(record))
 
 
-def _grid_page() -> str:
-    record = read_record(StudyRecord, ROOT / "docs" / "study" / "digits.json")
+def _depth_page() -> str:
+    record = read_results(ROOT / "docs" / "study" / "digits.json")
     return render_page(record, draw_figures(record))
 
 
-def _axes_page() -> str:
-    return render_comparison(two_axes(), draw_errors(two_axes()))
+def _axis_page() -> str:
+    return render_page(two_axes(), draw_figures(two_axes()))
 
 
 def _diagnosis_page() -> str:
@@ -160,8 +149,8 @@ def _seedwise_page() -> str:
 
 REALISTIC = {
     "run": _run_page,
-    "grid": _grid_page,
-    "axes": _axes_page,
+    "depth": _depth_page,
+    "axis": _axis_page,
     "diagnosis": _diagnosis_page,
     "seedwise": _seedwise_page,
 }

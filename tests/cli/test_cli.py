@@ -76,10 +76,10 @@ def test_fold_counts_blocks_and_layers():
         (["list", "zzz"], 2, "no network matches"),
         (["evaluate", "OUT"], 3, "holds no run"),
         (["report", "OUT"], 3, "holds no study"),
-        (["study", "--depths", "8", "21", "--out", "OUT"], 2, "cifar_plain20"),
+        (["study", "--depths", "8", "21", "--out", "OUT"], 2, "cifar_resnet20"),
         (["study", "--kinds", "plan", "--out", "OUT"], 2, "plan"),
         (["study", "--seeds", "0", "--out", "OUT"], 2, "seeds=0"),
-        (["study", "--seed", "3", "--out", "OUT"], 2, "--seeds"),
+        (["study", "--sed", "3", "--out", "OUT"], 2, "--seed"),
         ([], 2, "list"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -201,13 +201,13 @@ def test_report_of_a_run_draws_its_page(run, tmp_path):
     assert (code, errors) == (0, "")
     assert out.endswith(f"report: {folder / 'report.html'}\n")
     assert (folder / "report.html").read_text() == drawn
-    examination = (folder / "examination.json").rename(tmp_path / "elsewhere.json")
+    report = (folder / "examination.json").rename(tmp_path / "elsewhere.json")
     assert run("report", folder)[0] == 0
     assert "What is confused" not in (folder / "report.html").read_text()
-    assert examination.exists()
+    assert report.exists()
     (folder / "examination.json").write_text("{}")
     code, _, errors = run("report", folder)
-    assert (code, "examination.json is not a valid Examination" in errors) == (3, True)
+    assert (code, "examination.json is not a valid ClassificationReport" in errors) == (3, True)
     (folder / "record.json").unlink()
     code, _, errors = run("report", folder)
     assert (code, "has not ended" in errors) == (3, True)

@@ -18,7 +18,7 @@ from resnetlab.cli.progress import (
 from resnetlab.core.errors import ConfigError
 from resnetlab.records.run import EpochRecord, Metrics
 from resnetlab.train.callbacks import StepStats
-from tests.made import study_run
+from tests.made import run_record
 
 EPOCH = EpochRecord(
     epoch=1,
@@ -103,13 +103,13 @@ def test_epoch_without_an_evaluation_of_the_training_set_shows_the_running_figur
 
 
 def test_json_lines_are_a_note_the_epochs_and_the_result_and_nothing_else(capsys, tmp_path):
-    record = study_run("plain", 8, 0, 0.5).record
+    record = run_record(0.5)
     with make_progress(False, True) as progress:
         progress.on_note('a "note"\nof two lines')
         progress.on_step(1, 2, PULSE)
         progress.on_epoch(EPOCH, 2)
         progress.on_result(record, tmp_path)
-        progress.on_result(study_run("plain", 8, 0, None).record, tmp_path)
+        progress.on_result(run_record(None), tmp_path)
     captured = capsys.readouterr()
     events = [json.loads(line) for line in captured.out.splitlines()]
     assert [event["event"] for event in events] == ["note", "epoch", "result", "result"]
@@ -127,7 +127,7 @@ def test_quiet_says_the_result_alone(capsys, tmp_path):
         progress.on_step(1, 2, PULSE)
         progress.on_epoch(EPOCH, 2)
         assert capsys.readouterr() == ("", "")
-        progress.on_result(study_run("plain", 8, 0, 0.5).record, tmp_path)
+        progress.on_result(run_record(0.5), tmp_path)
     assert "accuracy 75.00%" in capsys.readouterr().out
 
 

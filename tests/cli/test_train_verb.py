@@ -2,17 +2,21 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import is_dataclass
+from typing import get_type_hints
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
-from resnetlab.train.recipe import load_recipe, read_recipe
+from resnetlab.data.config import SOURCES
+from resnetlab.train.recipe import Recipe, load_recipe, read_recipe
 from tests.conftest import ROOT
 
 TINY = """
@@ -103,9 +107,46 @@ def test_file_behind_flags_is_refused_with_the_remedy(run, recipe, before):
     assert f"resnetlab train {recipe} …" in errors
 
 
-def test_help_names_the_recipe(run):
-    assert "RECIPE" in run("train", "--help")[1]
-    assert "RECIPE" in run("find-lr", "--help")[1]
+def test_help_shows_what_matters_first_then_every_flag_once(run):
+    code, shown, _ = run("train", "--help")
+    assert (code, "[RECIPE]" in shown, "[RECIPE]" in run("find-lr", "--help")[1]) == (0, True, True)
+    titles = ["The flags that matter most", "What --data takes", "Examples", "Exit codes", "Run and output", "Network"]
+    found = [shown.index(f"\n{title}\n") for title in titles]
+    assert found == sorted(found)
+    first = shown[: found[1]]
+    assert all(f"  --{name} " in first for name in ("model", "data", "epochs", "lr", "seed", "out", "resume", "device"))
+    assert all(f"\n  {source} " in shown for source in SOURCES)
+    # The flags that the help shows are those that the command takes.
+    flags = re.findall(r"^  (--[a-z-]+)", shown, re.MULTILINE)
+    assert len(flags) == len(set(flags)) > 60
+    expected = {f"--{name.replace('_', '-')}" for name in names_of(Recipe)}
+    assert expected | {"--out", "--resume", "--log", "--quiet", "--json", "--print-config"} == set(flags)
+
+
+def names_of(settings: type) -> list[str]:
+    kinds = get_type_hints(settings)
+    nested = [names_of(kind) if is_dataclass(kind) else [name] for name, kind in kinds.items()]
+    return [name for names in nested for name in names]
+
+
+@pytest.mark.parametrize("said", ["test_error", "test_loss"])
+def test_best_by_test_is_answered_with_validation(run, said):
+    code, _, errors = run("train", "--best-by", said)
+    assert (code, f"say {said.replace('test', 'validation')}" in errors) == (2, True)
+
+
+def test_run_without_validation_trains_on_all_and_its_best_is_its_last(run, recipe, tmp_path):
+    code, out, _ = run("train", recipe, "--no-validation", "--epochs", "2", "--out", tmp_path / "run", "--quiet")
+    assert code == 0
+    assert out.startswith("test loss")
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert (record["data"]["train"], record["chosen_by"]) == (1437, None)
+    assert [epoch["validation"] for epoch in record["history"]] == [None, None]
+    last, best = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("last", "best"))
+    assert all(torch.equal(value, best[name]) for name, value in last.items())
+    assert "--no-validation" in (tmp_path / "run" / "README.md").read_text()
+    code, _, errors = run("train", recipe, "--no-validation", "--early-stop", "2", "--out", tmp_path / "no")
+    assert (code, "needs validation images" in errors, (tmp_path / "no").exists()) == (2, True, False)
 
 
 def test_every_flag_of_training_is_one_of_a_study_too(run):
@@ -173,7 +214,7 @@ def test_sigterm_saves_the_step_and_prints_the_command_that_goes_on(run, recipe,
     code, errors = stopped(("train", recipe, "--epochs", "400", "--out", out), out / "last" / "manifest.json")
     assert code == 143
     assert "stopped by SIGTERM after step" in errors
-    assert f"to go on: resnetlab train --resume {out}" in errors
+    assert f"to resume: resnetlab train --resume {out}" in errors
     state = json.loads((out / "last" / "state.json").read_text())
     reached = 5 * len(state["history"]) + state["step"]
     assert f"after step {reached};" in errors

@@ -24,7 +24,7 @@ def loaded_by(code: str) -> set[str]:
     "code",
     [
         "import resnetlab; resnetlab.__version__",
-        "from resnetlab import AxesStudy, StudyConfig",
+        "from resnetlab import Study; Study()",
         "from resnetlab.cli import main; main(['--version'])",
         "from resnetlab.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
         "from resnetlab.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
@@ -41,13 +41,11 @@ def test_help_and_import_load_nothing_heavy(code):
     "code",
     [
         "import resnetlab.study; from resnetlab.report.study.page import write_report\n"
-        "from tests.made import study; write_report(study(), pathlib.Path(tempfile.mkdtemp()))",
-        "import resnetlab.study; from resnetlab.report.study.comparison_page import write_comparison\n"
-        "from tests.made import comparison; write_comparison(comparison(), pathlib.Path(tempfile.mkdtemp()))",
+        "from tests.made import depth_study; write_report(depth_study(), pathlib.Path(tempfile.mkdtemp()))",
         "import resnetlab.train.recipe; from resnetlab.report.run.page import write_run_report\n"
         "from tests.made import run; write_run_report(*run(), 'resnetlab train', pathlib.Path(tempfile.mkdtemp()))",
     ],
-    ids=["study", "comparison", "run"],
+    ids=["study", "run"],
 )
 def test_report_loads_no_torch(code):
     loaded = loaded_by(f"import pathlib, tempfile\n{code}")
@@ -150,19 +148,17 @@ def test_readme_shows_what_the_demo_record_says(capsys):
     from pathlib import Path
 
     from resnetlab.cli.tables import print_study
-    from resnetlab.core.serialize import read_record
-    from resnetlab.records.study import StudyRecord
+    from resnetlab.study import read_results
 
-    print_study(read_record(StudyRecord, ROOT / "docs" / "demo" / "results.json"), Path("runs/demo/report.html"))
+    print_study(read_results(ROOT / "docs" / "demo" / "results.json"), Path("runs/demo/report.html"))
     assert capsys.readouterr().out in (ROOT / "README.md").read_text()
     assert "docs/demo/training-error.png" in (ROOT / "README.md").read_text()
 
 
 def test_readme_image_is_drawn_from_the_demo_record():
-    from resnetlab.core.serialize import read_record
-    from resnetlab.records.study import StudyRecord
-    from resnetlab.report.figure import draw_figures
+    from resnetlab.report.study.figures import draw_figures
+    from resnetlab.study import read_results
 
-    drawings = draw_figures(read_record(StudyRecord, ROOT / "docs" / "demo" / "results.json"))
+    drawings = draw_figures(read_results(ROOT / "docs" / "demo" / "results.json"))
     (image,) = [drawing.png for drawing in drawings if drawing.name == "training-error"]
     assert image == (ROOT / "docs" / "demo" / "training-error.png").read_bytes()

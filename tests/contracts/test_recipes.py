@@ -9,8 +9,8 @@ import pytest
 
 from resnetlab.cli.commands import read_command
 from resnetlab.models.init import build
-from resnetlab.study import AxesStudy, plan_runs
-from resnetlab.study.axes import load_study
+from resnetlab.study import Study, plan_runs
+from resnetlab.study.config import load_study
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import learning_rate
 from resnetlab.train.recipe import Recipe, fitted_config, recipe_data
@@ -115,7 +115,7 @@ STUDIES = [path for path in FILES if path.parent.name == "study"]
 def test_study_asks_one_question_and_each_of_its_networks_can_be_built(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     recipe, axes, seeds = load_study(path)
-    planned = plan_runs(AxesStudy(recipe=recipe, axes=axes, seeds=seeds))
+    planned = plan_runs(Study(recipe=recipe, axes=axes, seeds=seeds))
     assert seeds >= 3
     assert f"{len(planned)} runs" in header(path)["cost"]
     assert header(path)["title"].count("?") == 1

@@ -7,12 +7,13 @@ import pytest
 from resnetlab.core.serialize import read_record
 from resnetlab.records.diagnosis import Diagnosis
 from resnetlab.records.gradients import BlockGradient
-from resnetlab.records.study import StudyRecord
+from resnetlab.records.study import KINDS, StudyRecord
 from resnetlab.records.study_diagnosis import StudyDiagnosis
-from resnetlab.report.figure import draw_figures
+from resnetlab.report.study.figures import draw_figures
+from resnetlab.report.study.tables import contrast_tables, error_table, gradient_table, trace_table, verdict_lines
 from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
 from resnetlab.report.study_diagnosis.tables import difference_tables, measure_tables
-from resnetlab.report.table import Table, error_table, gradient_table, pair_table, trace_table, verdict_lines
+from resnetlab.report.table import Table
 from tests.conftest import ROOT
 
 RECORDS = ROOT / "docs" / "study"
@@ -40,12 +41,12 @@ def rows_of(table: Table) -> list[str]:
 def weight_table(found: StudyRecord) -> Table:
     """‖W‖ of the first block before and after training, where plain nets degrade."""
     rows: list[tuple[str, ...]] = []
-    for depth in (56, 110):
-        for kind in ("plain", "residual"):
-            records = [run.record for run in found.runs if (run.kind, run.depth) == (kind, depth)]
+    for depth in ("56", "110"):
+        for shortcut, kind in KINDS.items():
+            records = [run.record for run in found.runs if run.values == {"shortcut": shortcut, "depth": depth}]
             moments = [[norm_of(record.gradients_start) for record in records]]
             moments.append([norm_of(record.gradients_end) for record in records])
-            rows.append((str(depth), kind, str(len(records)), *map(spread, moments)))
+            rows.append((depth, kind, str(len(records)), *map(spread, moments)))
     return Table(caption="", heads=("depth", "kind", "n", "‖W‖ before training", "after training"), rows=rows)
 
 
@@ -63,12 +64,12 @@ def spread(values: list[float]) -> str:
 @pytest.mark.parametrize("name", STUDIES)
 def test_tables_of_a_study_are_drawn_from_its_record(name):
     found = study(name)
-    for table in (error_table(found), pair_table(found), gradient_table(found), weight_table(found)):
+    for table in (error_table(found), *contrast_tables(found), gradient_table(found), weight_table(found)):
         assert "\n".join(rows_of(table)) in story()
     for line in verdict_lines(found):
         assert line in story()
     assert len({run.seed for run in found.runs}) >= 3
-    assert {8, 110} <= {run.depth for run in found.runs}
+    assert {"8", "110"} <= {run.values["depth"] for run in found.runs}
 
 
 def test_slower_rate_is_drawn_from_its_record():
@@ -88,10 +89,10 @@ def test_what_the_text_says_of_all_runs_holds():
     """Bounds and orders that stand in sentences."""
     for name in STUDIES:
         for run in study(name).runs:
-            if run.depth == 110:
-                low, high = (6.0, 7.5) if run.kind == "plain" else (-2.0, 2.0)
+            if run.values["depth"] == "110":
+                low, high = (6.0, 7.5) if run.values["shortcut"] == "none" else (-2.0, 2.0)
                 assert low < run.flow_start.growth < high
-            if (name, run.kind, run.depth) == ("digits", "plain", 110):
+            if (name, run.values) == ("digits", {"shortcut": "none", "depth": "110"}):
                 before, after = run.record.gradient_trace[:2]
                 assert (before.step, after.step) == (0, 1)
                 assert 2e5 < before.first < 6e5

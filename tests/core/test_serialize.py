@@ -6,8 +6,7 @@ import pytest
 from resnetlab.core.errors import DataError
 from resnetlab.core.serialize import as_plain, from_plain, read_record, write_record
 from resnetlab.data.config import AugmentConfig
-from resnetlab.records.gradients import BlockGradient
-from resnetlab.records.run import EpochRecord, Metrics, best_epoch
+from resnetlab.records.run import EpochRecord, Metrics, rank_epochs
 
 EPOCH = EpochRecord(
     epoch=1,
@@ -33,7 +32,7 @@ def test_record_round_trip_through_a_file(tmp_path):
         {"epoch": True},
         {"epoch": "one"},
         {"unknown": 1},
-        {"test": None},
+        {"test": []},
         {"test": {"loss": 1.0}},
         {"running_error": "0.5"},
     ],
@@ -57,16 +56,11 @@ def test_epoch_written_before_it_had_its_running_error_still_reads():
     assert from_plain(EpochRecord, old | {"train": None}, "new.json").train is None
 
 
-def test_best_epoch_is_the_lowest_then_the_lower_in_the_other_then_the_earlier():
+def test_epochs_rank_by_one_measure_then_the_other_then_the_earlier():
     def epoch(number: int, error: float, loss: float) -> EpochRecord:
-        return replace(EPOCH, epoch=number, test=Metrics(loss=loss, error=error, n=10))
+        return replace(EPOCH, epoch=number, validation=Metrics(loss=loss, error=error, n=10))
 
-    history = [epoch(1, 0.2, 0.1), epoch(2, 0.1, 0.9), epoch(3, 0.1, 0.5), epoch(4, 0.1, 0.5), epoch(5, 0.3, 0.1)]
-    assert best_epoch(history).epoch == 3
-    assert best_epoch(history, by="test_loss").epoch == 1
-
-
-def test_relative_gradient_is_their_ratio_or_nothing():
-    assert BlockGradient(block="a", gradient_norm=3.0, weight_norm=2.0).relative == 1.5
-    assert BlockGradient(block="a", gradient_norm=None, weight_norm=2.0).relative is None
-    assert BlockGradient(block="a", gradient_norm=1.0, weight_norm=0.0).relative is None
+    history = [epoch(1, 0.2, 0.1), epoch(2, 0.1, 0.9), epoch(3, 0.1, 0.5), epoch(4, 0.1, 0.5)]
+    assert [e.epoch for e in rank_epochs(history)] == [3, 4, 2, 1]
+    assert [e.epoch for e in rank_epochs(history, by="validation_loss")] == [1, 3, 4, 2]
+    assert [e.epoch for e in rank_epochs(history, split=None)] == [4, 3, 2, 1]

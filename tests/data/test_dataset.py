@@ -1,34 +1,16 @@
-"""Digits, arrays, sources and batches."""
-
-import os
-from pathlib import Path
+"""What identifies and standardises a set, splitting it by class, and holding out a validation."""
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
-from torch.testing import assert_close
+from PIL import Image
 
-from resnetlab.core.errors import ConfigError, DataError
-from resnetlab.data.augmentation import Augmentation
-from resnetlab.data.config import AugmentConfig
-from resnetlab.data.dataset import ImageData, Split
-from resnetlab.data.loader import Loader
-from resnetlab.data.sources import load_data
-from resnetlab.data.transforms import draw_offsets
+from resnetlab.core.errors import DataError
+from resnetlab.core.randomness import generator
+from resnetlab.data.dataset import ImageData, Split, hold_out, split_by_class
+from resnetlab.data.encoded import EncodedSplit
 from tests.conftest import make_data
-
-
-def test_digits_split_is_stratified_whole_and_fixed_by_its_seed():
-    data = load_data("digits")
-    assert (len(data.train), len(data.test)) == (1437, 360)
-    shares = [torch.bincount(split.labels) / len(split) for split in (data.train, data.test)]
-    assert_close(shares[0], shares[1], atol=0.003, rtol=0)
-    found = torch.cat([data.train.images, data.test.images]).flatten(1).numpy()
-    original = load_digits().images.reshape(-1, 64)
-    assert np.array_equal(np.sort(found, axis=0), np.sort(original, axis=0))
-    assert load_data("digits").fingerprint == data.fingerprint
-    assert load_data("digits", split_seed=1).fingerprint["sha256"] != data.fingerprint["sha256"]
+from tests.faults.images import encoded
 
 
 def test_normalisation_uses_the_training_images_alone():
@@ -68,103 +50,96 @@ def test_fingerprint_sees_one_changed_pixel():
     assert data.fingerprint["sha256"] != other.fingerprint["sha256"]
 
 
-@pytest.mark.parametrize(
-    ("source", "message"), [("digit", "did you mean 'digits'"), ("mnist", "known:"), ("idx:", "names no folder")]
-)
-def test_unknown_source_names_the_known_ones(source, message):
-    with pytest.raises(ConfigError, match=message):
-        load_data(source)
+def test_a_fifth_of_every_class_is_the_test_and_nothing_is_lost():
+    labels = np.repeat([0, 1, 5, 2], [10, 3, 2, 1])
+    train, test = split_by_class(labels, 0)
+    assert sorted(train + test) == list(range(16))
+    assert np.bincount(labels[test], minlength=6).tolist() == [2, 1, 0, 0, 0, 1]
+    assert (train, test) == (sorted(train), sorted(test))
 
 
-def test_a_set_that_no_classifier_can_learn_is_refused(tmp_path):
-    from tests.data.test_idx import NAMES, idx
-
-    for images, labels in ((1, [0]), (4, [0, 0, 0, 0])):
-        for name in NAMES:
-            array = np.zeros((images, 4, 4), np.uint8) if "images" in name else np.array(labels, np.uint8)
-            (tmp_path / name).write_bytes(idx(array))
-        with pytest.raises(DataError, match="at least two of each"):
-            load_data(f"idx:{tmp_path}")
+def test_split_is_a_function_of_the_seed_and_of_each_class_alone():
+    labels = np.repeat([0, 1], 50)
+    assert split_by_class(labels, 0) == split_by_class(labels, 0)
+    assert len({tuple(split_by_class(labels, seed)[1]) for seed in range(5)}) == 5
+    more = np.append(labels, [2] * 30)
+    assert [number for number in split_by_class(more, 0)[1] if number < 100] == split_by_class(labels, 0)[1]
 
 
-def loader(batch_size: int = 10, n: int = 96) -> Loader:
-    data = make_data(train=n)
-    return Loader(data.train, data.normalisation, batch_size)
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 100])
+def test_share_of_the_test_is_rounded_and_never_all_or_none(count):
+    train, test = split_by_class(np.zeros(count, dtype=np.int64), 0)
+    assert len(test) == (0 if count == 1 else max(1, round(count / 5)))
+    assert train
 
 
-def test_order_is_a_function_of_seed_and_epoch():
-    def labels(seed: int, epoch: int) -> list[int]:
-        return [int(x) for _, y in loader().shuffled(seed, epoch) for x in y]
+def test_validation_is_a_tenth_of_each_class_of_the_training_images():
+    data = make_data(train=90)
+    found = hold_out(data, 5)
+    assert list(found.splits) == ["train", "validation", "test"]
+    assert found.test is data.test
+    expected = []
+    for label in range(3):
+        members = torch.nonzero(data.train.labels == label).flatten().numpy()
+        expected += members[generator(5, "validation", label).permutation(30)[:3]].tolist()
+    rest = [number for number in range(90) if number not in expected]
+    for split, numbers in ((found.validation, sorted(expected)), (found.train, rest)):
+        assert torch.equal(split.images, data.train.images[numbers])
+        assert torch.equal(split.labels, data.train.labels[numbers])
+    assert hold_out(data, 6).fingerprint["sha256"] != found.fingerprint["sha256"]
+    assert found.normalisation == ImageData(source="", train=found.train, classes=()).normalisation
 
-    assert labels(0, 1) == labels(0, 1)
-    assert labels(0, 1) != labels(0, 2)
-    assert labels(0, 1) != labels(1, 1)
 
-
-def test_training_pass_gives_every_sample_at_most_once_and_no_incomplete_batch():
-    data = make_data()
-    batches = list(loader().shuffled(0, 1))
-    assert [len(y) for _, y in batches] == [10] * 9
-    normalise = data.normalisation.on(torch.device("cpu"))
-    known = {
-        row.numpy().tobytes(): int(y) for row, y in zip(normalise(data.train.images), data.train.labels, strict=True)
-    }
-    seen = [
-        (row.contiguous().numpy().tobytes(), int(y))
-        for images, ys in batches
-        for row, y in zip(images, ys, strict=True)
+def test_classes_of_one_image_keep_it_and_a_validation_of_the_sets_own_is_kept():
+    images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).repeat(1, 1, 8, 8)
+    few = ImageData(
+        source="few",
+        train=Split(images=images, labels=torch.tensor([0, 1, 1, 2, 2, 2]), names=tuple("abcdef")),
+        test=Split(images=images, labels=torch.zeros(6, dtype=torch.int64)),
+        classes=("a", "b", "c"),
+    )
+    found = hold_out(few, 0)
+    assert torch.bincount(found.validation.labels, minlength=3).tolist() == [0, 1, 1]
+    assert sorted([*found.train.names, *found.validation.names]) == list("abcdef")
+    assert [few.train.names.index(name) for name in found.train.names] == [
+        int(image[0, 0, 0]) for image in found.train.images
     ]
-    assert len({row for row, _ in seen}) == 90
-    assert all(known[row] == label for row, label in seen)
+    with pytest.raises(DataError, match="has a validation split of its own"):
+        hold_out(found, 0)
+    lone = ImageData(
+        source="lone", train=Split(images=images[:2], labels=torch.tensor([0, 1])), test=few.test, classes=("a", "b")
+    )
+    with pytest.raises(DataError, match="every class has one training image"):
+        hold_out(lone, 0)
 
 
-def test_crops_are_those_of_the_padded_images_by_seed_epoch_and_sample():
-    data = make_data(train=20)
-    augmentation = Augmentation(AugmentConfig(crop_padding=1), side=8, num_classes=3)
-    crops = Loader(data.train, data.normalisation, 10, augmentation=augmentation)
-    plain = Loader(data.train, data.normalisation, 10)
-    normalise = data.normalisation.on(torch.device("cpu"))
-    offsets = draw_offsets(20, 1, seed=3, epoch=2)
-    assert set(offsets.flatten().tolist()) == {0, 1, 2}
-    order = torch.cat([y for _, y in plain.shuffled(3, 2)])
-    assert torch.equal(torch.cat([y for _, y in crops.shuffled(3, 2)]), order)
-    by_hand = set()
-    for sample, (row, column) in zip(data.train.images, offsets.tolist(), strict=True):
-        padded = torch.zeros(1, 10, 10, dtype=torch.uint8)
-        padded[:, 1:9, 1:9] = sample
-        by_hand.add(normalise(padded[None, :, row : row + 8, column : column + 8]).numpy().tobytes())
-    found = [image[None].contiguous().numpy().tobytes() for images, _ in crops.shuffled(3, 2) for image in images]
-    assert set(found) == by_hand
-    assert torch.equal(next(crops.in_order())[0], next(plain.in_order())[0])
-
-
-def test_evaluation_pass_gives_every_sample_once_in_order():
-    data = make_data()
-    assert torch.equal(torch.cat([y for _, y in loader().in_order()]), data.train.labels)
-
-
-def test_a_set_smaller_than_a_batch_is_one_batch():
-    small = loader(batch_size=500, n=12)
-    assert small.steps == 1
-    assert [len(y) for _, y in small.shuffled(0, 1)] == [12]
-
-
-def test_channels_last_batches_hold_the_same_values():
-    data = make_data()
-    plain = next(Loader(data.train, data.normalisation, 8).in_order())[0]
-    last = next(Loader(data.train, data.normalisation, 8, memory_format=torch.channels_last).in_order())[0]
-    assert last.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(plain, last)
-
-
-@pytest.mark.shared_data
-@pytest.mark.skipif(
-    "RESNETLAB_DATA" not in os.environ, reason="RESNETLAB_DATA names no folder with fashion-mnist/ in it"
-)
-def test_fashion_mnist_is_read_whole():
-    data = load_data(f"idx:{Path(os.environ['RESNETLAB_DATA']) / 'fashion-mnist'}")
-    assert data.fingerprint["train"] == 60_000
-    assert data.fingerprint["test"] == 10_000
-    assert torch.bincount(data.train.labels).tolist() == [6000] * 10
-    assert data.normalisation.mean[0] / 255 == pytest.approx(0.2860, abs=1e-4)
-    assert data.normalisation.sd[0] / 255 == pytest.approx(0.3530, abs=1e-4)
+def test_encoded_images_are_held_out_as_those_in_memory_are_and_not_copied():
+    held = Split(images=make_data(train=60).train.images.repeat(1, 3, 1, 1), labels=torch.arange(60) % 3)
+    files = [encoded(Image.fromarray(image.permute(1, 2, 0).numpy()), "PNG") for image in held.images]
+    asked = EncodedSplit(
+        store=files,
+        labels=held.labels,
+        side=8,
+        levels=held.histogram(),
+        identity="0" * 64,
+        encoding="lossless",
+        names=[f"{number}.png" for number in range(60)],
+    )
+    classes = ("a", "b", "c")
+    one, other = (
+        hold_out(ImageData(source="made", train=train, test=held, classes=classes), 2) for train in (held, asked)
+    )
+    for name in ("train", "validation"):
+        first, second = one.splits[name], other.splits[name]
+        (images,) = second.batches([torch.arange(len(second))])
+        assert torch.equal(images, first.images)
+        assert torch.equal(second.labels, first.labels)
+        assert torch.equal(second.histogram(), first.histogram())
+        assert all(second.store[number] is files[int(second.names[number][:-4])] for number in range(len(second)))
+    assert one.normalisation == other.normalisation
+    seeds = [hold_out(ImageData(source="", train=asked, test=held, classes=classes), seed) for seed in (2, 2, 3)]
+    sums = [data.fingerprint["sha256"] for data in seeds]
+    assert sums[0] == sums[1] != sums[2]
+    # A view of a view is one of the images themselves.
+    again, _ = other.train.divide(torch.tensor([0]))
+    assert again.store.values is files

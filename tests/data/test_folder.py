@@ -9,15 +9,17 @@ import torch
 from PIL import Image
 
 from resnetlab.core.errors import DataError
-from resnetlab.data import held as module
+from resnetlab.data import ingest
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.dataset import Split, split_by_class
 from resnetlab.data.encoded import EncodedSplit
-from resnetlab.data.folder import read_folder
+from resnetlab.data.folder import list_folder
 from resnetlab.data.image import decode
-from resnetlab.data.tree import list_folder
+from resnetlab.data.sources import load_data
 
-SKIP = DecodeConfig(on_bad="skip")
+
+def read(folder: Path, seed: int = 0, on_progress=None, **decode):
+    return load_data(f"folder:{folder}", seed, DecodeConfig(**decode), on_progress)
 
 
 def add(folder: Path, *names: str, size=(8, 8), level: int | None = None) -> None:
@@ -38,34 +40,40 @@ def classes_of(folder: Path, *names: str, count: int = 5, **options) -> Path:
     return folder
 
 
-def names_of(folder: Path) -> list[tuple[str, int, str]]:
-    return [(file.name, file.label, file.part) for file in list_folder(folder).files]
+def names_of(folder: Path) -> list[tuple[str, int, str | None]]:
+    return [(file.name, file.label, file.split) for file in list_folder(folder).files]
 
 
 def test_classes_are_sorted_folders_and_images_may_lie_deeper(tmp_path):
     add(tmp_path, "dog/2.png", "dog/1.png", "cat/x/y/3.png", "cat/4.png")
     assert list_folder(tmp_path).classes == ("cat", "dog")
     assert names_of(tmp_path) == [
-        ("cat/4.png", 0, ""), ("cat/x/y/3.png", 0, ""), ("dog/1.png", 1, ""), ("dog/2.png", 1, "")
+        ("cat/4.png", 0, None), ("cat/x/y/3.png", 0, None), ("dog/1.png", 1, None), ("dog/2.png", 1, None)
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("test", ["val", "valid", "test"])
-def test_parts_of_the_folder_are_taken_as_they_are(tmp_path, test):
-    add(tmp_path, "train/cat/1.png", "train/dog/2.png", f"{test}/dog/3.png")
+@pytest.mark.parametrize(
+    ("part", "split"), [("val", "validation"), ("valid", "validation"), ("validation", "validation"), ("test", "test")]
+)
+def test_parts_of_the_folder_are_the_splits_of_their_names(tmp_path, part, split):
+    add(tmp_path, "train/cat/1.png", "train/dog/2.png", f"{part}/dog/3.png")
     assert names_of(tmp_path) == [
-        ("train/cat/1.png", 0, "train"), ("train/dog/2.png", 1, "train"), (f"{test}/dog/3.png", 1, "test")
+        ("train/cat/1.png", 0, "train"), ("train/dog/2.png", 1, "train"), (f"{part}/dog/3.png", 1, split)
     ]  # fmt: skip
-    data = read_folder(tmp_path, DecodeConfig(), 0)
-    assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 1], [1])
-    assert data.notes == ("no images to test on of: cat",)
+    data = read(tmp_path)
+    assert list(data.splits) == ["train", split]
+    assert data.reported_split == split
+    assert (data.train.labels.tolist(), data.reported.labels.tolist()) == ([0, 1], [1])
+    assert data.notes == (f"no {split} images of: cat",)
 
 
-def test_val_is_taken_where_there_are_several_and_the_rest_is_named(tmp_path):
-    add(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/2.png", "val/b/2.png", "test/a/3.png", "extra/a/4.png")
-    data = read_folder(tmp_path, DecodeConfig(), 0)
-    assert (len(data.train), len(data.test)) == (2, 2)
-    assert data.notes == ("read train/ and val/ alone; left aside: test, extra",)
+def test_all_three_parts_are_read_and_what_else_lies_there_is_named(tmp_path):
+    add(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/2.png", "val/b/2.png", "valid/a/5.png", "extra/a/4.png")
+    add(tmp_path, "test/a/3.png", "test/b/3.png", "test/b/4.png")
+    data = read(tmp_path)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 2, "validation": 2, "test": 3}
+    assert list(data.validation.names) == ["val/a/2.png", "val/b/2.png"]
+    assert data.notes == ("the splits are train/, val/, test/; not read: extra, valid",)
 
 
 def test_train_among_other_classes_is_a_class(tmp_path):
@@ -74,16 +82,17 @@ def test_train_among_other_classes_is_a_class(tmp_path):
 
 def test_split_is_a_fifth_of_each_class_as_of_every_set(tmp_path):
     classes_of(tmp_path, "a", "b", count=10)
-    data = read_folder(tmp_path, DecodeConfig(), 3)
+    data = read(tmp_path, seed=3)
     names = [file.name for file in list_folder(tmp_path).files]
     parts = split_by_class(np.array([int(name[0] == "b") for name in names]), 3)
     for split, part in zip((data.train, data.test), parts, strict=True):
         expected = [decode(tmp_path / names[number], None).transpose(2, 0, 1) for number in part]
         assert np.array_equal(split.images.numpy(), np.stack(expected))
         assert split.labels.tolist() == [int(names[number][0] == "b") for number in part]
+        assert list(split.names) == [names[number] for number in part]
     assert torch.bincount(data.test.labels).tolist() == [2, 2]
-    assert read_folder(tmp_path, DecodeConfig(), 3).fingerprint == data.fingerprint
-    assert read_folder(tmp_path, DecodeConfig(), 4).fingerprint["sha256"] != data.fingerprint["sha256"]
+    assert read(tmp_path, seed=3).fingerprint == data.fingerprint
+    assert read(tmp_path, seed=4).fingerprint["sha256"] != data.fingerprint["sha256"]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +102,9 @@ def test_split_is_a_fifth_of_each_class_as_of_every_set(tmp_path):
         ([(8, 8)], 8, 8, True),
         ([(8, 8)], 16, 16, True),
         ([(8, 8), (9, 8)], None, 224, False),
+        ([(9, 8), (8, 8)], None, 224, False),
+        ([(8, 8), (9, 8)], 16, 16, True),
+        ([(8, 8), (9, 8)], 65, 65, False),
         ([(8, 9)], None, 224, False),
         ([(100, 100)], None, 100, True),
         ([(100, 100)], 64, 64, True),
@@ -102,21 +114,26 @@ def test_split_is_a_fifth_of_each_class_as_of_every_set(tmp_path):
 def test_side_and_place_follow_from_the_sizes(tmp_path, sizes, image_size, side, held):
     for number, size in enumerate(sizes):
         add(tmp_path, *(f"{name}/{number}{index}.png" for name in "ab" for index in range(5)), size=size)
-    data = read_folder(tmp_path, DecodeConfig(image_size=image_size), 0)
+    data = read(tmp_path, image_size=image_size)
     assert data.train.shape == (3, side, side)
     assert isinstance(data.train, Split) is held
     assert isinstance(data.test, Split) is held
 
 
-def test_sets_too_large_for_memory_are_decoded_when_asked_for_and_hold_the_same(tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sets_too_large_for_memory_are_decoded_when_asked_for_and_hold_the_same(tmp_path, monkeypatch, workers):
     classes_of(tmp_path, "a", "b")
-    held = read_folder(tmp_path, DecodeConfig(), 0)
-    monkeypatch.setattr(module, "MOST_ARRAY_BYTES", 3 * 8 * 8 * 10 - 1)
-    data = read_folder(tmp_path, DecodeConfig(workers=2), 0)
+    monkeypatch.setattr(ingest, "MOST_ARRAY_BYTES", 3 * 8 * 8 * 10)
+    held = read(tmp_path)
+    assert isinstance(held.train, Split)
+    monkeypatch.setattr(ingest, "MOST_ARRAY_BYTES", 3 * 8 * 8 * 10 - 1)
+    data = read(tmp_path, workers=workers)
     assert isinstance(data.train, EncodedSplit)
-    assert data.train.workers == 2
-    (images,) = data.train.batches([torch.arange(len(data.train))])
-    assert torch.equal(images, held.train.images)
+    assert (data.train.workers, data.image_size, data.train.encoding) == (workers, 8, "lossless")
+    for order in (torch.arange(len(data.train)), torch.tensor([7, 0, 7])):
+        (images,) = data.train.batches([order])
+        assert torch.equal(images, held.train.images[order])
+    assert torch.equal(data.test.labels, held.test.labels)
     assert torch.equal(data.train.histogram(), held.train.histogram())
     assert data.normalisation == held.normalisation
     # Of the same images, the one knows the files and the other the pixels.
@@ -125,19 +142,19 @@ def test_sets_too_large_for_memory_are_decoded_when_asked_for_and_hold_the_same(
 
 def test_fingerprint_of_an_encoded_set_sees_one_changed_byte_a_class_and_the_side(tmp_path):
     classes_of(tmp_path, "a", "b", size=(9, 8))
-    first = read_folder(tmp_path, DecodeConfig(), 0).fingerprint
-    assert read_folder(tmp_path, DecodeConfig(workers=3), 0).fingerprint == first
-    assert read_folder(tmp_path, DecodeConfig(image_size=225), 0).fingerprint["sha256"] != first["sha256"]
+    first = read(tmp_path).fingerprint
+    assert read(tmp_path, workers=3).fingerprint == first
+    assert read(tmp_path, image_size=225).fingerprint["sha256"] != first["sha256"]
     with open(tmp_path / "a" / "0.png", "ab") as stream:
         stream.write(b"x")
-    assert read_folder(tmp_path, DecodeConfig(), 0).fingerprint["sha256"] != first["sha256"]
+    assert read(tmp_path).fingerprint["sha256"] != first["sha256"]
 
 
 @pytest.mark.parametrize(("suffixes", "encoding"), [("png", "lossless"), ("jpg", "jpeg"), ("png jpg", "mixed")])
 def test_encoding_is_that_of_the_files(tmp_path, suffixes, encoding):
     for suffix in suffixes.split():
         add(tmp_path, *(f"{name}/{index}.{suffix}" for name in "ab" for index in range(9)))
-    data = read_folder(tmp_path, DecodeConfig(), 0)
+    data = read(tmp_path)
     assert (data.train.encoding, data.test.encoding) == (encoding, encoding)
 
 
@@ -146,7 +163,7 @@ def test_junk_is_counted_and_bad_files_are_all_told_before_training(tmp_path):
     for name in ("a/notes.txt", "a/.hidden.png", "a/Thumbs.db", "a/labels.CSV", "__MACOSX/x.png", "readme"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    data = read_folder(tmp_path, DecodeConfig(), 0)
+    data = read(tmp_path)
     assert data.notes == (
         "passed over 6 entries that are no images: "
         "1 .csv, 1 .txt, 1 Thumbs.db, 1 __MACOSX, 1 hidden, 1 outside of a class",
@@ -155,18 +172,18 @@ def test_junk_is_counted_and_bad_files_are_all_told_before_training(tmp_path):
     (tmp_path / "a" / "cut.png").write_bytes(whole[:-40])
     (tmp_path / "a" / "two\nlines").write_text("no image")
     (tmp_path / "b" / "empty.jpg").touch()
-    with pytest.raises(DataError, match=r"3 of its files cannot be read.* --on-bad skip") as caught:
-        read_folder(tmp_path, DecodeConfig(), 0)
+    with pytest.raises(DataError, match=r"3 of 13 images cannot be read.* --on-bad skip") as caught:
+        read(tmp_path)
     lines = str(caught.value).splitlines()[1:]
-    assert [line.split(":")[0].strip() for line in lines] == ["a/two\\nlines", "b/empty.jpg", "a/cut.png"]
+    assert [line.split(":")[0].strip() for line in lines] == ["a/cut.png", "a/two\\nlines", "b/empty.jpg"]
 
 
 def test_at_most_twenty_bad_files_are_shown_with_their_number(tmp_path):
     classes_of(tmp_path, "a", "b")
     for number in range(25):
         (tmp_path / "b" / f"broken{number}.png").touch()
-    with pytest.raises(DataError, match="25 of its files") as caught:
-        read_folder(tmp_path, DecodeConfig(), 0)
+    with pytest.raises(DataError, match="25 of 35 images") as caught:
+        read(tmp_path)
     assert str(caught.value).splitlines()[-1] == "  and 5 more"
     assert len(str(caught.value).splitlines()) == 22
 
@@ -174,23 +191,26 @@ def test_at_most_twenty_bad_files_are_shown_with_their_number(tmp_path):
 def test_skipping_gives_the_set_that_is_left(tmp_path):
     """Split and side too: a broken image of another size changes neither."""
     classes_of(tmp_path, "a", "b")
-    expected = read_folder(tmp_path, DecodeConfig(), 0).fingerprint
+    expected = read(tmp_path).fingerprint
     add(tmp_path, "a/00.png", "b/00.png", size=(9, 9))
     for name, kept in (("a/00.png", -40), ("b/00.png", 10)):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:kept])
-    data = read_folder(tmp_path, SKIP, 0)
+    data = read(tmp_path, on_bad="skip")
     assert data.fingerprint == expected
-    assert data.notes == ("left out 2 files that cannot be read: b/00.png, a/00.png",)
+    (note,) = data.notes
+    assert note.startswith("2 of 12 images cannot be read and are left out: a/00.png: ")
+    assert "; b/00.png: " in note
 
 
 def test_a_class_whose_images_are_all_bad_is_told(tmp_path):
     classes_of(tmp_path, "a", "b")
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "x.png").touch()
+    for name in ("x.png", "y.png"):
+        (tmp_path / "c" / name).touch()
     with pytest.raises(DataError, match="classes without images to train on: c"):
-        read_folder(tmp_path, SKIP, 0)
+        read(tmp_path, on_bad="skip")
     with pytest.raises(DataError, match=r"c/x\.png: it is no image"):
-        read_folder(tmp_path, DecodeConfig(), 0)
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +223,7 @@ def test_a_class_whose_images_are_all_bad_is_told(tmp_path):
         (["a/1.png", "a/2.png", "b/1.png"], "a single image, which cannot be split: b"),
         (["train/a/1.png", "train/b/1.png"], "neither val/, valid/ nor test/"),
         (["train/a/1.png", "train/b/1.png", "val/1.png"], "val holds no folder of a class"),
-        (["train/a/1.png", "train/b/1.png", "val/a/"], "no images to test on"),
+        (["train/a/1.png", "train/b/1.png", "val/a/"], "no images in val/"),
         (["train/a/1.png", "train/b/", "val/a/1.png"], "classes without images to train on: b"),
         (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "classes that train/ has not: c"),
         (["train/a/1.png", "val/a/1.png"], "only one, a"),
@@ -216,14 +236,14 @@ def test_folders_that_no_classifier_can_learn_are_explained(tmp_path, names, mes
         else:
             add(tmp_path, name)
     with pytest.raises(DataError, match=message):
-        read_folder(tmp_path, DecodeConfig(), 0)
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("place", ["none", "file", "nul\0"])
 def test_what_is_no_folder_is_refused(tmp_path, place):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be read as a folder"):
-        read_folder(tmp_path / place, DecodeConfig(), 0)
+        read(tmp_path / place)
 
 
 def test_links_are_followed_once_and_never_out_of_the_class_to_all_of_it(tmp_path):
@@ -250,8 +270,8 @@ def test_folders_and_files_without_permission_are_told(tmp_path):
     classes_of(tmp_path, "a", "b")
     (tmp_path / "a" / "locked").mkdir(0)
     (tmp_path / "b" / "0.png").chmod(0)
-    with pytest.raises(DataError, match="2 of its files") as caught:
-        read_folder(tmp_path, DecodeConfig(), 0)
+    with pytest.raises(DataError, match="2 of 11 images") as caught:
+        read(tmp_path)
     assert "a/locked: Permission denied" in str(caught.value)
     assert "b/0.png: Permission denied" in str(caught.value)
 
@@ -269,26 +289,26 @@ def test_refusals_of_the_system_are_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(DataError, match="a/locked: Permission denied"):
-        read_folder(tmp_path, DecodeConfig(), 0)
+        read(tmp_path)
 
 
-def test_progress_counts_each_file_twice_to_the_end(tmp_path):
+def test_progress_counts_each_image(tmp_path):
     classes_of(tmp_path, "a", "b")
     told = []
-    read_folder(tmp_path, DecodeConfig(), 0, lambda done, total: told.append((done, total)))
-    assert told == [(number, 20) for number in range(1, 21)]
+    read(tmp_path, on_progress=lambda done, total: told.append((done, total)))
+    assert told == [(number, 10) for number in range(1, 11)]
 
 
 def test_any_number_of_threads_reads_the_same(tmp_path):
     classes_of(tmp_path, "a", "b", count=40)
     (tmp_path / "a" / "x.png").touch()
-    one, other = (read_folder(tmp_path, DecodeConfig(on_bad="skip", workers=workers), 0) for workers in (0, 4))
+    one, other = (read(tmp_path, on_bad="skip", workers=workers) for workers in (0, 4))
     assert one.fingerprint == other.fingerprint
     assert one.notes == other.notes
 
 
 def test_names_that_cannot_be_printed_are_escaped_in_what_is_kept(tmp_path):
     classes_of(tmp_path, "new\nline", "byte\udcff", "žába")
-    data = read_folder(tmp_path, DecodeConfig(), 0)
+    data = read(tmp_path)
     assert data.classes == ("byte\\udcff", "new\\nline", "žába")
     str(data.fingerprint).encode()

@@ -28,19 +28,19 @@ def test_odd_folders_are_read_right(count):
 
 
 def test_odd_folders_would_show_a_wrong_class(monkeypatch):
-    read = images.read_folder
+    read = images.load_data
 
     def swapped(*given):
         data = read(*given)
         data.train.labels[:2] = 1 - data.train.labels[:2]
         return data
 
-    monkeypatch.setattr(images, "read_folder", swapped)
+    monkeypatch.setattr(images, "load_data", swapped)
     assert len(images.trees(3, seed=1)["crashes"]) == 3
 
 
 def test_odd_folders_would_show_a_hang(monkeypatch, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr(images, "DEADLINE", 0.05)
-    monkeypatch.setattr(images, "read_folder", lambda *_: (tmp_path / "pipe").read_text())
+    monkeypatch.setattr(images, "load_data", lambda *_: (tmp_path / "pipe").read_text())
     assert images.trees(1, seed=1)["hung"] == 1

@@ -13,8 +13,9 @@ from PIL import Image
 
 from resnetlab.core.errors import ConfigError, DataError, MissingExtraError
 from resnetlab.data.config import DecodeConfig
-from resnetlab.data.hub import find_files, read_hub, read_parquet
+from resnetlab.data.hub import find_files, read_hub
 from resnetlab.data.sources import load_data
+from tests.faults.images import encoded as encode
 
 datasets = pytest.importorskip("datasets")
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
@@ -40,9 +41,7 @@ def _apart(tmp_path_factory, monkeypatch):
 
 
 def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, form, **({"quality": 30} if form == "JPEG" else {}))
-    return stream.getvalue()
+    return encode(Image.fromarray(pixels), form, **({"quality": 30} if form == "JPEG" else {}))
 
 
 def images(n: int, side: int = 8) -> list[np.ndarray]:
@@ -78,7 +77,7 @@ def write(folder: Path, tables, name="{}.parquet") -> Path:
 
 
 def read(folder, decode=AS_IS, seed=0):
-    return read_parquet(str(folder), decode, seed, None)
+    return load_data(f"parquet:{folder}", seed, decode)
 
 
 @pytest.mark.parametrize("struct", [False, True])
@@ -119,12 +118,6 @@ def test_grey_and_palette_images_become_rgb(tmp_path):
     assert np.array_equal(images[1].permute(1, 2, 0).numpy(), palette)
 
 
-def test_progress_counts_every_image(tmp_path):
-    seen = []
-    read_parquet(str(write(tmp_path, good())), AS_IS, 0, lambda done, total: seen.append((done, total)))
-    assert seen == [(number, 18) for number in range(1, 19)]
-
-
 LAYOUTS = {
     "{}.parquet": ("train", "test"),
     "{}-00000-of-00001.parquet": ("train", "validation"),
@@ -139,8 +132,9 @@ def test_every_layout_finds_its_splits(tmp_path, layout):
     train, test = LAYOUTS[layout]
     tables = good()
     data = read(write(tmp_path, {train: tables["train"], test: tables["test"]}, layout))
-    assert (len(data.train), len(data.test)) == (12, 6)
-    assert (f"the test is {test}" in data.notes) == (test != "test")
+    assert (len(data.train), len(data.reported)) == (12, 6)
+    assert data.reported_split == ("test" if test == "test" else "validation")
+    assert (f"validation is {test}" in data.notes) == (test not in ("validation", "test"))
 
 
 def test_shards_are_read_in_the_order_of_their_names(tmp_path):
@@ -190,13 +184,16 @@ def test_unreadable_image_is_an_error_or_left_out(tmp_path, fault):
     cells[5] = cells[7] = BAD[fault]
     tables["train"] = table(cells, LABELS)
     write(tmp_path, tables)
-    with pytest.raises(DataError, match=r"2 of 18 images cannot be read: row 5 of train: .*; row 7 of train: "):
+    with pytest.raises(
+        DataError, match=r"(?s)2 of 18 images cannot be read.*row 5 of train.*: .*\n.*row 7 of train.*: "
+    ):
         read(tmp_path)
     data = read(tmp_path, SKIP)
     kept = [number for number in range(12) if number not in (5, 7)]
     assert np.array_equal(data.train.images.permute(0, 2, 3, 1).numpy(), np.stack([TRAIN[i] for i in kept]))
     assert data.train.labels.tolist() == [LABELS[i] for i in kept]
-    assert "2 of 18 images cannot be read and are left out: row 5 of train" in data.notes[1]
+    assert data.notes[1].startswith("2 of 18 images cannot be read and are left out: ")
+    assert "row 5 of train" in data.notes[1]
 
 
 def test_set_without_one_readable_image_is_refused(tmp_path):
@@ -317,12 +314,26 @@ def test_splits_that_contradict_each_other_are_refused(tmp_path):
         read(write(tmp_path, tables))
 
 
-def test_test_without_labels_gives_way_to_the_validation(tmp_path):
+def test_all_three_splits_are_read_and_a_test_without_labels_is_none(tmp_path):
     tables = good()
     secret = table([encoded(p) for p in TEST], [-1] * 6)
-    data = read(write(tmp_path, {"train": tables["train"], "test": secret, "validation": tables["test"]}))
-    assert data.test.labels.tolist() == FEWER
-    assert data.notes[1:] == ("the test is validation", "test has no labels")
+    three = {"train": tables["train"], "validation": tables["test"], "dev": tables["test"]}
+    data = read(write(tmp_path / "three", three | {"test": tables["train"]}))
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 12, "validation": 6, "test": 12}
+    assert data.notes[1:] == ("not read: dev",)
+    data = read(write(tmp_path / "secret", {"train": tables["train"], "test": secret, "validation": tables["test"]}))
+    assert (data.test, data.validation.labels.tolist()) == (None, FEWER)
+    assert data.notes[1:] == ("test has no labels",)
+
+
+def test_images_are_called_by_their_file_and_row(tmp_path):
+    tables = good()
+    tables["train"] = table(
+        [{"bytes": encoded(p), "path": f"x/\x1b{i}.png" if i else None} for i, p in enumerate(TRAIN)], LABELS
+    )
+    data = read(write(tmp_path, tables))
+    assert list(data.train.names)[:2] == ["row 0 of train", "x/\\x1b1.png (row 1 of train)"]
+    assert len(data.test.names) == 6
 
 
 def test_single_missing_labels_are_refused(tmp_path):
@@ -369,14 +380,14 @@ def test_hub_that_cannot_be_reached_is_one_error(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match=r"cannot fetch owner/name from the Hub .* parquet:DIR") as caught:
-        read_hub("owner/name", AS_IS, 0, None)
+        read_hub("owner/name", 0)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("place", ["../secrets", "a/b/c", "/etc", ".", "a b"])
 def test_hub_takes_names_alone(place):
     with pytest.raises(ConfigError, match="OWNER/NAME"):
-        read_hub(place, AS_IS, 0, None)
+        read_hub(place, 0)
 
 
 @pytest.mark.parametrize("error", [ImportError("no"), RuntimeError("operator is missing"), OSError("libarrow.so")])
@@ -401,11 +412,12 @@ def test_settings_of_the_library_are_as_before(tmp_path):
 
 
 def test_cells_can_be_pickled_for_other_processes(tmp_path):
-    from resnetlab.data.cells import Cells
+    from resnetlab.data.dataset import Chosen
+    from resnetlab.data.tables import Cells
 
     write(tmp_path, good())
     rows = datasets.Dataset.from_parquet(str(tmp_path / "train.parquet"), split="train")
-    cells = Cells(rows.cast_column("img", datasets.Image(decode=False)), "img", np.arange(12)[::-1], None)
-    sent = pickle.dumps(cells)
+    cells = Cells({"train": rows.cast_column("img", datasets.Image(decode=False))}, "img", None)
+    sent = pickle.dumps(Chosen(cells, np.arange(12)[::-1]))
     assert len(sent) < 10_000
     assert list(pickle.loads(sent)) == [encoded(p) for p in TRAIN[::-1]]

@@ -1,5 +1,6 @@
-"""Tables of images that do not fit, or are not of one size: decoded when asked for."""
+"""The engine that opens encoded images: once each, by any number of threads, into memory or not."""
 
+from collections import Counter
 from io import BytesIO
 
 import numpy as np
@@ -7,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-import resnetlab.data.held as held_rule
+from resnetlab.data import ingest
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.dataset import Split
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.image import decode
 from resnetlab.data.inspect import inspect_data, pick_samples
+from tests.data.test_folder import add, classes_of
+from tests.data.test_folder import read as read_folder
 from tests.data.test_hub import LABELS, _apart, encoded, good, images, read, table, write  # noqa: F401, a fixture
 
 WIDE = [np.vstack([image, image[:2]]) for image in images(12, 20)]
@@ -29,50 +32,6 @@ def mixed(folder):
     return write(folder, tables)
 
 
-def test_set_beyond_the_limit_is_decoded_when_asked_to_the_same_images(tmp_path, monkeypatch):
-    write(tmp_path, good())
-    held = read(tmp_path)
-    monkeypatch.setattr(held_rule, "MOST_ARRAY_BYTES", 18 * 3 * 8 * 8 - 1)
-    for workers in (0, 2):
-        asked = read(tmp_path, DecodeConfig(workers=workers))
-        assert isinstance(held.train, Split)
-        assert isinstance(asked.train, EncodedSplit)
-        assert torch.equal(all_of(asked.train), held.train.images)
-        assert torch.equal(asked.test.labels, held.test.labels)
-        assert torch.equal(asked.train.histogram(), held.train.histogram())
-        assert (asked.normalisation, asked.train.encoding) == (held.normalisation, "lossless")
-        assert asked.image_size == 8
-    order = torch.tensor([7, 0, 7])
-    assert torch.equal(next(iter(asked.train.batches([order]))), held.train.images[order])
-
-
-def test_limit_itself_still_fits(tmp_path, monkeypatch):
-    monkeypatch.setattr(held_rule, "MOST_ARRAY_BYTES", 18 * 3 * 8 * 8)
-    assert isinstance(read(write(tmp_path, good())).train, Split)
-
-
-@pytest.mark.parametrize("first", ["train", "test"])
-def test_images_of_several_sizes_become_squares_of_224(tmp_path, first):
-    """Whichever size comes first: square images are found to be not all there is."""
-    tables = {"train": good()["train"], "test": table([encoded(image) for image in WIDE], LABELS)}
-    if first == "test":
-        tables = {"train": tables["test"], "test": tables["train"]}
-    data = read(write(tmp_path, tables))
-    assert data.train.shape == data.test.shape == (3, 224, 224)
-    wide = data.train if first == "test" else data.test
-    assert np.array_equal(all_of(wide)[3].permute(1, 2, 0).numpy(), decode(encoded(WIDE[3]), 224))
-    counts = np.bincount(all_of(data.train)[:, 1].flatten().numpy(), minlength=256)
-    assert np.array_equal(data.train.histogram()[1].numpy(), counts)
-
-
-@pytest.mark.parametrize(("side", "kind"), [(8, Split), (16, Split), (64, Split), (65, EncodedSplit)])
-def test_image_size_is_the_side_and_small_ones_are_held(tmp_path, side, kind):
-    data = read(mixed(tmp_path), DecodeConfig(image_size=side))
-    assert type(data.train) is type(data.test) is kind
-    assert data.image_size == side
-    assert np.array_equal(all_of(data.train)[0].permute(1, 2, 0).numpy(), decode(encoded(WIDE[0]), side))
-
-
 def test_unreadable_images_are_left_out_of_what_is_decoded_later(tmp_path):
     tables = good()
     cells = [encoded(image) for image in WIDE]
@@ -82,7 +41,7 @@ def test_unreadable_images_are_left_out_of_what_is_decoded_later(tmp_path):
     assert len(data.train) == 10
     assert data.train.labels.tolist() == [label for number, label in enumerate(LABELS) if number not in (0, 4)]
     assert np.array_equal(all_of(data.train)[0].permute(1, 2, 0).numpy(), decode(encoded(WIDE[1]), 70))
-    assert data.train.names[0] == "row 1 of train"
+    assert data.train.names[0] == "a.png (row 1 of train)"
 
 
 def test_fingerprint_of_encoded_images_sees_one_changed_image(tmp_path):
@@ -102,4 +61,65 @@ def test_copies_among_encoded_images_are_found(tmp_path):
     tables["train"] = table([*(encoded(p) for p in WIDE[:11]), twice.getvalue()], LABELS)
     data = read(write(tmp_path, tables))
     assert inspect_data(data).duplicates["train"].examples == ((2, 11),)
-    assert [len(images) for images in pick_samples(data, 9, 3).values()] == [3, 3, 3]
+    assert [len(samples.images) for samples in pick_samples(data, 9, 3).values()] == [3, 3, 3]
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """How often each file was opened."""
+    counts, read_file = Counter(), ingest.read_file
+
+    def count(path):
+        counts[path] += 1
+        return read_file(path)
+
+    monkeypatch.setattr(ingest, "read_file", count)
+    return counts
+
+
+def odd_folder(folder, last=(9, 8)):
+    """Two classes of twelve squares of one size, two broken files, and at the very end an image of another size."""
+    classes_of(folder, "a", "b", count=12)
+    for name in ("a/00.png", "b/5x.png"):
+        (folder / name).write_bytes((folder / "a" / "1.png").read_bytes()[:-30])
+    add(folder, "b/zz.png", size=last)
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("last", [(8, 8), (9, 8), (9, 9)])
+@pytest.mark.parametrize("image_size", [None, 8, 70])
+def test_every_file_is_opened_once(tmp_path, opened, workers, last, image_size):
+    """Also where the side turns out to be another, and where the bad files change the split."""
+    data = read_folder(odd_folder(tmp_path, last), on_bad="skip", workers=workers, image_size=image_size)
+    assert len(data.train) + len(data.test) == 25
+    assert len(opened) == 27
+    assert set(opened.values()) == {1}
+
+
+@pytest.mark.parametrize("room", [0, 500, 1 << 20])
+def test_files_that_cannot_be_retained_are_opened_again_to_the_same_set(tmp_path, monkeypatch, room):
+    """As it would be without the broken files; the levels of both splits are those of their images."""
+    odd_folder(tmp_path)
+    found = []
+    for retained, workers in ((room, 3), (room, 0)):
+        monkeypatch.setattr(ingest, "RETAINED_BYTES", retained)
+        found.append(read_folder(tmp_path, on_bad="skip", workers=workers))
+    for name in ("a/00.png", "b/5x.png"):
+        (tmp_path / name).unlink()
+    expected = read_folder(tmp_path).fingerprint
+    for data in found:
+        assert data.fingerprint == expected
+        for split in data.splits.values():
+            assert isinstance(split, EncodedSplit)
+            counts = Split(images=all_of(split), labels=split.labels).histogram()
+            assert torch.equal(split.histogram(), counts)
+
+
+@pytest.mark.parametrize(("image_size", "kind"), [(None, EncodedSplit), (16, Split), (64, Split), (65, EncodedSplit)])
+@pytest.mark.parametrize("workers", [0, 3])
+def test_tables_are_read_by_any_number_of_threads(tmp_path, workers, image_size, kind):
+    data = read(mixed(tmp_path), DecodeConfig(image_size=image_size, workers=workers))
+    expected = [decode(encoded(image), image_size or 224).transpose(2, 0, 1) for image in WIDE]
+    assert type(data.train) is type(data.test) is kind
+    assert np.array_equal(all_of(data.train).numpy(), np.stack(expected))

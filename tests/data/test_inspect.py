@@ -1,6 +1,7 @@
 """Duplicates and constant images in sets where they were put."""
 
 import itertools
+from dataclasses import replace
 
 import torch
 
@@ -48,7 +49,7 @@ def test_duplicates_are_those_of_comparing_all_with_all():
     for name, pairs, (one, other) in (
         ("train", by_hand(data.train), (data.train, data.train)),
         ("test", by_hand(data.test), (data.test, data.test)),
-        ("across", by_hand(data.train, data.test), (data.train, data.test)),
+        ("test in train", by_hand(data.train, data.test), (data.train, data.test)),
     ):
         assert found.duplicates[name].examples == tuple(pairs)
         assert found.duplicates[name].count == len(pairs) > 0
@@ -74,6 +75,21 @@ def test_image_that_is_constant_in_one_channel_alone_is_not_constant():
     assert found.constant["train"].examples == (1, 2)
 
 
+def test_all_splits_are_compared_and_images_called_by_their_names():
+    data = planted()
+    names = [f"cat/{number}.png" for number in range(600)]
+    three = replace(data, train=replace(data.train, names=names), validation=data.test, test=data.train)
+    found = inspect_data(three)
+    assert list(found.duplicates) == [
+        "train", "validation", "test", "validation in train", "test in train", "test in validation"
+    ]  # fmt: skip
+    assert found.duplicates["train"].names == (("cat/3.png", "cat/590.png"), ("cat/3.png", "cat/599.png"))
+    assert found.duplicates["test in train"].count == 600
+    assert found.duplicates["test in train"].names == ()
+    assert found.constant["train"].names == ("cat/400.png",)
+    assert pick_samples(three, 1, 3)[0].names[0] == "cat/0.png"
+
+
 def test_progress_ends_with_all_images():
     seen = []
     inspect_data(planted(), lambda done, total: seen.append((done, total)))
@@ -85,7 +101,8 @@ def test_samples_are_images_of_their_class_spread_over_it():
     data = planted()
     found = pick_samples(data, 2, 5)
     assert list(found) == [0, 1]
-    for number, images in found.items():
+    for number, samples in found.items():
+        images = samples.images
         members = data.train.images[data.train.labels == number]
         assert len(images) == 5
         assert torch.equal(images[0], members[0])
@@ -95,4 +112,4 @@ def test_samples_are_images_of_their_class_spread_over_it():
 def test_class_without_images_has_no_samples():
     split = Split(images=torch.zeros(3, 1, 4, 4, dtype=torch.uint8), labels=torch.tensor([0, 2, 2]))
     found = pick_samples(ImageData(source="made", train=split, test=split, classes=("a", "b", "c")), 9, 5)
-    assert [tuple(images.shape) for images in found.values()] == [(1, 1, 4, 4), (0, 1, 4, 4), (2, 1, 4, 4)]
+    assert [tuple(samples.images.shape) for samples in found.values()] == [(1, 1, 4, 4), (0, 1, 4, 4), (2, 1, 4, 4)]

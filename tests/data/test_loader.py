@@ -11,6 +11,7 @@ from resnetlab.data.config import AugmentConfig
 from resnetlab.data.dataset import ImageData, Split
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.loader import Loader
+from resnetlab.data.transforms import draw_offsets
 from tests.conftest import make_data
 
 KINDS = {
@@ -118,3 +119,73 @@ def png(image: torch.Tensor) -> bytes:
     stream = BytesIO()
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(stream, "png")
     return stream.getvalue()
+
+
+def plain(batch_size: int = 10, n: int = 96) -> Loader:
+    data = make_data(train=n)
+    return Loader(data.train, data.normalisation, batch_size)
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    def labels(seed: int, epoch: int) -> list[int]:
+        return [int(x) for _, y in plain().shuffled(seed, epoch) for x in y]
+
+    assert labels(0, 1) == labels(0, 1)
+    assert labels(0, 1) != labels(0, 2)
+    assert labels(0, 1) != labels(1, 1)
+
+
+def test_training_pass_gives_every_sample_at_most_once_and_no_incomplete_batch():
+    data = make_data()
+    batches = list(plain().shuffled(0, 1))
+    assert [len(y) for _, y in batches] == [10] * 9
+    normalise = data.normalisation.on(torch.device("cpu"))
+    known = {
+        row.numpy().tobytes(): int(y) for row, y in zip(normalise(data.train.images), data.train.labels, strict=True)
+    }
+    seen = [
+        (row.contiguous().numpy().tobytes(), int(y))
+        for images, ys in batches
+        for row, y in zip(images, ys, strict=True)
+    ]
+    assert len({row for row, _ in seen}) == 90
+    assert all(known[row] == label for row, label in seen)
+
+
+def test_crops_are_those_of_the_padded_images_by_seed_epoch_and_sample():
+    data = make_data(train=20)
+    augmentation = Augmentation(AugmentConfig(crop_padding=1), side=8, num_classes=3)
+    crops = Loader(data.train, data.normalisation, 10, augmentation=augmentation)
+    uncut = Loader(data.train, data.normalisation, 10)
+    normalise = data.normalisation.on(torch.device("cpu"))
+    offsets = draw_offsets(20, 1, seed=3, epoch=2)
+    assert set(offsets.flatten().tolist()) == {0, 1, 2}
+    order = torch.cat([y for _, y in uncut.shuffled(3, 2)])
+    assert torch.equal(torch.cat([y for _, y in crops.shuffled(3, 2)]), order)
+    by_hand = set()
+    for sample, (row, column) in zip(data.train.images, offsets.tolist(), strict=True):
+        padded = torch.zeros(1, 10, 10, dtype=torch.uint8)
+        padded[:, 1:9, 1:9] = sample
+        by_hand.add(normalise(padded[None, :, row : row + 8, column : column + 8]).numpy().tobytes())
+    found = [image[None].contiguous().numpy().tobytes() for images, _ in crops.shuffled(3, 2) for image in images]
+    assert set(found) == by_hand
+    assert torch.equal(next(crops.in_order())[0], next(uncut.in_order())[0])
+
+
+def test_evaluation_pass_gives_every_sample_once_in_order():
+    data = make_data()
+    assert torch.equal(torch.cat([y for _, y in plain().in_order()]), data.train.labels)
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch():
+    small = plain(batch_size=500, n=12)
+    assert small.steps == 1
+    assert [len(y) for _, y in small.shuffled(0, 1)] == [12]
+
+
+def test_channels_last_batches_hold_the_same_values():
+    data = make_data()
+    plain = next(Loader(data.train, data.normalisation, 8).in_order())[0]
+    last = next(Loader(data.train, data.normalisation, 8, memory_format=torch.channels_last).in_order())[0]
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(plain, last)

@@ -37,19 +37,18 @@ def test_names_of_keras_give_images_and_labels(tmp_path, save):
     assert (data.in_chans, data.image_size, data.classes, data.notes) == (1, 6, ("0", "1", "2", "3"), ())
 
 
-def test_names_of_medmnist_leave_validation_out_and_say_so(tmp_path):
-    arrays = {
-        "train_images": COLOURS,
-        "train_labels": LABELS[:, None].astype(np.uint8),
-        "val_images": COLOURS,
-        "val_labels": LABELS[:, None],
-        "test_images": COLOURS[:8],
-        "test_labels": FEWER[:, None],
-    }
+@pytest.mark.parametrize("parts", [("train", "val", "test"), ("train", "val")])
+def test_names_of_medmnist_give_all_their_splits(tmp_path, parts):
+    arrays = {}
+    for part, images, labels in zip(
+        parts, (COLOURS, COLOURS[::-1], COLOURS[:8]), (LABELS, LABELS, FEWER), strict=False
+    ):
+        arrays |= {f"{part}_images": images, f"{part}_labels": labels[:, None].astype(np.uint8)}
     data = read_npz(write(tmp_path / "set.npz", arrays), 0)
-    assert (len(data.train), len(data.test), data.in_chans) == (12, 8, 3)
-    assert data.train.labels.tolist() == LABELS.tolist()
-    assert "val_images is left out" in data.notes[0]
+    assert [len(split) for split in data.splits.values()] == [12, 12, 8][: len(parts)]
+    assert np.array_equal(data.validation.images.numpy(), COLOURS[::-1].transpose(0, 3, 1, 2))
+    assert (data.in_chans, data.train.labels.tolist(), data.notes) == (3, LABELS.tolist(), ())
+    assert data.reported_split == ("test" if "test" in parts else "validation")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ FAULTS = {
     "five channels": (keras(x_train=np.zeros((12, 6, 6, 5), np.uint8)), "it must be"),
     "flat": (keras(x_train=TRAIN.reshape(12, 36)), "it must be"),
     "one number": (keras(x_train=np.uint8(1)), "it must be"),
-    "two sizes": (keras(x_test=np.zeros((8, 5, 5), np.uint8)), "training images are"),
+    "two sizes": (keras(x_test=np.zeros((8, 5, 5), np.uint8)), "train images are .*, test images are"),
     "other names": ({"a": TRAIN, "b": LABELS}, "holds a, b; it must hold x_train"),
     "one a class": ({"images": TRAIN[:4], "labels": LABELS[:4]}, "every class has one image"),
 }

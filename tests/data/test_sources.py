@@ -1,14 +1,20 @@
 """What a user writes after --data."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from sklearn.datasets import load_digits
+from torch.testing import assert_close
 
 from resnetlab.core.errors import ConfigError, DataError
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.sources import SOURCES, load_data
 from tests.data.test_cifar import write_binary
-from tests.data.test_idx import make_folder
+from tests.data.test_idx import NAMES, idx, make_folder
 from tests.data.test_npz import keras
 
 
@@ -104,3 +110,37 @@ def test_path_of_a_folder_is_that_of_images(tmp_path, monkeypatch):
     assert {data.fingerprint["sha256"] for data in found} == {found[0].fingerprint["sha256"]}
     assert (found[0].classes, found[0].image_size) == (("cat", "dog"), 8)
     assert load_data("set", decode=DecodeConfig(image_size=16)).image_size == 16
+
+
+def test_digits_split_is_stratified_whole_and_fixed_by_its_seed():
+    data = load_data("digits")
+    assert (len(data.train), len(data.test)) == (1437, 360)
+    shares = [torch.bincount(split.labels) / len(split) for split in (data.train, data.test)]
+    assert_close(shares[0], shares[1], atol=0.003, rtol=0)
+    found = torch.cat([data.train.images, data.test.images]).flatten(1).numpy()
+    original = load_digits().images.reshape(-1, 64)
+    assert np.array_equal(np.sort(found, axis=0), np.sort(original, axis=0))
+    assert load_data("digits").fingerprint == data.fingerprint
+    assert load_data("digits", split_seed=1).fingerprint["sha256"] != data.fingerprint["sha256"]
+
+
+def test_a_set_that_no_classifier_can_learn_is_refused(tmp_path):
+    for images, labels in ((1, [0]), (4, [0, 0, 0, 0])):
+        for name in NAMES:
+            array = np.zeros((images, 4, 4), np.uint8) if "images" in name else np.array(labels, np.uint8)
+            (tmp_path / name).write_bytes(idx(array))
+        with pytest.raises(DataError, match="at least two of each"):
+            load_data(f"idx:{tmp_path}")
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(
+    "RESNETLAB_DATA" not in os.environ, reason="RESNETLAB_DATA names no folder with fashion-mnist/ in it"
+)
+def test_fashion_mnist_is_read_whole():
+    data = load_data(f"idx:{Path(os.environ['RESNETLAB_DATA']) / 'fashion-mnist'}")
+    assert data.fingerprint["train"] == 60_000
+    assert data.fingerprint["test"] == 10_000
+    assert torch.bincount(data.train.labels).tolist() == [6000] * 10
+    assert data.normalisation.mean[0] / 255 == pytest.approx(0.2860, abs=1e-4)
+    assert data.normalisation.std[0] / 255 == pytest.approx(0.3530, abs=1e-4)

@@ -1,4 +1,4 @@
-"""Crops and mirror images."""
+"""Crops, mirror images, blanking and mixing: beside Pillow, kornia, scipy and cases solved by hand."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,25 @@ from torch.nn import functional as F
 
 from resnetlab.data.dataset import Split
 from resnetlab.data.transforms import (
+    Box,
+    Mixture,
     ResizedCrop,
+    blank,
     crop_padded,
     crop_resized,
+    cut_mixture,
+    cutout_boxes,
+    draw_mixtures,
     draw_offsets,
     draw_uniforms,
+    erasing_boxes,
     flip,
+    mix_images,
+    mixed_targets,
+    partners,
     resized_boxes,
 )
+from tests.data.references import load_kornia
 
 IMAGENET = (0.08, 1.0)
 
@@ -124,3 +135,199 @@ def test_draws_differ_by_seed_epoch_and_purpose_and_a_longer_set_keeps_its_head(
         assert not torch.equal(first, other)
     assert first.min() >= 0
     assert first.max() < 1
+
+
+def test_blank_sets_each_ones_box_and_nothing_else():
+    images = torch.rand(3, 2, 5, 6) + 1
+    boxes = torch.tensor([[1, 2, 3, 1], [-2, 4, 4, 9], [0, 0, 0, 0]])
+    expected = images.clone()
+    expected[0, :, 1:4, 2:3] = 0
+    expected[1, :, 0:2, 4:6] = 0
+    before = images.clone()
+    assert torch.equal(blank(images, boxes), expected)
+    assert torch.equal(images, before)
+
+
+def test_blank_keeps_the_memory_format():
+    images = torch.rand(3, 2, 5, 6).contiguous(memory_format=torch.channels_last)
+    blanked = blank(images, torch.tensor([[1, 2, 3, 1]] * 3))
+    assert blanked.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_erasing_blanks_what_kornia_erases_from_the_same_boxes():
+    erase = load_kornia().augmentation.RandomErasing(p=1.0)
+    images = torch.rand(4, 3, 24, 20) + 0.1
+    boxes = erasing_boxes(draw_uniforms(4, 5, 0, "erasing", 1), 24, 20, probability=1.0)
+    top, left, tall, wide = boxes.unbind(1)
+    params = {"widths": wide, "heights": tall, "xs": left, "ys": top, "values": torch.zeros(4)}
+    params |= {"batch_prob": torch.ones(4), "forward_input_shape": torch.tensor(images.shape)}
+    assert torch.equal(blank(images, boxes), erase(images, params=params))
+    assert not torch.equal(blank(images, boxes.roll(1, 0)), erase(images, params=params))
+
+
+def test_erasing_has_its_probability_shares_and_ratios():
+    side, n = 4096, 20_000
+    boxes = erasing_boxes(draw_uniforms(n, 5, 0, "erasing", 1), side, side, probability=0.3)
+    erased = boxes[:, 2] > 0
+    assert erased.float().mean().item() == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / n) ** 0.5)
+    assert torch.equal(erased, boxes[:, 3] > 0)
+    tall, wide = boxes[erased][:, 2:].double().unbind(1)
+    whole = (tall < side) & (wide < side)
+    assert whole.float().mean() > 0.95
+    ratio = (wide / tall).log()
+    share = (tall * wide / side**2 - 0.02) / 0.31
+    # Where a side was cut, the share is smaller and the ratio nearer to 1; a third of the area is the only place.
+    small = share < 0.9
+    assert kstest(share[small].numpy(), "uniform", args=(0, 0.9)).pvalue > 0.001
+    ends = np.log(0.3), np.log(3.3) - np.log(0.3)
+    assert kstest(ratio[small].numpy(), "uniform", args=ends).pvalue > 0.001
+    assert not erasing_boxes(draw_uniforms(n, 5, 0, "erasing", 1), side, side, probability=0.0).any()
+
+
+def test_erasing_boxes_stay_inside():
+    for height, width in ((1, 1), (3, 40), (32, 32)):
+        boxes = erasing_boxes(draw_uniforms(2000, 5, 0, "erasing", 1), height, width, probability=1.0)
+        assert boxes[:, :2].min() >= 0
+        assert (boxes[:, 0] + boxes[:, 2]).max() <= height
+        assert (boxes[:, 1] + boxes[:, 3]).max() <= width
+
+
+@pytest.mark.parametrize("side", [1, 4, 5])
+def test_cutout_has_its_side_around_any_pixel_and_is_clipped_at_the_border(side):
+    n = 5000
+    boxes = cutout_boxes(draw_uniforms(n, 2, 0, "cutout", 1), 6, 8, side)
+    assert torch.equal(boxes[:, 2:], torch.full((n, 2), side))
+    centres = boxes[:, :2] + side // 2
+    counts = torch.bincount(centres[:, 0] * 8 + centres[:, 1], minlength=48)
+    assert len(counts) == 48
+    assert chisquare(counts.numpy()).pvalue > 0.001
+    zeros = (blank(torch.ones(n, 1, 6, 8), boxes) == 0).flatten(1).sum(1)
+    assert zeros.max() == side**2
+    assert zeros.min() == (side - side // 2) ** 2
+
+
+CPU = torch.device("cpu")
+MIXTURES = [Mixture(weight=0.3), Mixture(weight=1 - 6 / 64, box=Box(1, 3, 4, 7))]
+
+
+def images(n: int) -> torch.Tensor:
+    return torch.randn(n, 3, 8, 8)
+
+
+def test_partners_are_neighbours_and_an_odd_last_one_stays_alone():
+    assert partners(6, CPU).tolist() == [1, 0, 3, 2, 5, 4]
+    assert partners(5, CPU).tolist() == [1, 0, 3, 2, 4]
+    assert partners(1, CPU).tolist() == [0]
+
+
+def test_mixup_is_the_weighted_mean_of_a_pair():
+    x = images(3)
+    mixed = mix_images(x, Mixture(weight=0.25))
+    torch.testing.assert_close(mixed[0], 0.25 * x[0] + 0.75 * x[1])
+    torch.testing.assert_close(mixed[1], 0.25 * x[1] + 0.75 * x[0])
+    assert torch.equal(mixed[2], x[2])
+
+
+def test_cutmix_takes_the_box_of_the_partner_and_leaves_its_input():
+    x = images(2)
+    before = x.clone()
+    mixed = mix_images(x, MIXTURES[1])
+    expected = x.clone()
+    expected[:, :, 1:3, 4:7] = x.flip(0)[:, :, 1:3, 4:7]
+    assert torch.equal(mixed, expected)
+    assert torch.equal(x, before)
+
+
+def test_mixtures_are_kornias_for_the_same_parameters():
+    kornia = load_kornia()
+    x, labels = images(4).abs(), torch.tensor([2, 0, 1, 1])
+    shape = {"batch_prob": torch.ones(4), "forward_input_shape": torch.tensor(x.shape)}
+    pairs = partners(4, CPU)
+    mixup = kornia.augmentation.RandomMixUpV2(p=1.0, data_keys=["input", "class"])
+    params = shape | {"mixup_pairs": pairs, "mixup_lambdas": torch.full((4,), 0.7), "dtype": torch.tensor(0)}
+    theirs, _ = mixup(x, labels, params=params)
+    torch.testing.assert_close(mix_images(x, MIXTURES[0]), theirs)  # theirs weighs the partner
+    cutmix = kornia.augmentation.RandomCutMixV2(p=1.0, data_keys=["input", "class"], use_correct_lambda=True)
+    corners = torch.tensor([[4, 1], [6, 1], [6, 2], [4, 2]])
+    params = shape | {"mix_pairs": pairs[None], "crop_src": corners.expand(1, 4, 4, 2), "dtype": torch.tensor(0)}
+    params["image_shape"] = torch.tensor(x.shape[2:])
+    theirs, _ = cutmix(x, labels, params=params)
+    assert torch.equal(mix_images(x, MIXTURES[1]), theirs)
+
+
+@pytest.mark.parametrize("mixture", MIXTURES, ids=["mixup", "cutmix"])
+def test_even_slices_mix_as_the_whole_batch(mixture):
+    x, labels = images(12), torch.arange(12) % 5
+    whole = mix_images(x, mixture)
+    targets = mixed_targets(labels, mixture.weight, 5, 0.1)
+    for sizes in ([6, 6], [4, 8], [2] * 6):
+        assert torch.equal(torch.cat([mix_images(part, mixture) for part in x.split(sizes)]), whole)
+        parts = [mixed_targets(part, mixture.weight, 5, 0.1) for part in labels.split(sizes)]
+        assert torch.equal(torch.cat(parts), targets)
+    # An odd slice parts a pair, so it does not.
+    assert not torch.equal(torch.cat([mix_images(part, mixture) for part in x.split([5, 7])]), whole)
+
+
+@pytest.mark.parametrize("mixture", MIXTURES, ids=["mixup", "cutmix"])
+def test_mixed_images_keep_their_memory_format(mixture):
+    x = images(4)
+    last = mix_images(x.contiguous(memory_format=torch.channels_last), mixture)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(last, mix_images(x, mixture))
+    assert mix_images(x, mixture).is_contiguous()
+
+
+def test_targets_of_a_hand_solved_pair():
+    targets = mixed_targets(torch.tensor([0, 2, 1]), 0.75, num_classes=4, smoothing=0.2)
+    low, high = 0.05, 0.85
+    expected = [[0.75 * high + 0.25 * low, low, 0.75 * low + 0.25 * high, low]]
+    expected += [[0.75 * low + 0.25 * high, low, 0.75 * high + 0.25 * low, low], [low, high, low, low]]
+    torch.testing.assert_close(targets, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_of_mixed_targets_is_the_mix_of_torchs_losses(smoothing):
+    logits, labels, weight = torch.randn(6, 5), torch.tensor([0, 1, 2, 3, 4, 0]), 0.3
+    own, other = (F.cross_entropy(logits, y, label_smoothing=smoothing) for y in (labels, labels[partners(6, CPU)]))
+    found = F.cross_entropy(logits, mixed_targets(labels, weight, 5, smoothing))
+    torch.testing.assert_close(found, weight * own + (1 - weight) * other)
+    assert abs(found - own) > 1e-3
+
+
+def test_box_is_clipped_and_the_weight_is_that_of_what_is_left():
+    # sqrt(1 - 0.75) of 8 pixels is 4: two to each side of row 1, of which one is outside, and of column 7.
+    assert cut_mixture(0.75, (1, 7), 8) == Mixture(weight=1 - 9 / 64, box=Box(0, 3, 5, 8))
+    assert cut_mixture(0.75, (4, 4), 8) == Mixture(weight=0.75, box=Box(2, 6, 2, 6))
+    assert cut_mixture(1.0, (4, 4), 8).weight == 1
+    assert cut_mixture(0.0, (4, 4), 8) == Mixture(weight=0.0, box=Box(0, 8, 0, 8))
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+def test_weights_are_beta_distributed(alpha):
+    weights = [mixture.weight for mixture in draw_mixtures(5000, 32, alpha, 0, seed=0, epoch=1)]
+    assert kstest(weights, "beta", args=(alpha, alpha)).pvalue > 0.001
+    assert kstest(weights, "beta", args=(alpha + 0.2, alpha)).pvalue < 1e-6
+
+
+def test_cutmix_boxes_are_in_the_image_and_their_weight_is_exact():
+    for mixture in draw_mixtures(2000, 31, 0, 1.0, seed=0, epoch=1):
+        box = mixture.box
+        assert 0 <= box.top <= box.bottom <= 31
+        assert 0 <= box.left <= box.right <= 31
+        assert mixture.weight == 1 - (box.bottom - box.top) * (box.right - box.left) / 31**2
+
+
+def test_with_both_each_step_takes_one_and_its_mixup_stays_the_same():
+    both = draw_mixtures(4000, 32, 0.2, 1.0, seed=0, epoch=1)
+    boxed = [mixture.box is not None for mixture in both]
+    assert np.mean(boxed) == pytest.approx(0.5, abs=4 * 0.5 / 4000**0.5)
+    alone = draw_mixtures(4000, 32, 0.2, 0, seed=0, epoch=1)
+    assert all(a == b for a, b in zip(alone, both, strict=True) if b.box is None)
+    assert both != draw_mixtures(4000, 32, 0.2, 1.0, seed=0, epoch=2)
+    assert both != draw_mixtures(4000, 32, 0.2, 1.0, seed=1, epoch=1)
+
+
+@pytest.mark.parametrize("alpha", [1e-300, 1e-6, 100.0])
+def test_weights_stay_shares_at_the_limits_of_alpha(alpha):
+    for mixture in draw_mixtures(200, 8, alpha, alpha, seed=0, epoch=1):
+        assert 0 <= mixture.weight <= 1

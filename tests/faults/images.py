@@ -17,8 +17,8 @@ from PIL import Image
 from resnetlab.core.errors import DataError
 from resnetlab.core.randomness import generator
 from resnetlab.data.config import DecodeConfig
-from resnetlab.data.folder import read_folder
 from resnetlab.data.image import decode
+from resnetlab.data.sources import load_data
 
 DEADLINE = 20.0
 
@@ -222,20 +222,20 @@ def trees(count: int, seed: int) -> dict[str, Any]:
 
 
 def wrong(folder: Path, tree: MadeTree) -> str:
-    """What ``read_folder`` gets wrong about the tree; nothing where it is right."""
-    data = read_folder(folder, DecodeConfig(on_bad="skip", workers=tree.images % 3), 0)
-    for split in (data.train, data.test):
+    """What ``load_data`` gets wrong about the tree; nothing where it is right."""
+    data = load_data(f"folder:{folder}", 0, DecodeConfig(on_bad="skip", workers=tree.images % 3))
+    for split in (data.train, data.reported):
         if not bool((split.images[:, 0, 0, 0] == 40 * split.labels).all()):
             return "an image has another's class"
-    if len(data.train) + len(data.test) != tree.images:
-        return f"{len(data.train)} + {len(data.test)} of {tree.images} images"
-    told = [note for note in data.notes if note.startswith(f"left out {tree.bad} files")]
+    if len(data.train) + len(data.reported) != tree.images:
+        return f"{len(data.train)} + {len(data.reported)} of {tree.images} images"
+    told = [note for note in data.notes if note.startswith(f"{tree.bad} of ")]
     if bool(told) != bool(tree.bad):
         return f"{tree.bad} bad entries, but {data.notes}"
     if tree.bad:
         try:
-            read_folder(folder, DecodeConfig(), 0)
+            load_data(f"folder:{folder}")
         except DataError as error:
-            return "" if f": {tree.bad} of its files" in str(error) else str(error)
+            return "" if f": {tree.bad} of " in str(error) else str(error)
         return "bad entries were passed over"
     return ""

@@ -16,7 +16,7 @@ from resnetlab.core.files import read_folder, replace_folder
 from resnetlab.records.run import EpochRecord, Metrics
 from resnetlab.train.checkpoint_manager import CheckpointManager
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.loop import begin
+from resnetlab.train.loop import Trainer
 from resnetlab.train.prepare import make_loader
 from tests.conftest import make_data
 from tests.faults import processes
@@ -90,14 +90,14 @@ def checkpoint_manager_at(out: Path, epoch: int, widths: tuple[int, ...] = (4, 8
     config = TrainConfig(epochs=9, batch_size=16)
     sizes = {"in_chans": 1, "num_classes": 3, "widths": widths, "stem_width": widths[0]}
     net = create_model("cifar_resnet8", seed=epoch, **sizes)
-    state = begin(net, config, make_loader(make_data(), config, torch.device("cpu")))
+    state = Trainer(net, make_loader(make_data(), config, torch.device("cpu")), config, seed=0).state
     state.history = [_record(number) for number in range(1, epoch + 1)]
-    return CheckpointManager(out, config, state, torch.device("cpu"))
+    return CheckpointManager(out, config, state, torch.device("cpu"), chooses=True)
 
 
 def _record(epoch: int) -> EpochRecord:
     metrics = Metrics(loss=1 / epoch, error=1 / epoch, n=10)
-    return EpochRecord(epoch=epoch, learning_rate=0.1, running_loss=1, train=metrics, test=metrics, seconds=1)
+    return EpochRecord(epoch=epoch, learning_rate=0.1, running_loss=1, train=metrics, validation=metrics, seconds=1)
 
 
 def in_place(folder: Path, contents: dict[str, bytes]) -> None:

@@ -144,8 +144,8 @@ def signalled(out: Path, number: int, phase: str, twice: bool, mark: Path) -> No
 
     owners: dict[str, tuple[Any, str, int]] = {
         "reading data": (run, "recipe_data", 1),
-        "first step": (loop, "take_step", 1),
-        "training": (loop, "take_step", 15),
+        "first step": (loop.Trainer, "take_step", 1),
+        "training": (loop.Trainer, "take_step", 15),
         "evaluation": (loop, "evaluate_batches", 2),
         "saving": (checkpoint_manager, "replace_folder", 3),
         "last save": (checkpoint_manager, "write_metrics", EPOCHS),

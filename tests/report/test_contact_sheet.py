@@ -1,5 +1,6 @@
 """The contact sheet: its pixels are those of the images, whatever the names."""
 
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -36,6 +37,14 @@ def test_every_image_stands_on_the_sheet_grown_by_whole_pixels(side, grown):
     for image in (*rows[0].images, *rows[1].images):
         assert contains(sheet, image.repeat(grown, 0).repeat(grown, 1))
     assert not contains(sheet, row(side=side).images[0].repeat(grown, 0).repeat(grown, 1))
+
+
+def test_names_of_files_stand_below_their_images_and_move_no_pixel():
+    plain = row()
+    named = replace(plain, captions=("train/cat/1.png", HOSTILE, "$\\frac{$"))
+    sheet = pixels(draw_sheet("t", "d", [named, row()]))
+    assert sheet.shape[0] > pixels(draw_sheet("t", "d", [plain, row()])).shape[0]
+    assert all(contains(sheet, image.repeat(8, 0).repeat(8, 1)) for image in plain.images)
 
 
 def test_large_images_shrink():

@@ -52,7 +52,7 @@ def test_figures_with_hostile_names_are_xml_without_scripts(pages):
 
 
 def test_name_between_dollars_is_drawn_as_it_is():
-    (svg,) = drawings(PAGES["axes"]("$x_1$"))
+    (svg,) = drawings(PAGES["axis"]("$x_1$"))
     assert "axis $x_1$ $x_1$" in svg
 
 

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from resnetlab.report.model_card import escape, fenced, front_matter, loading_code, run_card
-from tests.made import HOSTILE, run, study_run
+from tests.made import HOSTILE, run, run_record
 
 COMMAND = "resnetlab train --out RUN"
 NASTY = f"{HOSTILE}\n---\n# é😀\x85\u2028 not a heading | [link](http://x) `code` ![image](y)"
@@ -40,9 +40,9 @@ def test_metadata_is_what_the_hub_reads():
 
 
 def test_card_says_result_data_training_and_limits():
-    record, examination = run()
+    record, report = run()
     record = replace(record, recipe=record.recipe | {"seed": 7})
-    card = run_card(record, examination, COMMAND)
+    card = run_card(record, report, COMMAND)
     for part in (
         "75.00% of 50 test images right after 2 epochs",
         "seed 7",
@@ -61,8 +61,20 @@ def test_card_says_result_data_training_and_limits():
     assert "another decoder" in run_card(jpeg, None, COMMAND)
 
 
+def test_card_of_a_set_without_test_says_validation_and_that_it_chose():
+    record, report = run()
+    worse = replace(record.history[1], epoch=3, validation=replace(record.history[1].validation, error=0.5))
+    alone = replace(record, history=[replace(e, test=None) for e in (*record.history, worse)])
+    card = run_card(alone, replace(report, split="validation"), COMMAND)
+    (result,) = metadata(card)["model-index"][0]["results"]
+    assert (result["dataset"]["split"], result["metrics"][0]["name"]) == ("validation", "Validation accuracy")
+    assert "were chosen by the validation images; their figure flatters" in card
+    assert not re.search(r"\btest\b", card)
+    assert "flatters" not in run_card(record, report, COMMAND)
+
+
 def test_run_that_diverged_claims_no_result():
-    card = run_card(study_run("plain", 8, 0, None).record, None, COMMAND)
+    card = run_card(run_record(None), None, COMMAND)
     assert "model-index" not in metadata(card)
     assert "do not use its weights" in card
 
@@ -74,7 +86,7 @@ def test_hostile_names_make_no_metadata_heading_link_or_html():
     body = hostile.split("\n---\n", 1)[1]
     code = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
     text = code.sub("", body)
-    assert not re.search(r"(?<!\\)[<\[]|^---$", text.replace("mean [", "").replace("sd [", ""), re.MULTILINE)
+    assert not re.search(r"(?<!\\)[<\[]|^---$", text.replace("mean [", "").replace("std [", ""), re.MULTILINE)
     shape = [line.split(" ")[0] for line in code.sub("", harmless.split("\n---\n", 1)[1]).splitlines()]
     assert [line.split(" ")[0] for line in text.splitlines()] == shape
 

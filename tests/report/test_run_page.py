@@ -7,9 +7,8 @@ from resnetlab.core.errors import DataError
 from resnetlab.records.gradients import GradientMoment
 from resnetlab.report.run.figures import LOSS as LOSS_LINES
 from resnetlab.report.run.figures import PALETTE, draw_curves, draw_growth, draw_run_figures, present
-from resnetlab.report.run.page import heat_rows, png_side, render_run_page, shorten, shown_mistakes, write_run_report
+from resnetlab.report.run.page import heat_rows, png_side, render_run_page, shorten, shown_errors, write_run_report
 from resnetlab.report.run.tables import (
-    best_of,
     class_table,
     confused_pairs,
     duration,
@@ -18,14 +17,14 @@ from resnetlab.report.run.tables import (
     key_figures,
     run_verdict,
 )
-from tests.made import HOSTILE, PNG, run, study_run
+from tests.made import HOSTILE, PNG, run, run_record
 from tests.report.test_study_page import Elements
 
 COMMAND = "resnetlab train --out RUN"
 
 
-def page_of(record, examination, command: str = COMMAND) -> str:
-    return render_run_page(record, examination, command, draw_run_figures(record))
+def page_of(record, report, command: str = COMMAND) -> str:
+    return render_run_page(record, report, command, draw_run_figures(record))
 
 
 @pytest.fixture(scope="module")
@@ -64,18 +63,19 @@ def test_figures_and_images_have_words_for_those_who_do_not_see_them(page):
     words = re.findall(r'role="img" aria-label="([^"]+)"', page)
     assert len(words) == 3
     assert words[1] == (
-        "Error in percent, by epoch: test from 45 in epoch 1 to 25 in epoch 2, between 25 and 45; "
+        "Error in percent, by epoch: test from 25 in epoch 2 to 25 in epoch 2, between 25 and 25; "
+        "validation from 45 in epoch 1 to 25 in epoch 2, between 25 and 45; "
         "training from 90 in epoch 1 to 50 in epoch 2, between 50 and 90."
     )
-    assert 'alt="Test image 1: made 1, taken for made 0 with 75.0%"' in page
+    assert 'alt="made/1.png: made 1, taken for made 0 with 75.0%"' in page
 
 
 def test_page_shows_result_tables_settings_data_environment_and_command(page):
     text = Elements(page).text
-    record, examination = run()
-    for table in (confused_pairs(examination), class_table(examination), epoch_table(record.history)):
+    record, report = run()
+    for table in (confused_pairs(report), class_table(report), epoch_table(record.history)):
         assert all(cell in text for row in table.rows for cell in row)
-    for value, words in key_figures(record, examination):
+    for value, words in key_figures(record, report):
         assert value in text
         assert words in text
     for part in (*run_verdict(record), "training.epochs", "lossless", "0" * 64, "processor", COMMAND):
@@ -98,19 +98,20 @@ def test_hostile_name_would_be_seen_where_it_is_not_escaped(monkeypatch):
 
 
 def test_image_that_is_none_is_refused():
-    record, examination = run()
+    record, report = run()
     assert png_side(PNG) == 2
     for image in ("", "not base64!", "aGVsbG8=", '"><script>', PNG[4:]):
-        wrong = replace(examination, wrongest=[replace(examination.wrongest[0], image=image)])
+        wrong = replace(report, most_confident_errors=[replace(report.most_confident_errors[0], image=image)])
         with pytest.raises(DataError, match="no PNG"):
             page_of(record, wrong)
 
 
 def test_thousand_classes_and_epochs_stay_small():
-    record, examination = run(classes=1000)
+    record, report = run(classes=1000)
     epoch = replace(record.history[0], running_error=0.5, images_per_second=1000.0)
     long = replace(record, history=[replace(epoch, epoch=number) for number in range(1, 1001)])
-    page = page_of(long, replace(examination, wrongest=[replace(examination.wrongest[0], image=PNG)] * 24))
+    errors = [replace(report.most_confident_errors[0], image=PNG)] * 24
+    page = page_of(long, replace(report, most_confident_errors=errors))
     assert len(page.encode()) < 1_000_000
     assert "Confusion matrix" not in page
     assert "All 1000 classes" in page
@@ -131,8 +132,8 @@ def test_confusion_matrix_is_shown_up_to_twenty_classes():
 
 
 def test_confused_pairs_come_by_their_number():
-    _, examination = run()
-    many = replace(examination, confusion=[(0, 0, 9), (0, 1, 1), (1, 0, 3), (2, 0, 3)])
+    _, report = run()
+    many = replace(report, confusion=[(0, 0, 9), (0, 1, 1), (1, 0, 3), (2, 0, 3)])
     assert confused_pairs(many).rows == [
         ("made 1", "made 0", "3", "300.0%"),
         ("made 2", "made 0", "3", "300.0%"),
@@ -149,15 +150,15 @@ def test_class_table_begins_with_the_least_recognised():
 
 
 def test_epochs_without_training_error_or_speed_are_drawn():
-    record, examination = run()
+    record, report = run()
     bare = replace(record, history=[replace(epoch, train=None) for epoch in record.history])
-    assert [line[0] for line in present(LOSS_LINES, bare.history)] == ["test", "training, running"]
+    assert [line[0] for line in present(LOSS_LINES, bare.history)] == ["test", "validation", "training, running"]
     assert [drawing.name for drawing in draw_run_figures(bare)] == ["loss", "error", "learning-rate"]
-    page_of(bare, examination)
+    page_of(bare, report)
     one = replace(bare, history=[replace(bare.history[0], running_error=0.5), *record.history[1:]])
     axes = draw_curves(one, "Loss", LOSS_LINES).axes[0]
     drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines if line.get_label() != "best epoch"}
-    assert drawn == {"test": [1, 2], "training": [2], "training, running": [1, 2]}
+    assert drawn == {"test": [2], "validation": [1, 2], "training": [2], "training, running": [1, 2]}
 
 
 def test_speed_is_the_median_of_what_is_known():
@@ -169,7 +170,7 @@ def test_speed_is_the_median_of_what_is_known():
 
 
 def test_diverged_run_without_an_epoch_says_so():
-    record = study_run("plain", 8, 0, None).record
+    record = run_record(None)
     page = page_of(record, None)
     text = Elements(page).text
     assert "Diverged: the loss became nan made" in text
@@ -183,29 +184,51 @@ def test_verdict_names_best_epoch_and_an_early_end():
     record, _ = run()
     assert run_verdict(record) == [
         "75.00% of 50 test images right after 2 epochs (error 25.00%, loss 0.5000)",
-        "The last epoch is the best one",
+        "The last epoch is the best one by the validation images",
     ]
-    worse = replace(record.history[1], epoch=3, test=replace(record.history[1].test, error=0.5))
+    worse = replace(record.history[1], epoch=3, validation=replace(record.history[1].validation, error=0.5))
     early = replace(
         record, history=[*record.history, worse], recipe={"training": {"epochs": 9}}, message="no better epoch in 1"
     )
     assert run_verdict(early)[1:] == [
         "Ended after 3 of 9 epochs: no better epoch in 1",
-        "Best epoch: 2, with 75.00% of 50 right; it was chosen by the test images, so its figure flatters",
+        "Best epoch: 2, chosen by the validation images, with 75.00% of 20 validation images and 75.00% of 50 test "
+        "images right",
     ]
-    by_loss = replace(early, recipe={"training": {"best_by": "test_loss"}})
-    assert best_of(by_loss).epoch == 2
+
+
+def test_verdict_says_where_what_reports_also_chose_and_where_nothing_did():
+    record, report = run()
+    worse = replace(record.history[1], epoch=3, validation=replace(record.history[1].validation, error=0.5))
+    alone = replace(record, history=[replace(e, test=None) for e in (*record.history, worse)])
+    assert run_verdict(alone) == [
+        "50.00% of 20 validation images right after 3 epochs (error 50.00%, loss 1.0000)",
+        "Best epoch: 2, chosen by the validation images, with 75.00% of 20 validation images right; they also chose "
+        "it, so its figure flatters",
+    ]
+    figures = [("50.00%", "validation accuracy, n = 20"), ("1.0000", "validation loss, nats")]
+    assert key_figures(alone, report)[:2] == figures
+    older = replace(run_record(0.5), chosen_by="test")
+    assert run_verdict(older)[1].startswith("The last epoch is the best one by the test images; they also chose it")
+    assert run_verdict(replace(older, chosen_by=None))[1].startswith("Nothing chose among the epochs")
+
+
+def test_epoch_table_has_the_splits_that_were_evaluated():
+    table = epoch_table(run()[0].history)
+    assert table.heads[4:10:2] == ("training loss", "validation loss", "test loss")
+    assert [row[8:10] for row in table.rows] == [("–", "–"), ("0.5000", "25.00")]
+    assert "validation loss" not in epoch_table(run_record(0.5).history).heads
 
 
 def test_nan_answers_and_a_faultless_run_are_said():
-    record, examination = run()
-    assert "1 of 3 images gave a NaN" in page_of(record, replace(examination, unanswered=1))
-    faultless = replace(examination, confusion=[(k, k, 1) for k in range(3)], wrongest=[])
+    record, report = run()
+    assert "1 of 3 images gave a NaN" in page_of(record, replace(report, unanswered=1))
+    faultless = replace(report, confusion=[(k, k, 1) for k in range(3)], most_confident_errors=[])
     assert "every test image was recognised" in page_of(record, faultless)
 
 
 def test_small_images_are_enlarged_without_smoothing():
-    (first, _) = shown_mistakes(run()[1])
+    (first, _) = shown_errors(run()[1])
     assert (first.small, first.probability) == (True, "75.0%")
 
 
@@ -235,12 +258,12 @@ def moments(*growth: float | None) -> list[GradientMoment]:
 
 
 def test_growth_of_gradients_is_drawn_over_the_steps_and_said_in_words():
-    record, examination = run()
+    record, report = run()
     traced = replace(record, gradient_trace=moments(3.5, 2.25, None, -0.5))
     axes = draw_growth([one for one in traced.gradient_trace if one.growth is not None]).axes[0]
     assert axes.lines[-1].get_xydata().tolist() == [[0, 3.5], [1, 2.25], [4, -0.5]]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
-    page = page_of(traced, examination)
+    page = page_of(traced, report)
     assert "by step: +3.50 at step 0, +2.25 at step 1, -0.50 at step 4." in page
     assert "after 0, 1, 2, 4, 8 … steps" in page
     assert not [name for name, colour in PALETTE.items() if colour in "".join(re.findall("<svg.*?</svg>", page, re.S))]
@@ -248,7 +271,7 @@ def test_growth_of_gradients_is_drawn_over_the_steps_and_said_in_words():
 
 def test_run_without_a_trace_has_no_growth_and_one_without_an_epoch_may(page):
     assert "Growth is measured" not in page
-    diverged = study_run("plain", 8, 0, None).record
+    diverged = run_record(None)
     assert [drawing.name for drawing in draw_run_figures(diverged)] == []
     assert [drawing.name for drawing in draw_run_figures(replace(diverged, gradient_trace=moments(9.0)))] == []
     traced = replace(diverged, gradient_trace=moments(9.0, 8.0))

@@ -1,23 +1,27 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import product
 
 import pytest
 
+from resnetlab.cli.tables import print_study
 from resnetlab.records.gradients import Flow, GradientMoment
-from resnetlab.report.figure import draw_figures
+from resnetlab.records.study import StudyRecord
 from resnetlab.report.page import flatten, inline_svg
+from resnetlab.report.study.figures import draw_figures, draw_learning_curves, draw_training_error
 from resnetlab.report.study.page import render_page, write_report
-from resnetlab.report.table import (
+from resnetlab.report.study.tables import (
+    answer_lines,
+    contrast_tables,
     error_table,
     gradient_table,
     growth,
-    pair_table,
-    study_heading,
+    heading,
+    size_table,
     trace_table,
-    verdict_lines,
 )
-from tests.made import HOSTILE, study, study_run
+from tests.made import HOSTILE, axis_study, depth_study, study_of
 
 
 class Elements(HTMLParser):
@@ -43,121 +47,180 @@ class Elements(HTMLParser):
         self.text += data
 
 
-@pytest.fixture(scope="module")
-def page() -> str:
-    return render_page(study(), draw_figures(study()))
+def page_of(study: StudyRecord) -> str:
+    return render_page(study, draw_figures(study))
 
 
-def test_page_fetches_nothing_and_forbids_it(page):
-    elements = Elements(page)
+@pytest.fixture(scope="module", params=[depth_study, axis_study])
+def made(request) -> tuple[StudyRecord, str]:
+    """A study of each kind of question, and its page."""
+    return request.param(), page_of(request.param())
+
+
+def test_page_fetches_nothing_and_forbids_it(made):
+    elements = Elements(made[1])
     assert elements.fetched == []
-    assert "default-src 'none'" in page
+    assert "default-src 'none'" in made[1]
     assert "script" not in elements.tags
-    assert not re.search(r"url\((?!#)|@import", page)
+    assert not re.search(r"url\((?!#)|@import", made[1])
 
 
-def test_page_ids_are_distinct_and_every_reference_has_its_target(page):
-    ids = Elements(page).ids
+def test_page_ids_are_distinct_and_every_reference_has_its_target(made):
+    ids = Elements(made[1]).ids
     assert len(ids) == len(set(ids)) > 0
-    references = re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', page)
+    references = re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', made[1])
     assert references
     assert {one or other for one, other in references} <= set(ids)
 
 
-def test_page_shows_tables_verdicts_settings_and_environment(page):
+def test_page_shows_tables_answers_rules_settings_and_command(made):
+    study, page = made
     text = Elements(page).text
-    for table in (error_table(study()), pair_table(study()), gradient_table(study())):
-        for row in table.rows:
-            assert all(cell in text for cell in row)
-    for line in verdict_lines(study()):
+    for table in (error_table(study), *contrast_tables(study), gradient_table(study), size_table(study)):
+        assert all(cell in text for row in table.rows for cell in row)
+    assert f"<h1>{heading(study)}</h1>" in page
+    for line in (*answer_lines(study), *study.rules.values(), study.command, "training.epochs"):
         assert line in text
-    assert "training.epochs" in text
-    assert "resnetlab study --data made" in text
 
 
-def test_page_figures_have_words_for_those_who_do_not_see_them(page):
-    assert len(re.findall(r'role="img" aria-label="[^"]{30,}"', page)) == 3
+def test_page_figures_have_words_for_those_who_do_not_see_them(made):
+    assert len(re.findall(r'role="img" aria-label="[^"]{30,}"', made[1])) == len(draw_figures(made[0]))
 
 
-def test_hostile_names_add_no_element():
-    harmless, hostile = (render_page(study(source), draw_figures(study(source))) for source in ("made", HOSTILE))
-    assert Elements(hostile).tags == Elements(harmless).tags
+@pytest.mark.parametrize("make", [depth_study, axis_study])
+def test_hostile_names_add_no_element(make):
+    hostile = page_of(make(HOSTILE))
+    assert Elements(hostile).tags == Elements(page_of(make())).tags
     assert HOSTILE not in hostile
     assert HOSTILE in Elements(hostile).text
+    for name in ("$x$ \\ _", "nul \x00 \x1b", "x" * 400, "日本語"):
+        assert all(drawing.png for drawing in draw_figures(make(name)))
 
 
-def test_heading_states_the_answer(page):
-    record = study()
-    heading = "Training error grows with depth in plain nets, does not grow with depth in residual nets"
-    assert study_heading(record) == heading
-    assert f"<h1>{heading}</h1>" in page
-    both = replace(record, verdicts=[replace(verdict, answer="undecided") for verdict in record.verdicts])
-    assert study_heading(both) == "Training error may grow with depth in plain and residual nets: undecided"
-    assert study_heading(replace(record, verdicts=[])) == "Not answered yet"
+def test_heading_and_answers_of_a_study_of_depth_are_the_verdicts():
+    study = depth_study()
+    assert heading(study) == "Training error grows with depth in plain nets, does not grow with depth in residual nets"
+    assert [line.partition(": ")[0] for line in answer_lines(study)] == ["plain nets", "residual nets"]
+    both = replace(study, verdicts=[replace(verdict, answer="undecided") for verdict in study.verdicts])
+    assert heading(both) == "Training error may grow with depth in plain nets and residual nets: undecided"
 
 
-def test_page_says_when_the_study_is_not_complete(page):
-    assert "Not complete" not in page
-    assert "12 of 18 runs have ended" in render_page(study(planned=18), draw_figures(study()))
+def test_heading_and_answers_of_other_studies_count_differences():
+    study = axis_study()
+    assert heading(study) == "Significant differences in test error: 1 of 2"
+    assert answer_lines(study) == [
+        "Lowest mean test error: 5.83 ± 0.76 %, n = 3, with axis made far",
+        "axis made: significant differences in test error from made: 1 of 2",
+    ]
+    assert heading(replace(study, contrasts=study.contrasts[:1])).endswith(": none of 1")
+    assert heading(replace(study, contrasts=[])) == "No difference in test error could be tested"
 
 
-def test_report_is_equal_when_drawn_again(tmp_path):
+def test_errors_stand_by_depth_with_the_plain_net_above_its_counterpart():
+    table = error_table(depth_study())
+    assert table.heads[:3] == ("depth", "kind", "n")
+    assert [row[:2] for row in table.rows] == [(depth, kind) for depth in ("8", "56") for kind in ("plain", "residual")]
+    assert table.rows[2] == ("56", "plain", "3", "61.00 ± 1.00", "30.50 ± 0.50", "0.6100 ± 0.0100")
+    assert gradient_table(depth_study()).rows[0][3] == "+0.9 healthy"
+    assert error_table(axis_study()).rows[-1][1:3] == ("0 (3 diverged)", "diverged")
+
+
+def test_contrasts_are_plain_minus_residual_and_say_what_was_not_tested():
+    (table,) = contrast_tables(depth_study())
+    assert table.caption.startswith("kind: plain minus residual, paired by seed")
+    assert table.heads == ("quantity", "depth", "kind", "n", "difference", "bootstrap", "p", "")
+    both = "+60.00 [+60.00, +60.00]", "[+60.00, +60.00]"
+    assert table.rows[1] == (
+        "training error, points",
+        "56",
+        "plain",
+        "3",
+        *both,
+        "–",
+        "not tested: the same in every seed",
+    )
+
+
+def test_contrasts_give_n_p_and_say_what_is_not_significant():
+    (table,) = contrast_tables(axis_study())
+    assert table.caption.startswith("axis made: near, far, even, lost minus made")
+    near, far, even, lost = table.rows[:4]
+    assert near[:4] == ("training error, points", "near", "3", "+0.67 [-3.13, +4.46]")
+    assert near[5:] == ("0.529", "not significant")
+    assert re.fullmatch(r"\[[+-]\d\.\d\d, [+-]\d\.\d\d\]", near[4])
+    assert (far[3], *far[5:]) == ("-39.67 [-41.10, -38.23]", "< 0.001", "significant")
+    assert even[6] == "not tested: the same in every seed"
+    assert lost[1:] == ("lost", "0", "no seed finished both", "–", "–", "")
+
+
+def test_printed_study_ends_with_answers_and_page(capsys, tmp_path):
+    print_study(axis_study(), tmp_path / "report.html")
+    shown = capsys.readouterr().out
+    assert "not complete: 15 of 18 runs have ended" in shown
+    assert "Holm" in shown
+    assert shown.endswith(f"{answer_lines(axis_study())[-1]}\n\nreport: {tmp_path / 'report.html'}\n")
+
+
+def test_page_says_when_the_study_is_not_complete():
+    assert "Not complete" not in page_of(depth_study())
+    assert "12 of 18 runs have ended" in page_of(depth_study(planned=18))
+
+
+@pytest.mark.parametrize(("make", "count"), [(depth_study, 7), (axis_study, 3)])
+def test_report_is_equal_when_drawn_again(tmp_path, make, count):
     for name in ("one", "two"):
-        write_report(study(), tmp_path / name)
+        write_report(make(), tmp_path / name)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
-    assert len(files) == 7
+    assert len(files) == count
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
 
-def test_one_seed_one_depth_one_kind_and_diverged_runs_can_be_drawn():
-    for runs in (
-        [study_run("plain", 8, 0, 0.5)],
-        [study_run("plain", 8, 0, None), study_run("plain", 20, 0, 0.1)],
-        [study_run("residual", 8, 0, None)],
-    ):
-        record = made_of(runs)
-        cells = [cell for row in error_table(record).rows for cell in row]
-        diverged = any(run.record.status == "diverged" for run in runs)
-        assert any("diverged" in cell for cell in cells) == diverged
-        text = Elements(render_page(record, draw_figures(record))).text
-        assert all(cell in text for cell in cells)
+@pytest.mark.parametrize(
+    ("axes", "errors"),
+    [
+        (("shortcut", "depth"), {("none", "8"): [0.5]}),
+        (("shortcut", "depth"), {("none", "8"): [None], ("none", "20"): [0.1]}),
+        (("shortcut", "depth"), {("default", "8"): [None]}),
+        (("x",), {("a",): [None]}),
+    ],
+    ids=str,
+)
+def test_one_seed_one_condition_and_diverged_runs_can_be_drawn(axes, errors):
+    study = study_of(axes, errors)
+    cells = [cell for row in error_table(study).rows for cell in row]
+    assert any("diverged" in cell for cell in cells) == ([None] in errors.values())
+    text = Elements(page_of(study)).text
+    assert all(cell in text for cell in cells)
 
 
-def made_of(runs):
-    from resnetlab.study import degradation
-
-    return replace(
-        study(),
-        runs=runs,
-        cells=degradation.make_cells(runs),
-        pairs=degradation.make_pairs(runs),
-        verdicts=degradation.make_verdicts(runs),
-    )
+def test_several_shortcuts_and_further_axes_have_a_line_each():
+    places = product(("none", "A", "B"), ("8", "20"), ("batch", "none"))
+    study = study_of(("shortcut", "depth", "options.norm"), {place: [0.1, 0.2] for place in places})
+    axes = draw_training_error(study).axes[0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert len(study.verdicts) == 6
+    assert names[:2] == ["plain, options.norm batch, mean", "plain, options.norm none, mean"]
+    assert names[2:4] == ["residual (A), options.norm batch, mean", "residual (A), options.norm none, mean"]
+    # A line and two seeds at two depths for each, and the sign of the legend.
+    assert len(axes.lines) == 6 * (1 + 2 * 2) + 1
+    assert [table.caption.partition(":")[0] for table in contrast_tables(study)] == ["shortcut", "options.norm"]
+    assert error_table(study).heads[:3] == ("depth", "shortcut", "options.norm")
 
 
 def test_inline_svg_has_no_prologue():
-    drawing = draw_figures(study())[0]
+    drawing = draw_figures(axis_study())[0]
     assert inline_svg(drawing.name, drawing.svg).startswith('<svg aria-hidden="true"')
     assert drawing.png.startswith(b"\x89PNG")
 
 
 def test_learning_curves_show_every_run_whole():
     """A limit set too early once cut the first epochs off."""
-    from resnetlab.report.figure import draw_learning_curves
-
-    assert [axes.get_title() for axes in draw_learning_curves(study()).axes] == ["depth 8", "depth 56"]
-    axes = draw_learning_curves(study()).axes[0]
-    assert len(axes.lines) == 12
-    assert axes.get_ylim()[1] >= 90
-    assert axes.get_ylim()[0] == 0
-
-
-def test_tables_print_spread_and_significance():
-    assert error_table(study()).rows[2] == ("56", "plain", "3", "61.00 ± 1.00", "30.50 ± 0.50", "0.6100 ± 0.0100")
-    # With the same difference in every seed there is no star.
-    assert pair_table(study()).rows[1][2] == "+60.00 [+60.00, +60.00]"
-    assert gradient_table(study()).rows[0][3] == "+0.9 healthy"
+    figure = draw_learning_curves(depth_study())
+    assert [axes.get_title() for axes in figure.axes] == ["depth 8", "depth 56"]
+    assert len(figure.axes[0].lines) == 12
+    assert figure.axes[0].get_ylim()[1] >= 90
+    assert figure.axes[0].get_ylim()[0] == 0
 
 
 def test_growth_of_an_even_number_of_runs_is_their_median():
@@ -171,7 +234,7 @@ def test_flatten_names_nested_settings():
 
 def test_trace_is_the_median_over_the_seeds_by_step():
     moments = {0: [1.0, 2.0, 9.0], 1: [0.5, None, 0.1], 4: [None, None, None]}
-    made = study()
+    study = depth_study()
     runs = [
         replace(
             run,
@@ -183,10 +246,10 @@ def test_trace_is_the_median_over_the_seeds_by_step():
                 ],
             ),
         )
-        for run in made.runs
-        if (run.kind, run.depth) == ("plain", 56)
+        for run in study.runs
+        if run.values == {"shortcut": "none", "depth": "56"}
     ]
-    table = trace_table(replace(made, runs=runs))
+    table = trace_table(replace(study, runs=runs))
     assert table.heads == ("depth", "kind", "n", "0", "1", "4")
     assert table.rows == [("56", "plain", "3", "+2.0", "+0.3", "–")]
-    assert trace_table(made).rows == []
+    assert trace_table(study).rows == []

@@ -4,20 +4,23 @@ import pytest
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.diagnostics.config import DiagnosisConfig
-from resnetlab.study import AxesStudy, StudyConfig, plan_runs
-from resnetlab.study.diagnosis import axes_of, choose, read_where, study_analyses, study_diagnosis_command
+from resnetlab.records.study import axes_in_words
+from resnetlab.study import Study, plan_runs
+from resnetlab.study.diagnosis import choose, read_where, study_analyses, study_diagnosis_command
 
-GRID = StudyConfig(depths=(8, 14), seeds=2)
+DEPTHS = Study(axes={"shortcut": ("none", "default"), "depth": ("8", "14")}, seeds=2)
+AXES = axes_in_words(DEPTHS.axes)
 HERE = Path("runs/some study")
 
 
-def test_axes_of_a_grid_are_kind_and_depth():
-    assert axes_of(GRID) == {"kind": ["plain", "residual"], "depth": ["8", "14"]}
-    assert axes_of(AxesStudy(axes={"training.lr": ("0.1", "0.2")})) == {"training.lr": ["0.1", "0.2"]}
+def test_axes_are_named_as_people_read_them():
+    assert AXES == {"kind": ["plain", "residual"], "depth": ["8", "14"]}
+    for axes in ({"training.lr": ["0.1", "0.2"]}, {"shortcut": ["A", "none"]}):
+        assert axes_in_words(axes) == axes
 
 
 def test_runs_are_chosen_by_the_values_of_axes():
-    chosen = choose(plan_runs(GRID), axes_of(GRID), read_where(["depth=14", "kind=plain,residual"]), HERE)
+    chosen = choose(plan_runs(DEPTHS), AXES, read_where(["depth=14", "kind=plain,residual"]), HERE)
     assert {run.name for run in chosen} == {f"{kind}-14-seed{n}" for kind in ("plain", "residual") for n in (0, 1)}
 
 
@@ -33,7 +36,7 @@ def test_runs_are_chosen_by_the_values_of_axes():
 )
 def test_wrong_choice_of_runs_says_what_there_is(where, message):
     with pytest.raises(ConfigError, match=message):
-        choose(plan_runs(GRID), axes_of(GRID), read_where(where), HERE)
+        choose(plan_runs(DEPTHS), AXES, read_where(where), HERE)
 
 
 @pytest.mark.parametrize(

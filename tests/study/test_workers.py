@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from resnetlab.data.config import AugmentConfig
-from resnetlab.study import RUNS, AxesStudy, run_study, study_command
+from resnetlab.study import RUNS, Study, run_study, study_command
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import RECORD
 from tests.conftest import ROOT
+from tests.study.conftest import timeless
 
-CONFIG = AxesStudy(
+CONFIG = Study(
     recipe=Recipe(
         model="cifar_resnet8",
         training=TrainConfig(epochs=4, batch_size=128, device="cpu", augment=AugmentConfig(crop_padding=0)),
@@ -34,15 +35,6 @@ def words(out: Path) -> list[str]:
     given = shlex.split(study_command(CONFIG))[1:]
     given[given.index("STUDY")] = str(out)
     return ["-m", "resnetlab", *given]
-
-
-def timeless(out: Path):
-    def strip(value):
-        if isinstance(value, dict):
-            return {key: strip(item) for key, item in value.items() if key not in ("seconds", "images_per_second")}
-        return [strip(item) for item in value] if isinstance(value, list) else value
-
-    return strip(json.loads((out / "results.json").read_text()))
 
 
 @pytest.fixture(scope="module")

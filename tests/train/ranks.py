@@ -17,7 +17,6 @@ from resnetlab.data.config import AugmentConfig
 from resnetlab.data.loader import Loader
 from resnetlab.models.zoo import create_model
 from resnetlab.records.run import EpochRecord
-from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import process_group, world
 from resnetlab.train.evaluate import evaluate_batches
@@ -26,6 +25,7 @@ from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import run_recipe
 from resnetlab.train.sync_bn import SyncBatchNorm
 from tests.conftest import make_data
+from tests.train.runs import StopAfter
 
 PLAIN = AugmentConfig(crop_padding=0)
 BASE = TrainConfig(epochs=2, batch_size=16, schedule="cosine", augment=PLAIN)
@@ -60,15 +60,6 @@ CASES = {
 }
 RESUMED = replace(BASE, ema=0.9, save_every=4)
 RUN = Recipe(model="cifar_resnet8", training=replace(BASE, max_steps=3, sync_bn=True))
-
-
-class StopAfter(NoCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, step: int, steps: int, stats) -> None:
-        if step == self.step:
-            raise KeyboardInterrupt
 
 
 def timeless(history: list[EpochRecord]) -> list[object]:

@@ -7,20 +7,16 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from resnetlab.models.zoo import create_model
 from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.evaluate import evaluate_batches
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import Ema
-from resnetlab.train.prepare import make_loaders
+from resnetlab.train.prepare import evaluation_loaders
+from tests.train.runs import tiny_net
 
 CONFIG = TrainConfig(epochs=3, batch_size=16, ema=0.95)
-
-
-def model() -> nn.Module:
-    return create_model("cifar_resnet8", in_chans=1, num_classes=3)
 
 
 class Follow(NoCallback):
@@ -39,7 +35,7 @@ class Follow(NoCallback):
 
 
 def test_average_equals_its_sum_in_float64_statistics_too(tmp_path, data):
-    net = model()
+    net = tiny_net()
     follow = Follow(net)
     history = fit(net, data, CONFIG, seed=0, out=tmp_path, callback=follow)
     kept = read_checkpoint(tmp_path / "last")
@@ -50,14 +46,14 @@ def test_average_equals_its_sum_in_float64_statistics_too(tmp_path, data):
             assert value == 18, name
         assert torch.equal(value, kept.model[name])
     # What was evaluated is the average, and the trained weights are another network.
-    _, test = make_loaders(data, CONFIG, torch.device("cpu"))
-    assert evaluate_batches(net, test) == history[-1].test
+    loaders = evaluation_loaders(data, CONFIG, torch.device("cpu"))
+    assert evaluate_batches(net, loaders["test"]) == history[-1].test
     assert not torch.equal(kept.training["raw/head.weight"], kept.model["head.weight"])
 
 
 def test_average_resumes_to_equal_bits(tmp_path, data):
     config = replace(CONFIG, save_every=4)
-    whole, cut, resumed = model(), model(), model()
+    whole, cut, resumed = tiny_net(), tiny_net(), tiny_net()
     history = fit(whole, data, config, seed=0)
     with pytest.raises(KeyboardInterrupt):
         fit(cut, data, config, seed=0, out=tmp_path, callback=Follow(cut, cut=11))
@@ -65,13 +61,13 @@ def test_average_resumes_to_equal_bits(tmp_path, data):
     assert [e.test for e in fit(resumed, data, config, seed=0, out=tmp_path)] == [e.test for e in history]
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
     # A run that has ended gives the average again.
-    again = model()
+    again = tiny_net()
     fit(again, data, config, seed=0, out=tmp_path)
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in again.state_dict().items())
 
 
 def test_average_of_a_compiled_net_is_not_compiled_and_has_no_gradients():
-    net = model()
+    net = tiny_net()
     net.compile(backend="eager")
     average = Ema(net, 0.9).net
     assert average._compiled_call_impl is None

@@ -12,12 +12,11 @@ from torch.testing import assert_close
 from resnetlab.core.errors import DivergedError
 from resnetlab.data.config import AugmentConfig
 from resnetlab.data.dataset import ImageData
-from resnetlab.models.zoo import create_model
-from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.loop import begin, diverged, fit
+from resnetlab.train.loop import Trainer, fit
 from resnetlab.train.prepare import make_loader, make_scaler
+from tests.train.runs import StopAfter, same_tensors, tiny_net
 
 CPU = torch.device("cpu")
 PLAIN = AugmentConfig(crop_padding=0)
@@ -25,26 +24,8 @@ BASE = TrainConfig(epochs=4, batch_size=16, augment=PLAIN)
 ONE = replace(BASE, epochs=1, max_steps=1, schedule="constant", lr=0.1)
 
 
-def model(norm: str = "batch") -> nn.Module:
-    return create_model("cifar_resnet8", in_chans=1, num_classes=3, norm=norm)
-
-
 def batch(data: ImageData, config: TrainConfig, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return next(make_loader(data, replace(config, accumulate=1), CPU, seed).shuffled(seed, 1))
-
-
-def same(first: nn.Module, second: nn.Module) -> bool:
-    theirs = second.state_dict()
-    return all(torch.equal(value, theirs[name]) for name, value in first.state_dict().items())
-
-
-class StopAfter(NoCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, step: int, steps: int, stats) -> None:
-        if step == self.step:
-            raise KeyboardInterrupt
 
 
 class Dtypes(nn.Module):
@@ -52,7 +33,7 @@ class Dtypes(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net, self.seen = model(), set()
+        self.net, self.seen = tiny_net(), set()
 
     def forward(self, x):
         y = self.net(x)
@@ -82,15 +63,15 @@ def test_loss_scale_survives_an_interruption(tmp_path, data, monkeypatch):
 
     monkeypatch.setattr("resnetlab.train.loop.make_scaler", scaler)
     config = replace(BASE, precision="fp16", epochs=2, save_every=1)
-    whole, resumed = model(), model()
+    whole, resumed = tiny_net(), tiny_net()
     history = fit(whole, data, config, seed=0, out=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        fit(model(), data, config, seed=0, out=tmp_path / "cut", callback=StopAfter(7))
+        fit(tiny_net(), data, config, seed=0, out=tmp_path / "cut", callback=StopAfter(7))
     kept = read_checkpoint(tmp_path / "cut" / "last").scaler
     # Six steps of finite gradients: doubled after the fourth, and two towards the next.
     assert (kept["scale"], kept["_growth_tracker"]) == (2048.0, 2)
     again = fit(resumed, data, config, seed=0, out=tmp_path / "cut")
-    assert same(whole, resumed)
+    assert same_tensors(whole, resumed)
     assert [e.test for e in again] == [e.test for e in history]
     ours, theirs = (read_checkpoint(tmp_path / run / "last").scaler for run in ("whole", "cut"))
     assert ours == theirs
@@ -104,13 +85,13 @@ def test_only_fp16_scales_its_loss():
 
 
 def test_overflow_of_16_bits_is_named_in_its_own_precision(data):
-    net = model()
+    net = tiny_net()
     with torch.no_grad():
         net.head.bias += 1e5  # finite, but not in fp16
     config = replace(BASE, precision="fp16")
-    state = begin(net, config, make_loader(data, config, CPU))
+    trainer = Trainer(net, make_loader(data, config, CPU), config, seed=0)
     images, _ = batch(data, config)
-    assert "it began in the output of head;" in str(diverged(state, images, 1, float("nan"), config))
+    assert "it began in the output of head;" in str(trainer.diverged(images, 1, float("nan")))
     with pytest.raises(DivergedError, match="at step 1: it began in the output of head;"):
         fit(net, data, config, seed=0)
 
@@ -119,7 +100,7 @@ def test_overflow_of_16_bits_is_named_in_its_own_precision(data):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_clipping_scales_the_whole_gradient_to_the_limit(data, limit, precision):
     config = replace(ONE, clip_norm=limit, momentum=0.0, nesterov=False, weight_decay=0.0, precision=precision)
-    net = model()
+    net = tiny_net()
     by_hand = copy.deepcopy(net).train().to(memory_format=torch.channels_last)
     images, labels = batch(data, config)
     with torch.autocast("cpu", dtype=torch.float16, enabled=precision == "fp16"):
@@ -134,10 +115,13 @@ def test_clipping_scales_the_whole_gradient_to_the_limit(data, limit, precision)
 
 
 def test_micro_batches_of_a_net_without_batch_norm_equal_one_batch(data):
-    nets = [model("group") for _ in range(4)]
-    for net, parts in zip(nets, (1, 2, 4, 8), strict=True):
-        history = fit(net, data, replace(BASE, epochs=2, accumulate=parts), seed=0)
-        assert history[0].running_error == fit(model("group"), data, replace(BASE, epochs=2), seed=0)[0].running_error
+    nets = [tiny_net(norm="group") for _ in range(4)]
+    config = replace(BASE, epochs=2)
+    errors = [
+        fit(net, data, replace(config, accumulate=parts), seed=0)[0].running_error
+        for net, parts in zip(nets, (1, 2, 4, 8), strict=True)
+    ]
+    assert errors == errors[:1] * 4
     for net in nets[1:]:
         for ours, theirs in zip(net.parameters(), nets[0].parameters(), strict=True):
             assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
@@ -145,7 +129,7 @@ def test_micro_batches_of_a_net_without_batch_norm_equal_one_batch(data):
 
 def test_micro_batches_of_batch_norm_have_statistics_of_their_own(data):
     """The control of the test above."""
-    whole, parts = model(), model()
+    whole, parts = tiny_net(), tiny_net()
     fit(whole, data, replace(ONE), seed=0)
     fit(parts, data, replace(ONE, accumulate=4), seed=0)
     assert (whole.head.weight - parts.head.weight).abs().max() > 1e-3

@@ -11,18 +11,14 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import AugmentConfig
 from resnetlab.models.recompute import Segmented, segment_length
 from resnetlab.models.zoo import create_model
-from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import make_optimizer, set_rate
 from resnetlab.train.prepare import make_loader, prepare
+from tests.train.runs import StopAfter, tiny_net
 
 BASE = TrainConfig(epochs=2, batch_size=16, augment=AugmentConfig(crop_padding=1))
-
-
-def model(name: str = "cifar_resnet8", **options) -> nn.Module:
-    return create_model(name, in_chans=1, num_classes=3, **options)
 
 
 def differing(first: nn.Module, second: nn.Module) -> set[str]:
@@ -30,19 +26,10 @@ def differing(first: nn.Module, second: nn.Module) -> set[str]:
     return {name for name, value in first.state_dict().items() if not torch.equal(value, theirs[name])}
 
 
-class StopAfter(NoCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, step: int, steps: int, stats) -> None:
-        if step == self.step:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize(("up_to", "frozen"), [("stem", ("stem",)), ("stages.1", ("stem", "stages.0", "stages.1"))])
 @pytest.mark.parametrize("segments", [None, 1])
 def test_frozen_parts_keep_every_bit_and_all_else_changes(tmp_path, data, up_to, frozen, segments):
-    before, net = model(), model()
+    before, net = tiny_net(), tiny_net()
     fit(net, data, replace(BASE, freeze=up_to, checkpoint_blocks=segments), seed=0, out=tmp_path)
     expected = {name for name in net.state_dict() if not name.startswith(tuple(f"{part}." for part in frozen))}
     assert differing(net, before) == expected
@@ -52,14 +39,14 @@ def test_frozen_parts_keep_every_bit_and_all_else_changes(tmp_path, data, up_to,
 
 def test_part_that_is_none_is_refused_with_those_that_are(data):
     with pytest.raises(ConfigError, match=r"'stages.7' is not possible: .* stem, stages.0, stages.1, stages.2"):
-        fit(model(), data, replace(BASE, freeze="stages.7"), seed=0)
+        fit(tiny_net(), data, replace(BASE, freeze="stages.7"), seed=0)
     with pytest.raises(ConfigError, match="create_model"):
         fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), data, replace(BASE, freeze="stem"), seed=0)
 
 
 @pytest.mark.parametrize("decay_all", [False, True])
 def test_head_has_its_own_rate_and_norms_decay_where_asked(decay_all):
-    net = model()
+    net = tiny_net()
     optimizer = make_optimizer(net, replace(BASE, lr=0.1, head_lr=0.5, decay_all=decay_all, weight_decay=0.01))
     set_rate(optimizer, 0.02)
     of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
@@ -72,7 +59,7 @@ def test_head_has_its_own_rate_and_norms_decay_where_asked(decay_all):
 def test_a_slower_head_moves_less(data):
     """One step: of SGD without momentum, a tenth of the rate is a tenth of the way."""
     config = replace(BASE, max_steps=1, schedule="constant", momentum=0.0, nesterov=False, lr=0.1)
-    start, whole, slow = model(), model(), model()
+    start, whole, slow = tiny_net(), tiny_net(), tiny_net()
     fit(whole, data, config, seed=0)
     fit(slow, data, replace(config, head_lr=0.01), seed=0)
     assert differing(whole, slow) == {"head.weight", "head.bias"}
@@ -91,7 +78,7 @@ def test_compiled_net_has_the_names_and_with_an_eager_backend_the_bits(tmp_path,
     compile_net = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda net: compile_net(net, backend=backend))
     torch._dynamo.reset()
-    plain, compiled = model(), model()
+    plain, compiled = tiny_net(), tiny_net()
     fit(plain, data, replace(config, epochs=1), seed=0, out=tmp_path / "plain")
     fit(compiled, data, replace(config, epochs=1, compile=True), seed=0, out=tmp_path / "compiled")
     assert calls
@@ -104,7 +91,7 @@ def test_compiled_net_has_the_names_and_with_an_eager_backend_the_bits(tmp_path,
 @pytest.mark.parametrize("every", ["auto", 1, 2])
 def test_segments_change_no_bit_of_a_run_nor_of_a_resumed_one(tmp_path, data, every):
     def make() -> nn.Module:
-        return model("cifar_resnet14", dropout=0.2)
+        return tiny_net("cifar_resnet14", dropout=0.2)
 
     plain, segmented, resumed = make(), make(), make()
     config = replace(BASE, checkpoint_blocks=every, save_every=2)
@@ -126,13 +113,13 @@ def test_segments_change_no_bit_of_a_run_nor_of_a_resumed_one(tmp_path, data, ev
 
 
 def test_preparing_twice_is_preparing_once():
-    once, twice = model(), model()
+    once, twice = tiny_net(), tiny_net()
     config = replace(BASE, checkpoint_blocks=1, sync_bn=True, freeze="stem")
     prepare(once, config)
     prepare(twice, config)
     prepare(twice, config)
     assert str(once) == str(twice)
-    assert copy.deepcopy(once).state_dict().keys() == model().state_dict().keys()
+    assert copy.deepcopy(once).state_dict().keys() == tiny_net().state_dict().keys()
 
 
 def test_segments_of_1202_layers_have_nine_blocks():
@@ -145,8 +132,9 @@ def test_segments_of_1202_layers_have_nine_blocks():
 def test_mixing_takes_neighbours_so_a_micro_batch_has_an_even_number(data):
     cpu = torch.device("cpu")
     mixed = TrainConfig(epochs=1, batch_size=12, accumulate=2, augment=AugmentConfig(mixup=0.2))
-    assert make_loader(data, mixed, cpu).micro_batch == 6
+    assert len(next(make_loader(data, mixed, cpu).shuffled(0, 1))[0]) == 6
     odd = replace(mixed, accumulate=4)
     with pytest.raises(ConfigError, match="give a multiple of 8, at least 8"):
         make_loader(data, odd, cpu)
-    assert make_loader(data, replace(odd, augment=AugmentConfig()), cpu).micro_batch == 3
+    plain = replace(odd, augment=AugmentConfig())
+    assert len(next(make_loader(data, plain, cpu).shuffled(0, 1))[0]) == 3

@@ -58,9 +58,9 @@ def test_figures_are_those_of_the_run_and_of_the_smaller_net(folder, tmp_path):
 
 
 def batches(data, recipe):
-    from resnetlab.train.prepare import make_loaders
+    from resnetlab.train.prepare import evaluation_loaders
 
-    return make_loaders(data, recipe.training, torch.device("cpu"))[1].in_order()
+    return evaluation_loaders(data, recipe.training, torch.device("cpu"))["test"].in_order()
 
 
 def test_recipe_makes_the_smaller_net_and_starts_from_its_weights(folder, tmp_path):

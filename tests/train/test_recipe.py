@@ -1,14 +1,14 @@
 import json
 from dataclasses import replace
-from typing import ClassVar
+from pathlib import Path
+from shutil import copytree
 
 import pytest
 
 from resnetlab.core.errors import CheckpointError, ConfigError, DataError
 from resnetlab.core.serialize import read_record
-from resnetlab.data.dataset import Split
-from resnetlab.records.run import EXAMINATION, Examination
-from resnetlab.train.callbacks import NoCallback
+from resnetlab.data.dataset import Split, hold_out
+from resnetlab.records.run import REPORT, ClassificationReport, RunRecord
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import (
     Recipe,
@@ -17,10 +17,12 @@ from resnetlab.train.recipe import (
     read_recipe,
     recipe_config,
     recipe_data,
+    recipe_from,
     write_recipe,
 )
 from resnetlab.train.run import evaluate_run, run_recipe
 from tests.conftest import make_data
+from tests.train.runs import Notes
 
 TINY = Recipe(model="cifar_resnet8", training=TrainConfig(epochs=1, batch_size=256))
 
@@ -40,9 +42,17 @@ def test_yaml_that_is_no_recipe_is_a_data_error(tmp_path, text):
         read_recipe(tmp_path / "recipe.yaml")
 
 
-def test_run_leaves_its_folder_and_evaluates_to_the_same_figure(tmp_path):
-    record = run_recipe(TINY, tmp_path / "run")
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """The folder of a run that has ended."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    run_recipe(TINY, folder)
+    return folder
+
+
+def test_run_leaves_its_folder_and_evaluates_to_the_same_figure(ended):
+    record = read_record(RunRecord, ended / "record.json")
+    assert {path.name for path in ended.iterdir()} == {
         ".lock",
         "recipe.yaml",
         "data.json",
@@ -55,24 +65,23 @@ def test_run_leaves_its_folder_and_evaluates_to_the_same_figure(tmp_path):
         "best",
         "record.json",
     }
-    assert evaluate_run(tmp_path / "run") == record.final.test
-    assert record.data["train"] == 1437
+    assert evaluate_run(ended) == record.final.test
+    assert (record.chosen_by, record.best) == ("validation", record.final)
+    assert [record.data[name] for name in ("train", "validation", "test")] == [1295, 142, 360]
     assert record.parameters == 75_002
     assert len(record.gradients_start) == 5
 
 
-def test_run_that_has_ended_gives_its_record_again(tmp_path):
-    record = run_recipe(TINY, tmp_path)
-    assert run_recipe(TINY, tmp_path, resume=True) == record
+def test_run_that_has_ended_gives_its_record_again(ended):
+    assert run_recipe(TINY, ended, resume=True) == read_record(RunRecord, ended / "record.json")
 
 
-def test_run_over_another_is_refused_with_what_differs(tmp_path):
-    run_recipe(TINY, tmp_path)
+def test_run_over_another_is_refused_with_what_differs(ended):
     with pytest.raises(ConfigError, match="--resume auto"):
-        run_recipe(TINY, tmp_path)
+        run_recipe(TINY, ended)
     other = Recipe(model="cifar_resnet8", seed=3, training=TrainConfig(epochs=2, batch_size=256))
     with pytest.raises(ConfigError, match=r"seed: 0 → 3, training\.epochs: 1 → 2"):
-        run_recipe(other, tmp_path, resume=True)
+        run_recipe(other, ended, resume=True)
 
 
 def test_run_in_a_folder_of_something_else_is_refused(tmp_path):
@@ -123,13 +132,13 @@ def test_options_that_are_no_text_are_refused_with_the_remedy():
         Recipe(options={"zero_init_residual": True})
 
 
-def test_a_run_goes_on_in_a_folder_that_a_kill_left_with_a_temporary_file(tmp_path):
+def test_a_run_resumes_in_a_folder_that_a_kill_left_with_a_temporary_file(tmp_path):
     (tmp_path / ".recipe.yaml.99.tmp").touch()
-    assert run_recipe(TINY, tmp_path, resume=True).status == "finished"
+    assert run_recipe(TINY, tmp_path, resume=True, page=False).status == "finished"
 
 
-def test_data_that_have_changed_are_refused(tmp_path):
-    run_recipe(TINY, tmp_path)
+def test_data_that_have_changed_are_refused(tmp_path, ended):
+    copytree(ended, tmp_path, dirs_exist_ok=True)
     noted = json.loads((tmp_path / "data.json").read_text())
     (tmp_path / "data.json").write_text(json.dumps(noted | {"sha256": "0"}))
     with pytest.raises(DataError, match="has changed"):
@@ -156,17 +165,12 @@ def test_a_folder_taken_by_another_process_meanwhile_is_not_shared(tmp_path, mon
 
 
 def test_callback_is_told_of_a_stem_that_does_not_fit_the_images(tmp_path):
-    class Told(NoCallback):
-        notes: ClassVar[list[str]] = []
-
-        def on_note(self, text):
-            self.notes.append(text)
-
+    told = Notes()
     options = {"depths": "[1, 1]", "widths": "[8, 8]"}
     for number, stem in enumerate(({}, {"stem": "auto"}, {"stem": "cifar"})):
         recipe = Recipe(model="resnet18", options=options | stem, training=TINY.training)
-        run_recipe(recipe, tmp_path / str(number), callback=Told())
-    assert Told.notes == [
+        run_recipe(recipe, tmp_path / str(number), callback=told, page=False)
+    assert told.notes == [
         "the imagenet stem leaves a map of 2×2 from images of 8 pixels; small ones are better served by "
         "stem=cifar, or stem=auto",
         "stem: cifar, chosen for images of 8 pixels",
@@ -174,17 +178,17 @@ def test_callback_is_told_of_a_stem_that_does_not_fit_the_images(tmp_path):
 
 
 def test_resnet_20_learns_the_digits(tmp_path):
-    record = run_recipe(Recipe(), tmp_path)
+    record = run_recipe(Recipe(), tmp_path, page=False)
     assert record.final.train.error < 0.01
     assert record.final.test.error < 0.03
 
 
 def test_diverged_run_is_recorded_as_such(tmp_path):
-    recipe = Recipe(model="mlp_resnet1000", training=TrainConfig(epochs=1))
+    recipe = Recipe(model="cifar_resnet8", training=TrainConfig(epochs=1, lr=1e30))
     record = run_recipe(recipe, tmp_path)
     assert record.status == "diverged"
     assert record.final is None
-    assert "nan at step 1" in record.message
+    assert "became nan at step 2" in record.message
     with pytest.raises(CheckpointError, match="no complete checkpoint"):
         evaluate_run(tmp_path)
 
@@ -221,9 +225,33 @@ def test_weights_of_the_hub_bring_their_standard(monkeypatch):
     assert recipe_data(Recipe()).normalisation.mean != pytest.approx((123.675, 116.28, 103.53))
 
 
-def test_examination_of_a_run_in_16_bits_counts_what_the_run_counted(tmp_path):
+def test_report_of_a_run_in_16_bits_counts_what_the_run_counted(tmp_path):
     training = TrainConfig(epochs=1, batch_size=256, precision="bf16")
     record = run_recipe(Recipe(model="cifar_resnet8", training=training), tmp_path)
-    found = read_record(Examination, tmp_path / EXAMINATION)
+    found = read_record(ClassificationReport, tmp_path / REPORT)
     assert found.top1_accuracy == pytest.approx(1 - record.final.test.error, abs=1e-12)
     assert found.loss == pytest.approx(record.final.test.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("validation", [True, False])
+def test_recipe_says_which_splits_are_used(monkeypatch, own, validation):
+    data = make_data(validation=15 * own)
+    monkeypatch.setattr("resnetlab.data.sources.load_data", lambda *_: data)
+    found = recipe_data(Recipe(validation=validation, split_seed=3))
+    assert found.test is data.test
+    if own or not validation:
+        assert found.train is data.train
+        assert found.validation is (data.validation if validation else None)
+    else:
+        assert found.fingerprint == hold_out(data, 3).fingerprint != hold_out(data, 4).fingerprint
+        assert (len(found.train), len(found.validation)) == (87, 9)
+    # What is reported stays, where there is nothing else to report.
+    without_test = replace(make_data(validation=15), test=None)
+    monkeypatch.setattr("resnetlab.data.sources.load_data", lambda *_: without_test)
+    assert recipe_data(Recipe(validation=validation)).validation is without_test.validation
+
+
+def test_words_of_version_0_1_0_are_answered_with_those_of_today():
+    with pytest.raises(ConfigError, match=r"test_loss.*validation chooses, test reports; say validation_loss"):
+        recipe_from({"training": {"best_by": "test_loss"}}, Path("mine.yaml"))

@@ -3,30 +3,19 @@
 from dataclasses import replace
 
 import pytest
-import torch
-from torch import nn
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import AugmentConfig
-from resnetlab.models.zoo import create_model
 from resnetlab.train import loop
 from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import learning_rate
+from tests.train.runs import same_tensors, tiny_net
 from tests.train.test_optim import EPOCHS, SCHEDULERS, STEPS, ours, torchs
 
 BASE = TrainConfig(epochs=4, batch_size=16, augment=AugmentConfig(crop_padding=0))  # 6 steps an epoch
-
-
-def model() -> nn.Module:
-    return create_model("cifar_resnet8", in_chans=1, num_classes=3)
-
-
-def same(first: nn.Module, second: nn.Module) -> bool:
-    theirs = second.state_dict()
-    return all(torch.equal(value, theirs[name]) for name, value in first.state_dict().items())
 
 
 class Rates(NoCallback):
@@ -82,7 +71,7 @@ def test_schedule_ends_with_max_steps_as_torch_ends_with_its_steps(schedule):
 @pytest.mark.parametrize("cut", [7, 8])
 def test_run_of_max_steps_ends_within_an_epoch_and_resumes(tmp_path, data, monkeypatch, cut):
     config = replace(BASE, max_steps=9, schedule="cosine", save_every=1)
-    callback, whole, resumed = Rates(monkeypatch), model(), model()
+    callback, whole, resumed = Rates(monkeypatch), tiny_net(), tiny_net()
     history = fit(whole, data, config, seed=0, out=tmp_path / "whole", callback=callback)
     assert callback.steps == [(step, 9) for step in range(1, 10)]
     expected = torchs(lambda o: SCHEDULERS.CosineAnnealingLR(o, T_max=9))[:9]
@@ -90,14 +79,14 @@ def test_run_of_max_steps_ends_within_an_epoch_and_resumes(tmp_path, data, monke
     assert [e.epoch for e in history] == [1, 2]
     assert history[1].train is not None
     with pytest.raises(KeyboardInterrupt):
-        fit(model(), data, config, seed=0, out=tmp_path / "cut", callback=Rates(monkeypatch, cut))
+        fit(tiny_net(), data, config, seed=0, out=tmp_path / "cut", callback=Rates(monkeypatch, cut))
     again = fit(resumed, data, config, seed=0, out=tmp_path / "cut")
-    assert same(whole, resumed)
+    assert same_tensors(whole, resumed)
     assert [(e.running_loss, e.running_error, e.test) for e in again] == [
         (e.running_loss, e.running_error, e.test) for e in history
     ]
     # A run that has ended does no further step.
-    assert fit(model(), data, config, seed=0, out=tmp_path / "cut", callback=Rates(monkeypatch, 1)) == again
+    assert fit(tiny_net(), data, config, seed=0, out=tmp_path / "cut", callback=Rates(monkeypatch, 1)) == again
 
 
 CAUTIOUS = replace(BASE, schedule="constant", warmup_until_error=0.5, lr=0.05)
@@ -107,14 +96,14 @@ CAUTIOUS = replace(BASE, schedule="constant", warmup_until_error=0.5, lr=0.05)
 def test_cautious_start_takes_a_tenth_until_the_running_error_falls(tmp_path, data, monkeypatch, window):
     monkeypatch.setattr(loop, "WARM_WINDOW", window)
     wrong: list[float] = []
-    look = loop.look_at_warmup
+    update = loop.Trainer.update_warmup
 
-    def spy(state, config, step, loader):
-        wrong.append(state.wrong[state.step - 1].item() / 16)
-        look(state, config, step, loader)
+    def spy(trainer, step):
+        wrong.append(trainer.state.wrong[trainer.state.step - 1].item() / 16)
+        update(trainer, step)
 
-    monkeypatch.setattr(loop, "look_at_warmup", spy)
-    whole, callback = model(), Rates(monkeypatch)
+    monkeypatch.setattr(loop.Trainer, "update_warmup", spy)
+    whole, callback = tiny_net(), Rates(monkeypatch)
     fit(whole, data, CAUTIOUS, seed=0, out=tmp_path / "whole", callback=callback)
     # An epoch has 6 steps, and is a window of its own where one of 50 does not fit.
     size, often = min(window, 6), replace(CAUTIOUS, save_every=1)
@@ -124,17 +113,17 @@ def test_cautious_start_takes_a_tenth_until_the_running_error_falls(tmp_path, da
     assert callback.rates == pytest.approx([0.005] * since + [0.05] * (24 - since))
     assert read_checkpoint(tmp_path / "whole" / "last").warm_since == since
     for cut in (since, since + 2):
-        folder, resumed = tmp_path / f"cut {cut}", model()
+        folder, resumed = tmp_path / f"cut {cut}", tiny_net()
         with pytest.raises(KeyboardInterrupt):
-            fit(model(), data, often, seed=0, out=folder, callback=Rates(monkeypatch, cut))
+            fit(tiny_net(), data, often, seed=0, out=folder, callback=Rates(monkeypatch, cut))
         fit(resumed, data, CAUTIOUS, seed=0, out=folder)
-        assert same(resumed, whole)
+        assert same_tensors(resumed, whole)
         assert read_checkpoint(folder / "last").warm_since == since
 
 
 def test_cautious_start_stays_where_the_error_does_not_fall(data, monkeypatch):
     callback = Rates(monkeypatch)
-    fit(model(), data, replace(CAUTIOUS, warmup_until_error=1e-9, lr=1e-6), seed=0, callback=callback)
+    fit(tiny_net(), data, replace(CAUTIOUS, warmup_until_error=1e-9, lr=1e-6), seed=0, callback=callback)
     assert callback.rates == pytest.approx([1e-7] * 24)
 
 

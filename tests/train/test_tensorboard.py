@@ -14,6 +14,7 @@ def epoch(number: int, loss: float) -> EpochRecord:
         learning_rate=0.1,
         running_loss=2 * loss,
         train=metrics,
+        validation=metrics,
         test=metrics,
         seconds=1.0,
         running_error=0.5,
@@ -70,7 +71,7 @@ def test_without_the_purge_an_epoch_would_stand_twice(tmp_path, monkeypatch):
 def test_what_is_not_known_is_left_out():
     from dataclasses import replace
 
-    bare = replace(epoch(1, 0.5), train=None, running_error=None, images_per_second=None)
+    bare = replace(epoch(1, 0.5), train=None, validation=None, running_error=None, images_per_second=None)
     assert dict(scalars(bare)) == {"loss/running": 1.0, "loss/test": 0.5, "error/test": 0.05, "learning_rate": 0.1}
 
 

@@ -9,7 +9,6 @@ from torch import nn
 
 from resnetlab.core.errors import DivergedError
 from resnetlab.data.config import AugmentConfig
-from resnetlab.models.zoo import create_model
 from resnetlab.records.gradients import GradientMoment, moment
 from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import pack, read_checkpoint
@@ -17,6 +16,7 @@ from resnetlab.train.config import TrainConfig
 from resnetlab.train.gradients import Trace, block_gradients
 from resnetlab.train.loop import fit
 from resnetlab.train.state import TrainingState
+from tests.train.runs import StopAfter, tiny_net
 
 BASE = TrainConfig(epochs=2, batch_size=16, save_every=4, augment=AugmentConfig(crop_padding=1))
 SETTINGS = {
@@ -27,10 +27,6 @@ SETTINGS = {
     "parts": (replace(BASE, accumulate=2, precision="bf16"), {}),
     "random": (replace(BASE, optimizer="adamw", lr=1e-3), {"dropout": 0.2, "stochastic_depth": 0.5}),
 }
-
-
-def model(**options) -> nn.Module:
-    return create_model("cifar_resnet8", in_chans=1, num_classes=3, **options)
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,18 +42,9 @@ def counter(net: nn.Module, step: int) -> GradientMoment:
     return GradientMoment(step=step, first=1.0, last=1.0, growth=0.0)
 
 
-class StopAfter(NoCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, step: int, steps: int, stats) -> None:
-        if step == self.step:
-            raise KeyboardInterrupt
-
-
 def outcome(out, config: TrainConfig, options, data, trace: Trace | None) -> dict[str, object]:
     """All that a run comes to: every tensor that it keeps and every figure that is no time."""
-    history = fit(model(**options), data, config, seed=0, out=out, trace=trace)
+    history = fit(tiny_net(**options), data, config, seed=0, out=out, trace=trace)
     kept = read_checkpoint(out / "last")
     tensors = kept.model | {f"training/{name}": value for name, value in kept.training.items()}
     figures = [(e.running_loss, e.running_error, e.train, e.test) for e in history]
@@ -109,8 +96,8 @@ def test_compiled_net_is_measured_as_it_is_and_trained_to_the_same_bits(tmp_path
 def test_moment_is_that_of_a_run_which_ended_there(data, step):
     """At a constant rate a run of so many steps is the beginning of a longer one."""
     config = replace(BASE, schedule="constant", augment=AugmentConfig(crop_padding=0))
-    trace, short = gradients(), model()
-    fit(model(), data, config, seed=0, trace=trace)
+    trace, short = gradients(), tiny_net()
+    fit(tiny_net(), data, config, seed=0, trace=trace)
     fit(short, data, replace(config, max_steps=step), seed=0)
     (found,) = [one for one in trace.moments if one.step == step]
     assert found == moment(step, block_gradients(short, *batch()))
@@ -118,7 +105,7 @@ def test_moment_is_that_of_a_run_which_ended_there(data, step):
 
 def test_moments_are_of_the_network_that_is_kept(data):
     """With a moving average that is the average."""
-    trace, net = gradients(), model()
+    trace, net = gradients(), tiny_net()
     fit(net, data, replace(BASE, ema=0.9, max_steps=8), seed=0, trace=trace)
     assert trace.moments[-1] == moment(8, block_gradients(net, *batch()))
 
@@ -128,7 +115,7 @@ def test_moments_are_of_the_network_that_is_kept(data):
 )
 def test_trace_knows_how_many_steps_the_run_had(data, config, steps):
     trace = Trace(measure=counter)
-    fit(model(), data, config, seed=0, trace=trace)
+    fit(tiny_net(), data, config, seed=0, trace=trace)
     assert trace.steps == steps
     assert [one.step for one in trace.moments] == [step for step in (1, 2, 4, 8) if step <= steps]
 
@@ -136,10 +123,10 @@ def test_trace_knows_how_many_steps_the_run_had(data, config, steps):
 @pytest.mark.parametrize("cut", [1, 3, 5, 8, 11])
 def test_resumed_run_has_the_whole_trace_to_the_bit(tmp_path, data, cut):
     whole, resumed = gradients(), gradients()
-    fit(model(), data, BASE, seed=0, trace=whole)
+    fit(tiny_net(), data, BASE, seed=0, trace=whole)
     with pytest.raises(KeyboardInterrupt):
-        fit(model(), data, BASE, seed=0, out=tmp_path, callback=StopAfter(cut), trace=gradients())
-    fit(model(), data, BASE, seed=0, out=tmp_path, trace=resumed)
+        fit(tiny_net(), data, BASE, seed=0, out=tmp_path, callback=StopAfter(cut), trace=gradients())
+    fit(tiny_net(), data, BASE, seed=0, out=tmp_path, trace=resumed)
     assert (resumed.moments, resumed.steps) == (whole.moments, 12)
     assert read_checkpoint(tmp_path / "last").moments == whole.moments
 
@@ -150,8 +137,8 @@ def test_resume_that_forgets_the_trace_would_be_seen(tmp_path, data, monkeypatch
     monkeypatch.setattr(TrainingState, "restore", lambda self, kept: restore(self, replace(kept, moments=[])))
     resumed = Trace(measure=counter)
     with pytest.raises(KeyboardInterrupt):
-        fit(model(), data, BASE, seed=0, out=tmp_path, callback=StopAfter(5), trace=Trace(measure=counter))
-    fit(model(), data, BASE, seed=0, out=tmp_path, trace=resumed)
+        fit(tiny_net(), data, BASE, seed=0, out=tmp_path, callback=StopAfter(5), trace=Trace(measure=counter))
+    fit(tiny_net(), data, BASE, seed=0, out=tmp_path, trace=resumed)
     assert [one.step for one in resumed.moments] == [8]
 
 
@@ -162,10 +149,10 @@ def test_checkpoint_from_before_there_was_a_trace_is_gone_on_from(tmp_path, data
         return files | {"state.json": files["state.json"].replace(b'"moments": [], ', b"")}
 
     monkeypatch.setattr("resnetlab.train.checkpoint_manager.pack", old)
-    fit(model(), data, replace(BASE, epochs=1), seed=0, out=tmp_path)
+    fit(tiny_net(), data, replace(BASE, epochs=1), seed=0, out=tmp_path)
     assert b"moments" not in (tmp_path / "last" / "state.json").read_bytes()
     trace = Trace(measure=counter)
-    fit(model(), data, BASE, seed=0, out=tmp_path, trace=trace)
+    fit(tiny_net(), data, BASE, seed=0, out=tmp_path, trace=trace)
     assert [one.step for one in trace.moments] == [8]
 
 
@@ -180,7 +167,7 @@ def test_diverged_run_keeps_what_was_seen_behind_its_checkpoint(tmp_path, data, 
                 with torch.no_grad():
                     self.net.head.weight.fill_(float("nan"))
 
-    trace, net = Trace(measure=counter), model()
+    trace, net = Trace(measure=counter), tiny_net()
     config = replace(BASE, save_every=None)
     with pytest.raises(DivergedError):
         fit(net, data, config, seed=0, out=tmp_path if kept else None, callback=Break(net), trace=trace)
@@ -192,5 +179,5 @@ def test_time_of_measuring_is_not_that_of_training(data):
         time.sleep(0.4)
         return counter(net, step)
 
-    (epoch,) = fit(model(), data, replace(BASE, epochs=1), seed=0, trace=Trace(measure=slow))
+    (epoch,) = fit(tiny_net(), data, replace(BASE, epochs=1), seed=0, trace=Trace(measure=slow))
     assert epoch.images_per_second > 96 / 1.2

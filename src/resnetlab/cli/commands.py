@@ -12,7 +12,7 @@ from resnetlab.cli.diagnose import Diagnose
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
 from resnetlab.cli.recipe_args import WithRecipe
-from resnetlab.cli.study import Study, StudyOfAxes, names_axes
+from resnetlab.cli.study import StudyCommand
 from resnetlab.cli.train import Evaluate, Train
 from resnetlab.cli.weights import weights
 from resnetlab.core.errors import DataError, unknown_name
@@ -78,15 +78,15 @@ def report_run(folder: Path) -> None:
     from resnetlab.core.config import command_of
     from resnetlab.core.serialize import as_plain, read_record
     from resnetlab.records.run import RunRecord
-    from resnetlab.report.run.page import read_examination, write_run_report
+    from resnetlab.report.run.page import read_report, write_run_report
     from resnetlab.train.recipe import Recipe
     from resnetlab.train.run import RECORD
 
     if not (folder / RECORD).is_file():
-        raise DataError(f"the run in {folder} has not ended (it has no {RECORD}); go on with it: --resume auto")
+        raise DataError(f"the run in {folder} has not ended (it has no {RECORD}); resume it: --resume auto")
     record = read_record(RunRecord, folder / RECORD)
     command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
-    write_run_report(record, read_examination(folder), command, folder)
+    write_run_report(record, read_report(folder), command, folder)
     print_run(record, folder)
 
 
@@ -118,7 +118,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "find-lr": FindLr,
     "evaluate": Evaluate,
     "diagnose": Diagnose,
-    "study": Study,
+    "study": StudyCommand,
     "report": Report,
     "weights": weights,
     "data": Data,
@@ -135,8 +135,6 @@ def read_command(words: list[str]) -> Callable[[], None]:
     if words and not words[0].startswith("-") and words[0] not in VERBS:
         raise unknown_name("command", words[0], VERBS)
     kind = VERBS[words[0]] if words and words[0] in VERBS else None
-    if kind is Study and names_axes(words[1:]):
-        kind = StudyOfAxes
     if isinstance(kind, type) and issubclass(kind, WithRecipe):
         return kind.read(words[1:], f"resnetlab {words[0]}")  # type: ignore[return-value]  # each can be called
     verb: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(

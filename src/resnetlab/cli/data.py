@@ -61,20 +61,20 @@ def draw(data: "ImageData") -> bytes:
     from resnetlab.data.inspect import pick_samples
     from resnetlab.report.contact_sheet import MOST_CLASSES, MOST_IMAGES, SheetRow, draw_sheet
 
-    print_ = data.fingerprint
+    mark = data.fingerprint
     rows = [
         SheetRow(
             name=data.classes[number],
-            detail=f"{print_['train_counts'][number]:,} + {print_['test_counts'][number]:,}",
-            images=images.permute(0, 2, 3, 1).numpy(),
+            detail=" + ".join(f"{mark[f'{split}_counts'][number]:,}" for split in data.splits),
+            images=samples.images.permute(0, 2, 3, 1).numpy(),
+            captions=samples.names,
         )
-        for number, images in pick_samples(data, MOST_CLASSES, MOST_IMAGES).items()
+        for number, samples in pick_samples(data, MOST_CLASSES, MOST_IMAGES).items()
     ]
     shown = f", the first {len(rows)} shown" if len(rows) < len(data.classes) else ""
     return draw_sheet(
         data.source,
-        f"{len(data.train):,} training + {len(data.reported):,} test images, {_shape(print_)}, "
-        f"{len(data.classes)} classes{shown}",
+        f"{_counts(mark)} images, {_shape(mark)}, {len(data.classes)} classes{shown}",
         rows,
         peak=int(data.train.histogram().sum(0).nonzero().max()),
     )
@@ -88,18 +88,19 @@ def print_inspection(found: "Inspection") -> None:
     print_columns(
         [
             ("source", printable(mark["source"])),
-            ("images", f"{mark['train']:,} training, {mark['test']:,} test"),
+            ("images", _counts(mark)),
             ("shape", _shape(mark)),
             ("encoding", mark["encoding"]),
             ("mean", _levels(mark["mean"])),
-            ("sd", _levels(mark["sd"])),
+            ("std", _levels(mark["sd"])),
             ("sha256", mark["sha256"]),
         ]
     )
     print()
-    rows = list(zip(mark["classes"], mark["train_counts"], mark["test_counts"], strict=True))
+    splits = _splits(mark)
+    rows = list(zip(mark["classes"], *(mark[f"{split}_counts"] for split in splits), strict=True))
     print_columns(
-        [("class", "train", "test"), *((printable(name), f"{a:,}", f"{b:,}") for name, a, b in rows[:MOST_ROWS])]
+        [("class", *splits), *((printable(name), *(f"{n:,}" for n in counts)) for name, *counts in rows[:MOST_ROWS])]
     )
     if len(rows) > MOST_ROWS:
         print(f"… and {len(rows) - MOST_ROWS} more classes, in {FINDINGS}")
@@ -108,17 +109,17 @@ def print_inspection(found: "Inspection") -> None:
 
 
 def describe_findings(found: "Inspection") -> list[str]:
-    """What was looked for, a line each, with numbers of images where there are any."""
-    copies, mark = found.duplicates, found.fingerprint
+    """What was looked for, a line each, with names or numbers of images where there are any."""
+    mark = found.fingerprint
     empty = [name for name, count in zip(mark["classes"], mark["train_counts"], strict=True) if not count]
-    lines = [
-        f"equal images in training: {_pairs(copies['train'])}",
-        f"equal images in the test: {_pairs(copies['test'])}",
-        f"test images that are in training too: {_pairs(copies['across'])}",
-        *(
-            f"images of one colour in {split}: {constant.count:,}{_list(constant.examples)}"
-            for split, constant in found.constant.items()
-        ),
+    lines = []
+    for where, copies in found.duplicates.items():
+        later, _, earlier = where.partition(" in ")
+        what = f"{later} images that are in {earlier} too" if earlier else f"equal images in {where}"
+        lines.append(f"{what}: {_pairs(copies)}")
+    lines += [
+        f"images of one colour in {split}: {constant.count:,}{_list(constant.names or constant.examples)}"
+        for split, constant in found.constant.items()
     ]
     if empty:
         lines.append(f"classes without training images: {', '.join(map(printable, empty[:10]))}")
@@ -128,6 +129,14 @@ def describe_findings(found: "Inspection") -> list[str]:
 def printable(text: str) -> str:
     """The text without what would steer a terminal: names of classes come from whoever made the set."""
     return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def _splits(mark: dict[str, Any]) -> list[str]:
+    return [split for split in ("train", "validation", "test") if split in mark]
+
+
+def _counts(mark: dict[str, Any]) -> str:
+    return ", ".join(f"{mark[split]:,} {split}" for split in _splits(mark))
 
 
 def _shape(mark: dict[str, Any]) -> str:
@@ -140,8 +149,10 @@ def _levels(values: Sequence[float]) -> str:
 
 def _pairs(copies: "Duplicates") -> str:
     relabelled = f", {copies.relabelled:,} under another label" if copies.relabelled else ""
-    return f"{copies.count:,}{relabelled}{_list([f'{one} = {other}' for one, other in copies.examples])}"
+    return (
+        f"{copies.count:,}{relabelled}{_list([f'{one} = {other}' for one, other in copies.names or copies.examples])}"
+    )
 
 
 def _list(examples: Sequence[object]) -> str:
-    return f" (such as {', '.join(map(str, examples))})" if examples else ""
+    return f" (such as {', '.join(printable(str(each)) for each in examples)})" if examples else ""

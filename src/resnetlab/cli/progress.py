@@ -63,11 +63,11 @@ class Bars:
         self.progress.stop()
 
     def on_note(self, text: str) -> None:
-        """Pass on what a user should know."""
+        """Print what a user should know."""
         self.say(f"note: {text}")
 
     def say(self, line: str) -> None:
-        """Print a line at once, unwrapped, as it is. Training goes on where nobody reads it any more."""
+        """Print a line at once, unwrapped, as it is. Training continues where nobody reads it any more."""
         with suppress(BrokenPipeError):
             if self.console.is_terminal:
                 self.console.print(line, markup=False, soft_wrap=True)
@@ -76,7 +76,7 @@ class Bars:
 
 
 class TrainingProgress(Bars):
-    """Watches one run: a bar over its steps and a line an epoch; without a terminal, lines within long epochs too."""
+    """The progress of a run: a bar over its steps and a line an epoch; without a terminal, lines in long epochs too."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         super().__init__(TextColumn("{task.fields[stats]}"))
@@ -87,11 +87,11 @@ class TrainingProgress(Bars):
         self.first, self.began, self.spoke = 0, 0.0, 0.0
 
     def on_step(self, step: int, steps: int, stats: StepStats | None) -> None:
-        """Move the bar, or say now and then how far it is."""
+        """Move the bar, or print now and then how far training is."""
         if self.bar is None:
             self.first, self.began = step, self.clock()
             self.spoke = self.began
-            # A run that was resumed begins in an epoch whose number the first line will tell.
+            # A resumed run begins in an epoch whose number the first line will tell.
             self.epoch = "epoch 1" if step == 1 else "training"
             self.bar = self.progress.add_task(self.epoch, total=steps, completed=step, stats="")
         self.stats = stats or self.stats
@@ -108,7 +108,7 @@ class TrainingProgress(Bars):
             self.say("  ".join(known))
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
-        """Say what the epoch gave."""
+        """Print the figures of the epoch."""
         self.say(epoch_line(record, epochs))
         self.epoch = f"epoch {min(record.epoch + 1, epochs)}/{epochs}"
         self.spoke = self.clock()
@@ -116,12 +116,12 @@ class TrainingProgress(Bars):
             self.progress.update(self.bar, description=self.epoch)
 
     def on_result(self, record: RunRecord, out: Path) -> None:
-        """Print what the run gave."""
+        """Print the result of the run."""
         print_run(record, out)
 
 
 class QuietProgress(NoCallback):
-    """Watches one run and says nothing until its result."""
+    """Prints the result of a run and nothing before it."""
 
     def __enter__(self) -> Self:
         return self
@@ -132,12 +132,12 @@ class QuietProgress(NoCallback):
         pass
 
     def on_result(self, record: RunRecord, out: Path) -> None:
-        """Print what the run gave."""
+        """Print the result of the run."""
         print_run(record, out)
 
 
 class JsonProgress(QuietProgress):
-    """Watches one run as JSON lines on standard output, each an object whose ``event`` is note, epoch or result."""
+    """Prints a run as JSON lines on standard output, each an object whose ``event`` is note, epoch or result."""
 
     def on_note(self, text: str) -> None:
         self._tell("note", text=text)
@@ -146,7 +146,8 @@ class JsonProgress(QuietProgress):
         self._tell("epoch", epochs=epochs, **as_plain(record))
 
     def on_result(self, record: RunRecord, out: Path) -> None:
-        """Tell the result; ``test`` is null for a run that diverged."""
+        """Print the result: the last epoch and the best one on each split, null for a run that diverged."""
+        final = record.final
         self._tell(
             "result",
             folder=str(out),
@@ -155,7 +156,9 @@ class JsonProgress(QuietProgress):
             status=record.status,
             message=record.message,
             epochs=len(record.history),
-            test=as_plain(record.final.test) if record.final else None,
+            validation=as_plain(final.validation) if final else None,
+            test=as_plain(final.test) if final else None,
+            best=as_plain(record.best) if final else None,
             seconds=record.seconds,
         )
 
@@ -165,7 +168,7 @@ class JsonProgress(QuietProgress):
 
 
 class RunProgress(Callback, Protocol):
-    """What the command watches a run with."""
+    """The callback of a command: it prints the result too."""
 
     def __enter__(self) -> Self: ...
 
@@ -223,14 +226,15 @@ def progress_of(
 
 
 def epoch_line(record: EpochRecord, epochs: int) -> str:
-    """What an epoch gave, in one line; the running figures where the training set was not evaluated."""
+    """The figures of an epoch in one line; the running ones where the training images were not evaluated."""
     if record.train:
         train = f"train loss {record.train.loss:.4f} error {record.train.error:.2%}"
     else:
         error = "" if record.running_error is None else f" error {record.running_error:.2%}"
         train = f"running loss {record.running_loss:.4f}{error}"
-    test = f"test loss {record.test.loss:.4f} error {record.test.error:.2%}"
-    return f"epoch {record.epoch}/{epochs}  {train}  {test}  {record.seconds:.1f} s"
+    splits = (("validation", record.validation), ("test", record.test))
+    evaluated = [f"{name} loss {m.loss:.4f} error {m.error:.2%}" for name, m in splits if m is not None]
+    return "  ".join([f"epoch {record.epoch}/{epochs}", train, *evaluated, f"{record.seconds:.1f} s"])
 
 
 def train_error(record: EpochRecord) -> str:
@@ -241,10 +245,10 @@ def train_error(record: EpochRecord) -> str:
 
 
 def describe(stats: StepStats) -> str:
-    """How training stands, in one line."""
+    """Loss, accuracy and speed of training, in one line."""
     return f"loss {stats.loss:.4f}  accuracy {1 - stats.error:.1%}  {stats.images_per_second:,.0f} images/s"
 
 
 def time_left(done: int, total: int, seconds: float) -> str:
-    """How long the rest takes if it goes on like what is done, as h:mm:ss."""
+    """The time left at the speed so far, as h:mm:ss."""
     return str(timedelta(seconds=round(seconds / done * (total - done)))) if done > 0 else "unknown time"

@@ -1,4 +1,4 @@
-"""From the words of a command to its recipe: a file's values, or a run's own, and over them those of the flags."""
+"""From the words of a command to its recipe: the values of a file, or of a run, changed by flags."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -7,8 +7,9 @@ from typing import Annotated, Self
 
 import tyro
 
+from resnetlab.cli.recipe_help import recipe_help
 from resnetlab.core.errors import ConfigError
-from resnetlab.train.recipe import Recipe, load_recipe, read_recipe
+from resnetlab.train.recipe import Recipe, check_best_by, load_recipe, read_recipe
 from resnetlab.train.run import RECIPE
 
 SUFFIXES = (".yaml", ".yml")
@@ -25,11 +26,17 @@ class WithRecipe:
 
     @classmethod
     def read(cls, words: list[str], prog: str) -> Self:
-        """The command that the words give. tyro answers wrong ones with exit code 2.
+        """The command that the words give, or its help. tyro answers wrong words with exit code 2.
 
         Raises ``DataError`` for a file that is missing, ``ConfigError`` for what is wrong in it or in a flag.
         """
+        if {"-h", "--help"} & set(words):
+            print(recipe_help(cls, prog))
+            raise SystemExit(0)
         base = base_recipe(words, prog)
+        for before, word in pairwise(words):
+            if before == "--best-by":
+                check_best_by(word)
         # A dict that is not empty would become flags of its own, --norm instead of --options norm.
         command = tyro.cli(cls, default=cls(recipe=replace(base, options={})), args=words, prog=prog)
         if command.file is not None and words[0] != str(command.file):

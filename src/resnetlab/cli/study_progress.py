@@ -21,7 +21,7 @@ LONG_EPOCH = 5.0
 
 
 class StudyProgress(Bars):
-    """Watches a study: a table of its combinations and a bar over all its runs, or a line a run."""
+    """The progress of a study: a table of its conditions and a bar over all its runs, or a line a run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,10 +43,10 @@ class StudyProgress(Bars):
         self.live.stop()
 
     def on_plan(self, planned: Sequence[PlannedRun], ended: Mapping[str, RunRecord]) -> None:
-        """Make a row for each combination, with what has ended before."""
-        self.axes = tuple(planned[0].values)
+        """Make a row for each condition, with what has ended before."""
+        self.axes = tuple(planned[0].words)
         for run in planned:
-            row = self.rows.setdefault(tuple(run.values.values()), Row())
+            row = self.rows.setdefault(tuple(run.words.values()), Row())
             row.planned += 1
             if run.name in ended:
                 row.add(ended[run.name])
@@ -68,11 +68,15 @@ class StudyProgress(Bars):
         self._count(run, place(run, number, total), record)
 
     def _count(self, run: PlannedRun, where: str, record: RunRecord) -> None:
-        if (row := self.rows.get(tuple(run.values.values()))) is not None:
+        if (row := self.rows.get(tuple(run.words.values()))) is not None:
             row.add(record)
         if not self.console.is_terminal:
             final = record.final
-            result = f"{train_error(final)}  test error {final.test.error:.2%}" if final else record.message
+            result = (
+                f"{train_error(final)}  {final.reported_split} error {final.reported.error:.2%}"
+                if final
+                else record.message
+            )
             self.say(f"{where}  {result}  {record.seconds:.1f} s")
 
     def _draw(self) -> Group:
@@ -83,7 +87,7 @@ class StudyProgress(Bars):
 
 
 class Row:
-    """What is known of one combination so far."""
+    """What is known of one condition so far."""
 
     def __init__(self) -> None:
         self.planned = 0
@@ -100,7 +104,7 @@ class Row:
         done = f"{len(self.records)}/{self.planned}" + (f" ({lost} diverged)" if lost else "")
         if not final:
             return done, "", ""
-        train, test = ([epoch.trained.error for epoch in final], [epoch.test.error for epoch in final])
+        train, test = ([epoch.trained.error for epoch in final], [epoch.reported.error for epoch in final])
         return done, f"{fmean(train):.2%}", f"{fmean(test):.2%}"
 
 
@@ -124,4 +128,4 @@ class _Within(NoCallback):
 
 def place(run: PlannedRun, number: int, total: int) -> str:
     """Which run of how many."""
-    return f"[{number}/{total}] {run.label} seed {run.seed}"
+    return f"[{number}/{total}] {run.label}"

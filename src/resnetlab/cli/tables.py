@@ -5,9 +5,10 @@ from pathlib import Path
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.records.run import Metrics, RunRecord
-from resnetlab.records.study import Comparison, StudyRecord
-from resnetlab.report.study.comparison_tables import combination_table, contrast_tables
-from resnetlab.report.table import Table, error_table, gradient_table, pair_table, verdict_lines
+from resnetlab.records.study import StudyRecord
+from resnetlab.report.run.tables import best_sentence
+from resnetlab.report.study.tables import answer_lines, contrast_tables, error_table, gradient_table
+from resnetlab.report.table import Table
 
 
 def print_names(names: Sequence[str], pattern: str) -> None:
@@ -17,40 +18,32 @@ def print_names(names: Sequence[str], pattern: str) -> None:
     print("\n".join(names))
 
 
-def print_metrics(metrics: Metrics) -> None:
-    """Loss, error and accuracy of a split."""
-    print(f"test loss {metrics.loss:.4f}  error {metrics.error:.2%}  accuracy {1 - metrics.error:.2%}  n {metrics.n}")
+def print_metrics(metrics: Metrics, split: str) -> None:
+    """Loss, error and accuracy on the split."""
+    accuracy = f"accuracy {1 - metrics.error:.2%}"
+    print(f"{split} loss {metrics.loss:.4f}  error {metrics.error:.2%}  {accuracy}  n {metrics.n}")
 
 
 def print_run(record: RunRecord, out: Path) -> None:
     """The result of a run, if it has one, and where the run and its page are."""
     if record.final:
-        print_metrics(record.final.test)
+        print_metrics(record.final.reported, record.final.reported_split)
+        if record.chosen_by:
+            print(best_sentence(record))
     print(f"{record.model}, {record.parameters:,} parameters, {record.seconds:.1f} s; run in {out}")
     if (out / "report.html").is_file():
         print(f"report: {out / 'report.html'}")
 
 
 def print_study(study: StudyRecord, page: Path) -> None:
-    """The tables of a study, the answers, and where the page is."""
-    for table in (error_table(study), pair_table(study), gradient_table(study)):
-        if table.rows:
-            print_table(table)
-            print()
-    if len(study.runs) < study.planned:
-        print(f"not complete: {len(study.runs)} of {study.planned} runs have ended")
-    print("\n".join(verdict_lines(study)))
-    print(f"\nreport: {page}")
-
-
-def print_comparison(study: Comparison, page: Path) -> None:
-    """The tables of a study over axes, and where the page is."""
-    for table in (combination_table(study), *contrast_tables(study)):
+    """The tables of a study, its answers, the rule of its contrasts, and where the page is."""
+    for table in (error_table(study), *contrast_tables(study), gradient_table(study)):
         print_table(table)
         print()
     if len(study.runs) < study.planned:
         print(f"not complete: {len(study.runs)} of {study.planned} runs have ended")
-    print(f"{study.rule}\n\nreport: {page}")
+    print("\n".join(answer_lines(study)))
+    print(f"\nreport: {page}")
 
 
 def print_table(table: Table) -> None:

@@ -32,14 +32,14 @@ class Train(WithRecipe):
     """
 
     out: Path | None = None
-    """Folder of the run; a new or empty one, or one to go on with. By default runs/train, or what --resume names."""
+    """Folder of the run: a new or empty one, or one to resume. By default runs/train, or what --resume names."""
     resume: Literal["never", "auto"] | Path = "never"
-    """auto goes on from the last checkpoint in the folder, bit for bit, and starts anew where there is none. The folder
-    of a run: go on with it, with its own recipe."""
+    """auto resumes from the last checkpoint in the folder, bit for bit, and starts anew where there is none. The folder
+    of a run resumes it with its own recipe."""
     log: Literal["none", "tensorboard"] = "none"
-    """tensorboard writes the curves for it to tensorboard/ in the run folder too (extra track)."""
+    """tensorboard writes its event files to tensorboard/ in the run folder (extra track)."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Say nothing until the result; errors are said."""
+    """Print the result alone, and errors."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object a line on standard output, for each note, each epoch and the result, and nothing else."""
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -60,12 +60,12 @@ class Train(WithRecipe):
             return self.out or OUT
         if self.out not in (None, self.resume):
             raise ConfigError(
-                f"--out {self.out} is not possible with --resume {self.resume}: a run goes on in its place"
+                f"--out {self.out} is not possible with --resume {self.resume}: a run resumes in its own folder"
             )
         return self.resume
 
     def run_in(self, folder: Path) -> RunRecord:
-        """Train in the folder and tell what comes of it; of several ranks the leading one alone tells."""
+        """Train in the folder and print the result; of several ranks only the leading one prints."""
         with ending_at_once():
             import torch._dynamo  # noqa: F401  # the first optimizer would load it
 
@@ -82,7 +82,7 @@ class Train(WithRecipe):
                     self.recipe, folder, resume=resume, callback=callback, stop=stop, on_progress=on_progress
                 )
         except StoppedError as error:
-            raise StoppedError(f"{error}{how_to_go_on(folder)}", error.signal) from error
+            raise StoppedError(f"{error}{how_to_resume(folder)}", error.signal) from error
         if leads():
             progress.on_result(record, folder)
         return record
@@ -90,7 +90,7 @@ class Train(WithRecipe):
     def watch(
         self, folder: Path, stack: ExitStack
     ) -> "tuple[RunProgress, Callback, Callable[[int, int], None] | None]":
-        """What tells the result, what watches the run, and what hears of the reading of data."""
+        """What prints the result, the callback of the run, and the progress of reading data."""
         from resnetlab.cli.progress import Bars, make_progress, progress_of
         from resnetlab.train.callbacks import CallbackList, NoCallback
 
@@ -125,24 +125,25 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def how_to_go_on(folder: Path) -> str:
-    """The command that goes on with the run in the folder; nothing where it was not begun."""
+def how_to_resume(folder: Path) -> str:
+    """The command that resumes the run in the folder; nothing where it was not begun."""
     if not (folder / RECIPE).is_file():
         return ""
-    return f"; to go on: resnetlab train --resume {shlex.quote(str(folder))}"
+    return f"; to resume: resnetlab train --resume {shlex.quote(str(folder))}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Count loss and error of a trained network on its test images afresh."""
+    """Evaluate a trained network: loss and error on its test images, or on validation images where it has no test."""
 
     run: tyro.conf.Positional[Path]
     """Folder of a run."""
     checkpoint: Literal["last", "best"] = "last"
-    """The last epoch, or the one of the lowest test error: chosen by the test images, it flatters."""
+    """The last epoch, or the best one by the validation images."""
 
     def __call__(self) -> None:
         from resnetlab.cli.tables import print_metrics
-        from resnetlab.train.run import evaluate_run
+        from resnetlab.train.run import evaluate_restored, restored_network
 
-        print_metrics(evaluate_run(self.run, self.checkpoint))
+        net, data, recipe = restored_network(self.run, self.checkpoint)
+        print_metrics(evaluate_restored(net, data, recipe), data.reported_split)

@@ -90,7 +90,7 @@ class Prune:
         before, after = found.before, found.after
         print(f"without {', '.join(found.blocks)}:")
         error, loss = f"{before.error:.2%} → {after.error:.2%}", f"{before.loss:.4f} → {after.loss:.4f}"
-        print(f"test error {error}  loss {loss}  n {after.n}")
+        print(f"{found.split} error {error}  loss {loss}  n {after.n}")
         print(f"parameters {found.parameters_before:,} → {found.parameters_after:,}; network in {self.out}")
         print(f"to train it on: {command_of('train', 'NEW', as_plain(found.recipe), as_plain(Recipe()))}")
 

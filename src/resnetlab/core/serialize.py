@@ -23,7 +23,16 @@ def _converter() -> Any:
     converter.register_unstructure_hook_func(
         _is_pair, lambda values: [converter.unstructure(value) for value in values]
     )
+    converter.register_structure_hook_factory(lambda kind: hasattr(kind, "upgrade"), _upgrading)
     return converter
+
+
+def _upgrading(kind: Any, converter: Any) -> Any:
+    """Reads records that know their older formats: ``upgrade`` turns the plain form of one into that of today."""
+    from cattrs.gen import make_dict_structure_fn
+
+    read = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+    return lambda value, _: read(kind.upgrade(value) if isinstance(value, dict) else value, kind)
 
 
 def _is_pair(kind: Any) -> bool:

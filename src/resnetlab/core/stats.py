@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
 from resnetlab.core.randomness import generator
+
+if TYPE_CHECKING:
+    import numpy as np
 
 RESAMPLES = 9999
 """Resamples of a bootstrap."""
@@ -26,7 +29,7 @@ class Sample:
 class Interval:
     """A mean of n paired differences, with the interval that covers the true one in ``level`` of such studies.
 
-    ``low`` and ``high`` are None for n = 1, where nothing is known of the spread.
+    ``low`` and ``high`` are None for n = 1, which says nothing of the variation between seeds.
     """
 
     n: int
@@ -34,14 +37,6 @@ class Interval:
     low: float | None
     high: float | None
     level: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the difference is significant at 1 - ``level``; never so for n = 1, nor where all seeds differ by the
-        same: errors are counted in images, so that this is no certainty (see ``paired_p``)."""
-        if self.low is None or self.high is None or self.low == self.high:
-            return False
-        return self.low > 0 or self.high < 0
 
 
 def sample(values: Sequence[float]) -> Sample:
@@ -52,74 +47,87 @@ def sample(values: Sequence[float]) -> Sample:
 def paired_interval(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Interval:
     """Student's interval of the mean of first[i] - second[i]: d̄ ± t(n - 1) · s_d / √n.
 
-    ``first[i]`` and ``second[i]`` must come from the same seed. It takes the differences for normal; with the few
-    seeds of a study that can't be checked, so the page prints every value beside it.
+    ``first[i]`` and ``second[i]`` must come from the same seed. It takes the differences for normal; the few seeds of a
+    study cannot check that, so the page shows every run beside it. Equal differences have an interval of no width.
     """
-    differences = subtract(first, second)
-    n, mean = len(differences), fmean(differences)
-    if n == 1:
-        return Interval(n=1, mean=mean, low=None, high=None, level=level)
-    from scipy.special import stdtrit
+    known = _without_test(first, second, level)
+    if known:
+        return known
+    from scipy.stats import ttest_rel
 
-    reach = float(stdtrit(n - 1, (1 + level) / 2)) * stdev(differences) / sqrt(n)
-    return Interval(n=n, mean=mean, low=mean - reach, high=mean + reach, level=level)
-
-
-def subtract(first: Sequence[float], second: Sequence[float]) -> list[float]:
-    """first[i] - second[i]. Raises ``ValueError`` where they differ in number."""
-    if len(first) != len(second):
-        raise ValueError(f"paired values differ in number: {len(first)} and {len(second)}")
-    return [a - b for a, b in zip(first, second, strict=True)]
+    low, high = ttest_rel(first, second).confidence_interval(level)
+    return Interval(n=len(first), mean=_mean_difference(first, second), low=float(low), high=float(high), level=level)
 
 
 def bootstrap_interval(
     first: Sequence[float], second: Sequence[float], level: float = 0.95, resamples: int = RESAMPLES
 ) -> Interval:
-    """The BCa interval of the mean of first[i] - second[i]: bias-corrected and accelerated.
+    """The BCa bootstrap interval of the mean of first[i] - second[i] (Efron 1987, JASA 82:171).
 
-    The bounds are quantiles of the means of ``resamples`` draws with replacement, at Φ(z₀ + (z₀ + z)/(1 - a(z₀ + z)))
-    for z = ±Φ⁻¹((1 + level)/2): z₀ is from the share of these means below the mean, a from the jackknife (Efron 1987,
-    JASA 82:171). It takes nothing for normal, but with few values it is too narrow: no draw lies outside of them. The
-    draws are a function of n alone. Equal differences have an interval of no width.
+    It takes nothing for normal, but with few values it is too narrow: no resample lies outside of them. The resamples
+    are a function of n alone. Equal differences have an interval of no width.
     """
+    known = _without_test(first, second, level)
+    if known:
+        return known
     import numpy as np
-    from scipy.special import ndtr, ndtri
+    from scipy.stats import bootstrap
 
-    differences = np.array(subtract(first, second))
-    n, mean = len(differences), float(differences.mean())
-    if n == 1:
-        return Interval(n=1, mean=mean, low=None, high=None, level=level)
-    if np.ptp(differences) <= ROUNDING * np.abs([*first, *second]).max():
-        return Interval(n=n, mean=mean, low=mean, high=mean, level=level)
-    # In rising order, so that draws of the same values have equal means, to the last bit.
-    draws = np.sort(generator(0, "bootstrap", n).integers(0, n, (resamples, n)), axis=1)
-    means = differences[draws].mean(axis=1)
-    bias = ndtri(((means < mean).mean() + (means <= mean).mean()) / 2)
-    # The mean without value i is below the mean of these by (differences[i] - mean)/(n - 1); the factor cancels.
-    off = differences - mean
-    acceleration = (off**3).sum() / (6 * (off**2).sum() ** 1.5)
-    shifted = bias + ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
-    low, high = np.quantile(means, ndtr(bias + shifted / (1 - acceleration * shifted)))
-    return Interval(n=n, mean=mean, low=float(low), high=float(high), level=level)
+    def mean(values: "np.ndarray", axis: int) -> "np.ndarray":
+        # In rising order, so that resamples of the same values have equal means, to the last bit.
+        result: np.ndarray = np.sort(values, axis=axis).mean(axis=axis)
+        return result
+
+    n = len(first)
+    found = bootstrap(
+        (np.array(first) - np.array(second),),
+        mean,
+        n_resamples=resamples,
+        confidence_level=level,
+        method="BCa",
+        random_state=generator(0, "bootstrap", n),
+    ).confidence_interval
+    return Interval(
+        n=n, mean=_mean_difference(first, second), low=float(found.low), high=float(found.high), level=level
+    )
 
 
 def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Two-sided p of Student's paired test that the mean of first[i] - second[i] is 0; None for n = 1.
 
-    Where all differences are equal it is 1 for differences of 0, else None: errors are counted in images, so that a
-    few seeds may differ by one image each, and a test that takes this for no spread at all would call it certain.
+    Where all differences are equal it is 1 for differences of 0, else None: errors are counted in images, so a few
+    seeds may differ by one image each, and a test that takes this for no variation at all would call it certain.
     """
-    from scipy.special import stdtr
+    known = _without_test(first, second, 0.95)
+    if known:
+        return 1.0 if known.n > 1 and abs(known.mean) <= _rounding(first, second) else None
+    from scipy.stats import ttest_rel
 
-    differences = subtract(first, second)
-    n = len(differences)
+    return float(ttest_rel(first, second).pvalue)
+
+
+def _without_test(first: Sequence[float], second: Sequence[float], level: float) -> Interval | None:
+    """The interval of one difference, or of equal ones, for which there is no test; None for all others.
+
+    Raises ``ValueError`` where the values differ in number.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"paired values differ in number: {len(first)} and {len(second)}")
+    mean, n = _mean_difference(first, second), len(first)
     if n == 1:
-        return None
-    rounding = ROUNDING * max(map(abs, (*first, *second)))
-    if max(differences) - min(differences) <= rounding:
-        return 1.0 if max(map(abs, differences)) <= rounding else None
-    t = fmean(differences) / (stdev(differences) / sqrt(n))
-    return float(2 * stdtr(n - 1, -abs(t)))
+        return Interval(n=1, mean=mean, low=None, high=None, level=level)
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    if max(differences) - min(differences) <= _rounding(first, second):
+        return Interval(n=n, mean=mean, low=mean, high=mean, level=level)
+    return None
+
+
+def _mean_difference(first: Sequence[float], second: Sequence[float]) -> float:
+    return fmean(a - b for a, b in zip(first, second, strict=True))
+
+
+def _rounding(first: Sequence[float], second: Sequence[float]) -> float:
+    return ROUNDING * max(map(abs, (*first, *second)))
 
 
 def holm(values: Sequence[float]) -> list[float]:

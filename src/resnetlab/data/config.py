@@ -7,6 +7,17 @@ from resnetlab.core.errors import require, require_choice
 
 OnBad = Literal["error", "skip"]
 Policy = Literal["none", "rand", "trivial"]
+SOURCES = {
+    "digits": "the 8×8 handwritten digits that come with scikit-learn",
+    "folder:DIR": "a folder of image files, one folder a class; DIR alone will do",
+    "idx:FOLDER": "a folder of MNIST or Fashion-MNIST files",
+    "cifar10:FOLDER": "CIFAR-10, binary or Python version",
+    "cifar100:FOLDER": "CIFAR-100 with its fine labels, binary or Python version",
+    "npz:FILE": "arrays x_train, y_train, x_test and y_test of numpy",
+    "parquet:DIR": "Parquet files with images, as on the Hugging Face Hub (extra hub)",
+    "hub:OWNER/NAME": "a data set of the Hugging Face Hub (extra hub)",
+}
+"""What --data takes, and what it is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,16 +4,35 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from resnetlab.core.errors import DataError
 from resnetlab.core.randomness import generator
 from resnetlab.data.transforms import ResizedCrop, crop_resized, resized_boxes
 
 Encoding = Literal["lossless", "jpeg", "mixed"]
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+Value = TypeVar("Value", covariant=True)
+
+
+class Chosen(Sequence[Value]):
+    """Those values of a sequence that have the given numbers, as a view: nothing is copied."""
+
+    def __init__(self, values: Sequence[Value], numbers: Numbers) -> None:
+        self.values, self.numbers = values, numbers
+        if isinstance(values, Chosen):
+            # A view of a view looks at the values themselves.
+            self.values, self.numbers = values.values, values.numbers[numbers]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, number: int) -> Value:  # type: ignore[override]  # no slices
+        return self.values[int(self.numbers[number])]
 
 
 class Images(Protocol):
@@ -33,7 +52,7 @@ class Images(Protocol):
 
     @property
     def names(self) -> Sequence[str] | None:
-        """What each image is called where it came from, such as its file; None where nothing names them."""
+        """What each image is called: its file within the folder, or its row of a table; None for arrays."""
 
     def __len__(self) -> int: ...
 
@@ -46,6 +65,9 @@ class Images(Protocol):
         ``crop``, on the device of the batches, decides the box of every sample's random resized crop; None takes the
         whole image.
         """
+
+    def divide(self, numbers: Tensor) -> tuple[Self, Self]:
+        """Two splits: of all images but those of the given numbers, and of those."""
 
     def histogram(self) -> Tensor:
         """How often each grey level occurs in each channel: ``(C, 256)``, float64."""
@@ -85,6 +107,18 @@ class Split:
                 images = crop_resized(images, resized_boxes(crop.uniforms[which], height, width, crop.scale))
             yield images
 
+    def divide(self, numbers: Tensor) -> "tuple[Split, Split]":
+        return self._only(others(numbers, len(self))), self._only(numbers)
+
+    def _only(self, numbers: Tensor) -> "Split":
+        which = numbers.to(self.images.device)
+        return replace(
+            self,
+            images=self.images.index_select(0, which),
+            labels=self.labels[which],
+            names=self.names and Chosen(self.names, numbers.numpy()),
+        )
+
     def histogram(self) -> Tensor:
         channels = [self.images[:, channel].flatten() for channel in range(self.shape[0])]
         return torch.stack([torch.bincount(values, minlength=256) for values in channels]).double()
@@ -94,17 +128,24 @@ class Split:
         content.update(self.labels.contiguous().numpy().data)
 
 
+def others(numbers: Tensor, count: int) -> Tensor:
+    """The numbers below ``count`` that are not among ``numbers``, rising."""
+    left = torch.ones(count, dtype=torch.bool)
+    left[numbers] = False
+    return left.nonzero().flatten()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """(x - mean) / sd for each channel, x in the units of the stored images."""
+    """(x - mean) / std for each channel, x in the units of the stored images."""
 
     mean: tuple[float, ...]
-    sd: tuple[float, ...]
+    std: tuple[float, ...]
 
     def on(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """The function from ``(N, C, H, W)`` of any number type to float32, its constants held on ``device``."""
-        mean, sd = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (self.mean, self.sd))
-        return lambda images: images.to(torch.float32).sub(mean).div_(sd)
+        mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (self.mean, self.std))
+        return lambda images: images.to(torch.float32).sub(mean).div_(std)
 
 
 SplitName = Literal["train", "validation", "test"]
@@ -136,7 +177,7 @@ class ImageData:
         return {name: images for name, images in parts.items() if images is not None}
 
     @property
-    def reported_split(self) -> "SplitName":
+    def reported_split(self) -> Literal["validation", "test"]:
         """The split that figures are reported of: test, or validation where there is no test."""
         return "validation" if self.test is None else "test"
 
@@ -159,14 +200,14 @@ class ImageData:
         """Mean and standard deviation of each channel over the training images; a constant channel is not divided."""
         if self.standard is not None:
             return self.standard
-        mean, sd = [], []
+        mean, std = [], []
         values = torch.arange(256, dtype=torch.float64)
         for counts in self.train.histogram():
             average = (counts * values).sum() / counts.sum()
             variance = (counts * (values - average) ** 2).sum() / counts.sum()
             mean.append(average.item())
-            sd.append(variance.sqrt().item() or 1.0)
-        return Normalisation(mean=tuple(mean), sd=tuple(sd))
+            std.append(variance.sqrt().item() or 1.0)
+        return Normalisation(mean=tuple(mean), std=tuple(std))
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -187,25 +228,48 @@ class ImageData:
             **{f"{name}_counts": counts[name] for name in splits},
             "encoding": encodings.pop() if len(encodings) == 1 else "mixed",
             "mean": list(self.normalisation.mean),
-            "sd": list(self.normalisation.sd),
+            "sd": list(self.normalisation.std),
             "sha256": content.hexdigest(),
         }
 
 
-TEST_SHARE = 0.2
+TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
 
 
-def split_by_class(labels: "np.ndarray[tuple[int], np.dtype[np.int64]]", seed: int) -> tuple[list[int], list[int]]:
-    """Numbers of the training and of the test images, each rising: a fifth of every class goes to the test.
+def split_by_class(
+    labels: Numbers, seed: int, share: float = TEST_SHARE, purpose: str = "split"
+) -> tuple[list[int], list[int]]:
+    """Numbers of the training images and of those split off, each rising: ``share`` of every class is split off.
 
-    What becomes of a class depends on (seed, class, its count) alone. A class of one image has it in training.
+    What becomes of a class depends on (seed, class, its count) alone. At least one image of a class is split off, and
+    at least one stays: a class of one image has it in training.
     """
     train: list[int] = []
-    test: list[int] = []
+    rest: list[int] = []
     for label in np.unique(labels).tolist():
         members = np.flatnonzero(labels == label)
-        members = members[generator(seed, "split", label).permutation(len(members))]
-        tests = min(max(1, round(TEST_SHARE * len(members))), len(members) - 1)
-        test += members[:tests].tolist()
-        train += members[tests:].tolist()
-    return sorted(train), sorted(test)
+        members = members[generator(seed, purpose, label).permutation(len(members))]
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        rest += members[:count].tolist()
+        train += members[count:].tolist()
+    return sorted(train), sorted(rest)
+
+
+def hold_out(data: ImageData, seed: int) -> ImageData:
+    """``data`` with a tenth of each class of its training images as validation, drawn from (seed, class).
+
+    At least one image of a class of two or more; encoded images are not copied. The set's statistics become those of
+    the training images that are left.
+
+    Raises ``DataError`` for a set that has a validation split already, and where no class has two training images.
+    """
+    if data.validation is not None:
+        raise DataError(f"{data.source} has a validation split of its own; hold none out of its training images")
+    _, held = split_by_class(data.train.labels.cpu().numpy(), seed, VALIDATION_SHARE, "validation")
+    if not held:
+        raise DataError(
+            f"{data.source}: every class has one training image, so none can be held out to validate on; add images, "
+            "or train without validation"
+        )
+    train, validation = data.train.divide(torch.tensor(held))
+    return replace(data, train=train, validation=validation)

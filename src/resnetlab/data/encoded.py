@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
@@ -22,19 +22,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from resnetlab.core.errors import DataError
-from resnetlab.data.dataset import Encoding
+from resnetlab.data.dataset import Chosen, Encoding, Split, others
 from resnetlab.data.image import decode
 from resnetlab.data.transforms import ResizedCrop
 
 LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
-
-
-class Store(Protocol):
-    """Encoded images by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int, /) -> bytes | Path: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +34,11 @@ class EncodedSplit:
     """Images that are decoded, as RGB squares of ``side``, when they are asked for.
 
     ``levels`` ``(3, 256)`` counts their grey levels, and ``identity`` is a digest of their files; both come from
-    whoever opened them all. ``names`` are what messages call them, where ``store`` are no paths. ``workers``
+    whoever opened them all. ``names`` are what they are called where they are shown. ``workers``
     processes decode ahead; with 0 it is done in this process. What comes out is the same.
     """
 
-    store: Store
+    store: Sequence[bytes | Path]
     labels: Tensor
     side: int
     levels: Tensor
@@ -65,6 +57,25 @@ class EncodedSplit:
     def to(self, device: torch.device) -> "EncodedSplit":
         return replace(self, labels=self.labels.to(device))
 
+    def divide(self, numbers: Tensor) -> "tuple[EncodedSplit, EncodedSplit]":
+        """As ``Images.divide``; the images of ``numbers`` are decoded once, for their grey levels."""
+        levels = torch.zeros_like(self.levels)
+        for images in self.batches(torch.split(numbers, 64)):
+            levels += Split(images=images.cpu(), labels=numbers).histogram()
+        rest = others(numbers, len(self))
+        return self._only(rest, self.levels - levels), self._only(numbers, levels)
+
+    def _only(self, numbers: Tensor, levels: Tensor) -> "EncodedSplit":
+        which = numbers.numpy()
+        return replace(
+            self,
+            store=Chosen(self.store, which),
+            labels=self.labels[numbers.to(self.labels.device)],
+            levels=levels,
+            identity=hashlib.sha256(self.identity.encode() + which.tobytes()).hexdigest(),
+            names=self.names and Chosen(self.names, which),
+        )
+
     def histogram(self) -> Tensor:
         return self.levels
 
@@ -77,13 +88,8 @@ class EncodedSplit:
 
         Raises ``DataError`` for an image that cannot be read any more, and where a worker was killed.
         """
-        batches = _Batches(
-            self.store,
-            self.side,
-            self.names,
-            [which.tolist() for which in plan],
-            crop and crop.to(torch.device("cpu")),
-        )
+        numbers = [which.tolist() for which in plan]
+        batches = _Batches(self, numbers, crop and crop.to(torch.device("cpu")))
         workers = min(self.workers, len(plan))
         made = _in_processes(batches, workers) if workers else (batches[number] for number in range(len(plan)))
         # An error keeps its frames, and with them a generator that is not closed would keep its workers.
@@ -100,23 +106,15 @@ class _Batches(Dataset[Any]):
     A message, since the loader would add the traceback of its worker to an exception.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        side: int,
-        names: Sequence[str] | None,
-        plan: list[list[int]],
-        crop: ResizedCrop | None,
-    ) -> None:
-        self.store, self.side, self.names = store, side, names
-        self.plan, self.crop = plan, crop
+    def __init__(self, split: EncodedSplit, plan: list[list[int]], crop: ResizedCrop | None) -> None:
+        self.split, self.plan, self.crop = split, plan, crop
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, number: int) -> Tensor | str:
         which = self.plan[number]
-        images = np.empty((len(which), 3, self.side, self.side), np.uint8)
+        images = np.empty((len(which), *self.split.shape), np.uint8)
         for place, sample in enumerate(which):
             try:
                 images[place] = self._decoded(sample).transpose(2, 0, 1)
@@ -125,11 +123,11 @@ class _Batches(Dataset[Any]):
         return torch.from_numpy(images)
 
     def _decoded(self, sample: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        content = self.store[sample]
-        name = self.names[sample] if self.names else "" if isinstance(content, Path) else f"image {sample}"
+        content, names = self.split.store[sample], self.split.names
+        name = "" if isinstance(content, Path) else names[sample] if names else f"image {sample}"
         if self.crop is None:
-            return decode(content, self.side, name=name)
-        return decode(content, self.side, self.crop.uniforms[sample].tolist(), scale=self.crop.scale, name=name)
+            return decode(content, self.split.side, name=name)
+        return decode(content, self.split.side, self.crop.uniforms[sample].tolist(), scale=self.crop.scale, name=name)
 
 
 def _in_processes(batches: _Batches, workers: int) -> Generator[Tensor | str]:

@@ -1,31 +1,68 @@
-"""Folders of images: one folder for each class, with or without a part for testing."""
+"""Folders of images: one folder for each class, with or without parts for training, validation and testing."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import Literal
 
 import numpy as np
-import torch
 
 from resnetlab.core.errors import DataError
 from resnetlab.core.files import shown
-from resnetlab.data.config import DecodeConfig
-from resnetlab.data.dataset import Encoding, ImageData, Split, split_by_class
-from resnetlab.data.encoded import EncodedSplit
-from resnetlab.data.held import SMALL, USUAL_SIDE, is_held
-from resnetlab.data.scan import Index, scan_folder, scan_sizes
-from resnetlab.data.tree import File, Tree, list_folder, some
+from resnetlab.data.dataset import Numbers, SplitName, split_by_class
+from resnetlab.data.ingest import EncodedSet, some
 
-MOST_SHOWN = 20
+PARTS: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train",),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+"""Names of the folder of each split; of several the first is read."""
+JUNK_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
+JUNK_SUFFIX = re.compile(
+    r"\.(txt|csv|tsv|jsonl?|xml|md|rst|py|ipynb|ya?ml|toml|ini|cfg|html?|css|js|pdf|docx?|xlsx?|log|db|sqlite|mat|npy|npz"
+    r"|pkl|h5|parquet|zip|tar|t?gz|bz2|xz|7z|sh|bat|lnk|url|mp[34]|wav|avi|mov|sha256|md5)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files(Sequence[Path]):
+class File:
+    """A file that should be an image: its name within the folder, its class, and its split where the folder says."""
+
+    name: str
+    label: int
+    split: SplitName | None = None
+
+
+@dataclass
+class Tree:
+    """What lies in a folder: ``bad`` has (name, reason) of what cannot be entered, ``junk`` counts what is no image.
+
+    ``classes`` are names of folders as they are; ``shown`` makes them fit for a message. ``parts`` are the folders of
+    the splits, none where the folder does not say which files are for testing.
+    """
+
+    folder: Path
+    classes: tuple[str, ...] = ()
+    parts: dict[SplitName, str] = field(default_factory=dict)
+    files: list[File] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    junk: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths(Sequence[Path]):
     """Files of one folder; a million names take less memory than a million paths."""
 
     folder: Path
-    names: tuple[str, ...]
+    names: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -34,134 +71,190 @@ class Files(Sequence[Path]):
         return self.folder / self.names[number]
 
 
-def read_folder(
-    folder: Path, decode: DecodeConfig, split_seed: int, on_progress: Callable[[int, int], None] | None = None
-) -> ImageData:
-    """The images of ``folder`` (see ``list_folder`` for its layout), every one of them opened and decoded once.
+def read_folder(folder: Path, split_seed: int) -> EncodedSet:
+    """The files of ``folder`` (see ``list_folder`` for its layout), none of them opened.
 
-    Without a part for testing, a fifth of the images is split off, stratified by class; ``split_seed`` decides which.
-    The side is ``decode.image_size``; by default the images' own where all are squares of one size, else 224. In
-    memory are sets below 1 GiB whose images have that size, or are cut to at most 64 pixels; others are decoded when
-    asked for. With ``on_bad="skip"`` the set is what it would be without the files that cannot be read.
+    Without folders of the splits, a fifth of each class of the images that can be read becomes the test;
+    ``split_seed`` decides which.
 
-    ``on_progress`` is told how many files were read, of how many; each counts twice, for its head and its pixels.
-
-    Raises ``DataError`` with the files that cannot be read, and where a class or a part has too few images.
+    Raises ``DataError`` where there is no such layout, and where a class or a split has too few images.
     """
     tree = list_folder(folder)
-    progress = _Progress(2 * len(tree.files), on_progress)
-    sizes, bad = scan_sizes(folder, tree.files, workers=decode.workers, on_file=progress.tick)
-    bad = tree.bad + bad
-    files = list(sizes)
-    if bad and decode.on_bad == "error":
-        # The rest is only read so that everything bad is told at once.
-        bad += scan_folder(folder, files, side=SMALL, workers=decode.workers, on_file=progress.tick).bad
-        raise DataError(_tell_bad(folder, bad))
-    while True:
-        side, keep = _choose(sizes, files, decode)
-        scans = [
-            scan_folder(folder, part, side=side, keep=keep, workers=decode.workers, on_file=progress.tick)
-            for part in _parts(tree, files, split_seed)
-        ]
-        broken = [each for scan in scans for each in scan.bad]
-        if not broken:
-            break
-        bad += broken
-        if decode.on_bad == "error":
-            raise DataError(_tell_bad(folder, bad))
-        # Side and split are those of the images that are left.
-        gone = {name for name, _ in broken}
-        files = [file for file in files if file.name not in gone]
-        progress.total += len(files)
-    train, test = (_split(folder, scan, side, decode.workers) for scan in scans)
-    return ImageData(
-        source=f"folder:{shown(folder)}",
-        train=train,
-        test=test,
-        classes=tuple(shown(name) for name in tree.classes),
-        notes=tuple(_notes(tree, files, bad)),
-    )
+    labels = np.array([file.label for file in tree.files], dtype=np.int64)
+    splits = np.array([file.split or "" for file in tree.files])
 
+    def divide(numbers: Numbers) -> dict[SplitName, Numbers]:
+        if tree.parts:
+            chosen = {name: numbers[splits[numbers] == name] for name in tree.parts}
+        else:
+            train, test = split_by_class(labels[numbers], split_seed)
+            chosen = {"train": numbers[train], "test": numbers[test]}
+        check_splits(tree, labels, numbers, chosen)
+        return chosen
 
-@dataclass
-class _Progress:
-    total: int
-    report: Callable[[int, int], None] | None
-    done: int = 0
-
-    def tick(self) -> None:
-        self.done += 1
-        if self.report:
-            self.report(self.done, self.total)
-
-
-def _choose(sizes: dict[File, tuple[int, int]], files: list[File], decode: DecodeConfig) -> tuple[int, bool]:
-    """The side of the images, and whether they are held in memory."""
-    found = {sizes[file] for file in files}
-    width, height = found.pop() if len(found) == 1 else (0, -1)
-    side = decode.image_size or (width if width == height else USUAL_SIDE)
-    return side, is_held(side, len(files), whole=side == width == height)
-
-
-def _parts(tree: Tree, files: list[File], split_seed: int) -> tuple[list[File], list[File]]:
-    """The files for training and for testing. Raises ``DataError`` where there are too few to learn from."""
-    train = [file for file in files if file.part != "test"]
-    test = [file for file in files if file.part == "test"]
-    where = shown(tree.folder)
-    counts = np.bincount([file.label for file in train], minlength=len(tree.classes))
-    if len(tree.classes) < 2:
-        names = f"only one, {some(list(tree.classes))}" if tree.classes else "none"
-        raise DataError(f"{where} should hold a folder for each class, two or more; it has {names}")
-    if empty := [name for name, count in zip(tree.classes, counts, strict=True) if not count]:
-        raise DataError(f"{where} has classes without images to train on: {some(empty)}; fill or remove their folders")
-    if tree.has_parts:
-        if not test:
-            raise DataError(f"{where} has no images to test on; fill its val/, valid/ or test/, or remove it")
-        return train, test
-    if few := [name for name, count in zip(tree.classes, counts, strict=True) if count < 2]:
-        raise DataError(
-            f"{where} has no part for testing, and classes of a single image, which cannot be split: {some(few)}; "
-            "add images, or make train/ and val/"
-        )
-    chosen = split_by_class(np.array([file.label for file in train]), split_seed)
-    first, second = ([train[number] for number in part] for part in chosen)
-    return first, second
-
-
-def _split(folder: Path, scan: Index, side: int, workers: int) -> Split | EncodedSplit:
-    labels = torch.tensor([entry.file.label for entry in scan.entries])
-    lossy = {entry.lossy for entry in scan.entries}
-    encoding: Encoding = "mixed" if len(lossy) == 2 else "jpeg" if lossy == {True} else "lossless"
-    if scan.pixels is not None:
-        return Split(images=torch.from_numpy(scan.pixels), labels=labels, encoding=encoding)
-    identity = hashlib.sha256("".join(entry.sha256 for entry in scan.entries).encode()).hexdigest()
-    return EncodedSplit(
-        store=Files(folder=folder, names=tuple(entry.file.name for entry in scan.entries)),
-        labels=labels,
-        side=side,
-        levels=torch.from_numpy(scan.levels).double(),
-        identity=identity,
-        encoding=encoding,
-        workers=workers,
-    )
-
-
-def _tell_bad(folder: Path, bad: list[tuple[str, str]]) -> str:
-    lines = [f"  {shown(name)}: {reason}" for name, reason in bad[:MOST_SHOWN]]
-    more = [f"  and {len(bad) - MOST_SHOWN} more"] if len(bad) > MOST_SHOWN else []
-    head = f"{shown(folder)}: {len(bad)} of its files cannot be read; repair or remove them, or leave them out with"
-    return "\n".join([f"{head} --on-bad skip", *lines, *more])
-
-
-def _notes(tree: Tree, files: list[File], bad: list[tuple[str, str]]) -> list[str]:
     notes = list(tree.notes)
-    if bad:
-        notes.append(f"left out {len(bad)} files that cannot be read: {some([name for name, _ in bad])}")
     if tree.junk:
         kinds = ", ".join(f"{count} {shown(kind)}" for kind, count in sorted(tree.junk.items()))
         notes.append(f"passed over {tree.junk.total()} entries that are no images: {kinds}")
-    tested = {file.label for file in files if file.part == "test"}
-    if tree.has_parts and len(tested) < len(tree.classes):
-        missing = [name for label, name in enumerate(tree.classes) if label not in tested]
-        notes.append(f"no images to test on of: {some(missing)}")
-    return notes
+    names = tuple(file.name for file in tree.files)
+    return EncodedSet(
+        source=f"folder:{shown(folder)}",
+        classes=tuple(shown(name) for name in tree.classes),
+        cells=Paths(folder=folder, names=names),
+        labels=labels,
+        # Most names are the same objects: a million are not held twice.
+        names=tuple(name if name.isprintable() else shown(name) for name in names),
+        divide=divide,
+        digest=lambda content: hashlib.sha256(content).hexdigest().encode(),
+        bad=[(shown(name), why) for name, why in tree.bad],
+        notes=tuple(notes),
+    )
+
+
+def check_splits(tree: Tree, labels: Numbers, numbers: Numbers, chosen: dict[SplitName, Numbers]) -> None:
+    """Raise ``DataError`` where the images of those numbers are too few to learn from."""
+    where = shown(tree.folder)
+    if len(tree.classes) < 2:
+        names = f"only one, {some(tree.classes)}" if tree.classes else "none"
+        raise DataError(f"{where} should hold a folder for each class, two or more; it has {names}")
+    counts = np.bincount(labels[chosen["train"]], minlength=len(tree.classes))
+    if empty := [name for name, count in zip(tree.classes, counts, strict=True) if not count]:
+        raise DataError(f"{where} has classes without images to train on: {some(empty)}; fill or remove their folders")
+    for name, part in tree.parts.items():
+        if not len(chosen[name]):
+            raise DataError(f"{where} has no images in {part}/; fill it, or remove it")
+    counts = np.bincount(labels[numbers], minlength=len(tree.classes))
+    if not tree.parts and (few := [name for name, count in zip(tree.classes, counts, strict=True) if count < 2]):
+        raise DataError(
+            f"{where} has no folder for testing, and classes of a single image, which cannot be split: {some(few)}; "
+            "add images, or make train/ and test/"
+        )
+
+
+def list_folder(folder: Path) -> Tree:
+    """The files of ``folder``: ``train/`` and ``val/`` (or ``valid/``), ``test/`` or both with a folder for each class,
+    or just folders of classes. A class is named by its folder; its images may lie deeper in it.
+
+    Hidden files, and those whose name says that they are no images, are counted as junk. Links are followed, each
+    real folder once for each class. Nothing is opened.
+
+    Raises ``DataError`` where there is no such layout.
+    """
+    tree = Tree(folder)
+    top = _class_folders(tree, "")
+    if tree.bad:
+        raise DataError(
+            f"{shown(folder)} cannot be read as a folder: {tree.bad[0][1]}; "
+            "give the one that holds a folder for each class"
+        )
+    parts = {split: place for split, places in PARTS.items() for place in reversed(places) if place in top}
+    if "train" in parts and len(parts) > 1:
+        tree.parts = parts
+        _list_parts(tree, [name for name in top if name not in parts.values()])
+    elif top == ["train"]:
+        raise DataError(
+            f"{shown(folder)} has train/ but neither val/, valid/ nor test/; "
+            f"give {shown(folder / 'train')} to have it split"
+        )
+    else:
+        tree.classes = tuple(top)
+        _list_classes(tree, "", top, None)
+    return tree
+
+
+def _list_parts(tree: Tree, others: list[str]) -> None:
+    if others:
+        read = ", ".join(f"{place}/" for place in tree.parts.values())
+        tree.notes.append(f"the splits are {read}; not read: {some(others)}")
+    names = {split: _class_folders(tree, place) for split, place in tree.parts.items()}
+    tree.classes = tuple(names["train"])
+    for split, place in tree.parts.items():
+        if not names[split]:
+            raise DataError(f"{shown(tree.folder / place)} holds no folder of a class, such as {place}/cat/")
+        unknown = [name for name in names[split] if name not in tree.classes and any(_walk(tree, f"{place}/{name}"))]
+        if unknown:
+            raise DataError(
+                f"{shown(tree.folder / place)} has classes that train/ has not: {some(unknown)}; "
+                "a network can only learn those of train/, so add them there or remove them"
+            )
+        _list_classes(tree, place, [name for name in names[split] if name in tree.classes], split)
+
+
+def _list_classes(tree: Tree, prefix: str, names: list[str], split: SplitName | None) -> None:
+    """Add the files of the classes ``names``, which lie in ``prefix``, sorted by class and name."""
+    labels = {name: label for label, name in enumerate(tree.classes)}
+    for name in sorted(names):
+        place = f"{prefix}/{name}" if prefix else name
+        tree.files += [File(name=found, label=labels[name], split=split) for found in sorted(_walk(tree, place))]
+
+
+def _class_folders(tree: Tree, place: str) -> list[str]:
+    """Names of the folders in ``place``, sorted; files beside them belong to no class and are junk."""
+    names = []
+    for entry in _entries(tree, place):
+        kind = _kind(tree, entry, f"{place}/{entry.name}" if place else entry.name)
+        if kind == "folder":
+            names.append(entry.name)
+        elif kind == "file":
+            tree.junk["outside of a class"] += 1
+    return names
+
+
+def _walk(tree: Tree, place: str) -> Iterator[str]:
+    """Names of the files in the folder ``place`` and below."""
+    # A link to a folder around this one would bring the other classes' images into this class.
+    entered = {_identity(tree.folder), _identity((tree.folder / place).parent)}
+    waiting = [place]
+    while waiting:
+        place = waiting.pop()
+        identity = _identity(tree.folder / place)
+        if identity in entered:
+            continue
+        entered.add(identity)
+        for entry in _entries(tree, place):
+            inner = f"{place}/{entry.name}"
+            kind = _kind(tree, entry, inner)
+            if kind == "file":
+                yield inner
+            elif kind == "folder":
+                waiting.append(inner)
+
+
+def _kind(tree: Tree, entry: os.DirEntry[str], name: str) -> Literal["file", "folder", ""]:
+    """Whether the entry is a file that should be an image, or a folder. What is neither is listed as bad, and junk is
+    counted."""
+    if entry.name.startswith(".") or entry.name.lower() in JUNK_NAMES:
+        tree.junk["hidden" if entry.name.startswith(".") else entry.name] += 1
+        return ""
+    try:
+        mode = entry.stat().st_mode
+    except OSError as error:
+        tree.bad.append((name, error.strerror or str(error)))
+        return ""
+    if S_ISDIR(mode):
+        return "folder"
+    if not S_ISREG(mode):
+        tree.bad.append((name, "it is no file but a pipe, a socket or a device"))
+        return ""
+    suffix = Path(entry.name).suffix
+    if JUNK_SUFFIX.fullmatch(suffix):
+        tree.junk[suffix.lower()] += 1
+        return ""
+    return "file"
+
+
+def _entries(tree: Tree, place: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(tree.folder / place) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (OSError, ValueError) as error:
+        tree.bad.append((place or ".", getattr(error, "strerror", None) or str(error)))
+        return []
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

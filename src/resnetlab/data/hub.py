@@ -5,24 +5,20 @@ second opening takes no time, and a set may be larger than the memory. Of images
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from resnetlab.core.errors import ConfigError, DataError, MissingExtraError
-from resnetlab.data.config import DecodeConfig
-from resnetlab.data.dataset import ImageData
-from resnetlab.data.tables import read_tables
+from resnetlab.data.ingest import EncodedSet
+from resnetlab.data.tables import SPLIT_WORDS, read_tables, split_of
 
-TRAIN = ("train", "training")
-TEST = ("test", "testing", "validation", "valid", "val", "dev")
-
-Progress = Callable[[int, int], None]
+WORDS = tuple(word for words in SPLIT_WORDS.values() for word in words)
 
 
-def read_parquet(place: str, decode: DecodeConfig, split_seed: int, on_progress: Progress | None) -> ImageData:
+def read_parquet(place: str, split_seed: int) -> EncodedSet:
     """The images in the Parquet files of a folder (``find_files``); ``DIR#COLUMN`` chooses the column of the labels.
 
     The network is not used. Raises ``DataError`` for files that are missing, damaged or hold no images and labels,
@@ -41,10 +37,10 @@ def read_parquet(place: str, decode: DecodeConfig, split_seed: int, on_progress:
                     f"{_list(files)} cannot be read as Parquet ({_first_line(cause)}); fetch it again, and check that "
                     "the cache of datasets (HF_HOME) can be written"
                 ) from error
-    return read_tables(tables, f"parquet:{place}", named, decode, split_seed, on_progress, Path(folder))
+    return read_tables(tables, f"parquet:{place}", named, split_seed, Path(folder))
 
 
-def read_hub(place: str, decode: DecodeConfig, split_seed: int, on_progress: Progress | None) -> ImageData:
+def read_hub(place: str, split_seed: int) -> EncodedSet:
     """The data set ``OWNER/NAME`` of the Hub, fetched once; ``OWNER/NAME#COLUMN`` chooses the column of the labels.
 
     Raises as ``read_parquet`` does, and ``DataError`` where the Hub cannot be reached and the cache has no copy.
@@ -55,14 +51,14 @@ def read_hub(place: str, decode: DecodeConfig, split_seed: int, on_progress: Pro
     datasets = load_library()
     with _quiet(datasets):
         try:
-            tables: Mapping[str, Any] = datasets.load_dataset(repository)
+            tables = dict(datasets.load_dataset(repository))
         except Exception as error:
             raise DataError(
                 f"cannot fetch {repository} from the Hub ({_first_line(error)}). Without a network: fetch it where "
                 "there is one and copy the cache (HF_HOME), or copy its Parquet files and give parquet:DIR"
             ) from error
-    known = {split: table for split, table in tables.items() if split in (*TRAIN, *TEST)}
-    return read_tables(known or dict(tables), f"hub:{place}", named, decode, split_seed, on_progress, None)
+    known = {name: table for name, table in tables.items() if split_of(name)}
+    return read_tables(known or tables, f"hub:{place}", named, split_seed, None)
 
 
 def find_files(folder: Path) -> dict[str, list[Path]]:
@@ -76,7 +72,7 @@ def find_files(folder: Path) -> dict[str, list[Path]]:
     for place in (folder, folder / "data"):
         files = sorted(place.glob("*.parquet")) + sorted(place.glob("*/*.parquet"))
         named = [(_split_of(file.relative_to(place)), file) for file in files]
-        found = {split: [file for name, file in named if name == split] for split in (*TRAIN, *TEST)}
+        found = {split: [file for name, file in named if name == split] for split in WORDS}
         found = {split: files for split, files in found.items() if files}
         if found:
             return found
@@ -100,7 +96,7 @@ def load_library() -> Any:
 
 def _split_of(path: Path) -> str | None:
     """The split that a file's folder, or else the start of its name, stands for."""
-    words = "|".join((*TRAIN, *TEST))
+    words = "|".join(WORDS)
     for text in (*path.parts[:-1], path.stem):
         match = re.match(rf"({words})(?![A-Za-z])", text)
         if match:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from resnetlab.core.errors import DataError
-from resnetlab.core.files import open_file, read_file, shown
+from resnetlab.core.files import read_file, shown
 
 Box = tuple[float, float, float, float]
 Turn = tuple[int, int, int]
@@ -110,19 +110,24 @@ def read_image(
     side: int | None,
     box: Sequence[float] | None = None,
     scale: tuple[float, float] = (0.08, 1.0),
+    *,
+    own: int | None = None,
 ) -> DecodedImage:
-    """As ``decode``, with what the file says of itself. Raises whatever Pillow raises; ``reason`` puts it in words."""
+    """As ``decode``, with what the file says of itself; an image that is a square of side ``own`` stays as it is.
+
+    Raises whatever Pillow raises; ``reason`` puts it in words.
+    """
     data = content if isinstance(content, bytes) else read_file(content)
     with warnings.catch_warnings():
         # Pillow warns of odd metadata beside pixels that are whole.
         warnings.simplefilter("ignore")
-        pixels, turn, facts = _upright_or_not(data, side, box, scale)
+        pixels, turn, facts = _upright_or_not(data, side, box, scale, own)
     # The file's own pixels are gone by now, so that turning does not hold a large image three times.
     return DecodedImage(pixels=turned(pixels, turn), **facts)
 
 
 def _upright_or_not(
-    data: bytes, side: int | None, box: Sequence[float] | None, scale: tuple[float, float]
+    data: bytes, side: int | None, box: Sequence[float] | None, scale: tuple[float, float], own: int | None
 ) -> tuple[Pixels, Turn, dict[str, Any]]:
     """The pixels the way that the file has them, how to turn them, and what else a ``DecodedImage`` tells."""
     with Image.open(BytesIO(data), formats=FORMATS) as image:
@@ -133,17 +138,9 @@ def _upright_or_not(
             image.load()
         turn = turn_of(image)
         width, height = image.size[::-1] if turn[0] else image.size
+        side = None if image.size == (own, own) else side
         pixels = _whole(image) if side is None else _square(image, side, turn, box, scale)
         return pixels, turn, {"width": width, "height": height, "format": str(image.format), "lossy": lossy}
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height as the head of a file gives them, not turned. Raises as ``read_image``."""
-    with warnings.catch_warnings(), open_file(path) as stream:
-        warnings.simplefilter("ignore")
-        with Image.open(stream, formats=FORMATS) as image:
-            check_size(image)
-            return image.size
 
 
 def check_size(image: Image.Image) -> None:
@@ -163,7 +160,7 @@ def crop_box(
     The first gives the share of the area, uniform in ``scale``; the second width / height, log-uniform in
     ``CROP_RATIO``; the others row and column, uniform over all places where the box fits. A side that comes out longer
     than the image's is cut to it, where torchvision's RandomResizedCrop draws up to ten times and then takes the
-    middle. In memory, ``augment.resized_boxes`` follows the same rule.
+    middle. In memory, ``transforms.resized_boxes`` follows the same rule.
     """
     share, aspect, row, column = map(float, uniforms)
     area = height * width * (scale[0] + share * (scale[1] - scale[0]))

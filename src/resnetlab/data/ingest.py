@@ -1,157 +1,269 @@
-"""From encoded images to splits: into memory where they are small and fit, else decoded when asked for."""
+"""From encoded images to splits: each image is opened once, judged, and held in memory or left encoded."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from resnetlab.core.errors import DataError
-from resnetlab.core.files import read_file
-from resnetlab.data.cells import Name, Part
+from resnetlab.core.files import read_file, shown
 from resnetlab.data.config import DecodeConfig
-from resnetlab.data.dataset import Encoding, Images, Split
+from resnetlab.data.dataset import Chosen, Encoding, ImageData, Images, Numbers, Split, SplitName
 from resnetlab.data.encoded import EncodedSplit
-from resnetlab.data.held import CHANNELS, USUAL_SIDE, is_held
-from resnetlab.data.image import DecodedImage, read_image, reason
+from resnetlab.data.image import DecodedImage, Pixels, read_image, reason
 
-LISTED = 20
+MOST_ARRAY_BYTES = 1 << 30
+"""Decoded images of all splits together that are held in memory."""
+SMALL = 64
+"""Images cut to at most this side are held in memory whatever their own size is."""
+USUAL_SIDE = 224
+"""Side of images that have no common one of their own."""
+RETAINED_BYTES = 256 << 20
+"""Files that are kept while they may have to be decoded again, so that they need not be opened again."""
+CHANNELS, AHEAD, LISTED = 3, 8, 20
 
 Progress = Callable[[int, int], None]
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
-class OtherSizeError(Exception):
-    """An image has another size than the first one had."""
+@dataclass(frozen=True, kw_only=True)
+class EncodedSet:
+    """What a reader of encoded images hands over: ``cells`` (bytes or paths), ``labels`` and ``names``, by number.
 
-
-@dataclass
-class Pass:
-    """One pass over all images: what is wrong with which, and what the others are.
-
-    With ``same`` it ends in ``OtherSizeError`` at the first image that is not of ``side`` by itself.
+    ``divide`` gives the numbers of each split out of those of the images that can be read, both rising. ``digest``
+    makes of a file what identifies it. ``bad`` is what the reader met that is no image, with the reason.
     """
 
-    parts: Mapping[Name, Part]
-    side: int
-    on_progress: Progress | None
-    same: bool
-    bad: dict[Name, list[int]] = field(default_factory=lambda: {"train": [], "test": []})
-    faults: list[str] = field(default_factory=list)
-    lossy: dict[Name, set[bool]] = field(default_factory=lambda: {"train": set(), "test": set()})
+    source: str
+    classes: tuple[str, ...]
+    cells: Sequence[bytes | Path]
+    labels: Numbers
+    names: Sequence[str]
+    divide: Callable[[Numbers], dict[SplitName, Numbers]]
+    digest: Callable[[bytes], bytes]
+    bad: Sequence[tuple[str, str]] = ()
+    notes: tuple[str, ...] = ()
+
+
+def ingest(given: EncodedSet, decode: DecodeConfig, on_progress: Progress | None = None) -> ImageData:
+    """The images of ``given``; ``decode.workers`` threads open them, and the result is the same for any number.
+
+    The side is ``decode.image_size``; by default the images' own where all are squares of one size, else 224. In memory
+    are sets up to 1 GiB whose images have that size, or are cut to at most 64 pixels; others are decoded when asked
+    for. ``on_progress`` is told how many of how many images were read.
+
+    Raises ``DataError`` with the list of all images that cannot be read, unless ``on_bad`` is to skip them.
+    """
+    state = _Ingestion(given, decode)
+    for done in state.read():
+        if on_progress:
+            on_progress(done, state.count)
+    bad = [*given.bad, *((given.names[number], why) for number, why in sorted(state.bad.items()))]
+    total = state.count + len(given.bad)
+    if bad and decode.on_bad == "error":
+        lines = [f"  {name}: {why}" for name, why in bad[:LISTED]]
+        more = [f"  and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
+        head = f"{given.source}: {len(bad)} of {total} images cannot be read; repair or remove them, or leave them out"
+        raise DataError("\n".join([f"{head} with --on-bad skip", *lines, *more]))
+    splits = state.splits()
+    notes = list(given.notes)
+    if bad:
+        listed = "; ".join(f"{name}: {why}" for name, why in bad[:LISTED]) + ("; …" if len(bad) > LISTED else "")
+        notes.append(f"{len(bad)} of {total} images cannot be read and are left out: {listed}")
+    for split, images in splits.items():
+        counts = torch.bincount(images.labels, minlength=len(given.classes)).tolist()
+        missing = [name for name, count in zip(given.classes, counts, strict=True) if not count]
+        if missing and split != "train":
+            notes.append(f"no {split} images of: {some(missing)}")
+    return ImageData(
+        source=given.source,
+        train=splits["train"],
+        validation=splits.get("validation"),
+        test=splits.get("test"),
+        classes=given.classes,
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """An image that was read: its file, and how often each of its grey levels occurs, ``(3, 256)``."""
+
+    content: bytes
+    digest: bytes
+    image: DecodedImage
+    levels: NDArray[np.int64]
+
+
+class _Ingestion:
+    """What is known of the images so far, in rows: the order in which the splits would hold them if none were bad.
+
+    As long as all images are squares of one size, that is their side. Where another comes, ``fallback`` is, and those
+    before are decoded again: from files that were retained, so none is opened again unless these have more than
+    ``RETAINED_BYTES``. To read the heads of all files first would open each twice.
+    """
+
+    def __init__(self, given: EncodedSet, decode: DecodeConfig) -> None:
+        self.given, self.decode, self.count = given, decode, len(given.labels)
+        self.planned = given.divide(np.arange(self.count))
+        self.order = np.concatenate(list(self.planned.values()))
+        self.part = np.repeat(np.arange(len(self.planned)), [len(numbers) for numbers in self.planned.values()])
+        self.fallback = decode.image_size or USUAL_SIDE
+        self.side = decode.image_size
+        self.uniform = True
+        self.bad: dict[int, str] = {}
+        self.digests: list[bytes] = [b""] * self.count
+        self.lossy = np.zeros(self.count, bool)
+        self.levels = np.zeros((len(self.planned), CHANNELS, 256), np.int64)
+        self.pixels: Pixels | None = None
+        self.retained: dict[int, bytes] = {}
+        self.room = RETAINED_BYTES
+
+    def read(self) -> Iterator[int]:
+        """Read every image; yields how many were."""
+        rows, done = iter(range(self.count)), 0
+        # By itself, until one can be read: its size is what the others are expected to have.
+        while self.side is None and (row := next(rows, None)) is not None:
+            self._take(row, self._open(row))
+            yield (done := done + 1)
+        for row, found in self._open_all(rows):
+            self._take(row, found)
+            yield (done := done + 1)
+
+    def _open_all(self, rows: Iterable[int]) -> Iterator[tuple[int, _Opened | str]]:
+        return in_threads(lambda row: (row, self._open(row)), rows, self.decode.workers)
+
+    def _open(self, row: int, content: bytes | None = None) -> _Opened | str:
+        """The image of a row, from its file where that is not at hand, or in words why it cannot be read."""
+        own = self.side
+        try:
+            cell = content or self.retained.get(row) or self.given.cells[int(self.order[row])]
+            content = cell if isinstance(cell, bytes) else read_file(cell)
+            image = read_image(content, own and self.fallback, own=own)
+        except Exception as error:  # a damaged image can fail in any way
+            return reason(error)
+        channels = image.pixels.reshape(-1, CHANNELS).T
+        levels = np.stack([np.bincount(values, minlength=256) for values in channels])
+        return _Opened(content=content, digest=self.given.digest(content), image=image, levels=levels)
+
+    def _take(self, row: int, found: _Opened | str) -> None:
+        if not isinstance(found, str):
+            size = found.image.width, found.image.height
+            self.side = self.side or size[0]
+            if self.uniform and size != (self.side, self.side):
+                self._turn_mixed(row)
+            if found.image.pixels.shape[:2] != (self.side, self.side):
+                # Opened while the side was another.
+                found = self._open(row, found.content)
+        if isinstance(found, str):
+            self.bad[int(self.order[row])] = found
+            self.digests[row] = b""
+            return
+        self.digests[row], self.lossy[row] = found.digest, found.image.lossy
+        self.levels[self.part[row]] += found.levels
+        self._hold(row, found.image.pixels)
+        if self._may_come_again and len(found.content) <= self.room and row not in self.retained:
+            self.retained[row] = found.content
+            self.room -= len(found.content)
 
     @property
-    def count(self) -> int:
-        """Images in all parts."""
-        return sum(len(part.labels) for part in self.parts.values())
+    def _may_come_again(self) -> bool:
+        """Whether images may be decoded again: at another side, or as one of another split without the bad ones."""
+        return self.decode.on_bad == "skip" or (self.uniform and self.decode.image_size is None)
 
-    def __iter__(self) -> Iterator[tuple[Name, int, bytes, DecodedImage]]:
-        """Split, number, file and pixels of every image that can be read."""
-        done = 0
-        for split, part in self.parts.items():
-            for number, cell in enumerate(part.cells):
-                try:
-                    content = cell if isinstance(cell, bytes) else read_file(cell)
-                    image = read_image(content, self.side)
-                except Exception as error:  # a damaged image can fail in any way
-                    self.bad[split].append(number)
-                    self.faults.append(f"{part.names[number]}: {reason(error)}")
-                else:
-                    if self.same and (image.width, image.height) != (self.side, self.side):
-                        raise OtherSizeError
-                    self.lossy[split].add(image.lossy)
-                    yield split, number, content, image
-                done += 1
-                if self.on_progress:
-                    self.on_progress(done, self.count)
+    def _turn_mixed(self, row: int) -> None:
+        self.uniform = False
+        if self.side != self.fallback:
+            self.side = self.fallback
+            self.levels[:] = 0
+            for earlier, found in self._open_all([each for each in range(row) if self.digests[each]]):
+                self._take(earlier, found)
+        if not self._may_come_again:
+            self.retained.clear()
 
-    def encoding(self, split: Name) -> Encoding:
-        """lossless where no image of the split went through lossy compression, jpeg where all did."""
-        return "mixed" if len(self.lossy[split]) > 1 else "jpeg" if True in self.lossy[split] else "lossless"
+    def _hold(self, row: int, pixels: Pixels) -> None:
+        """Keep the pixels where all are to be kept: they fit, and are whole (not cut or resized), or small."""
+        side = len(pixels)
+        if not (self.uniform or side <= SMALL) or self.count * CHANNELS * side**2 > MOST_ARRAY_BYTES:
+            self.pixels = None
+            return
+        if self.pixels is None:
+            self.pixels = np.empty((self.count, CHANNELS, side, side), np.uint8)
+        self.pixels[row] = pixels.transpose(2, 0, 1)
 
+    def splits(self) -> dict[SplitName, Images]:
+        """What was read, without the bad images."""
+        chosen = self.planned
+        if self.bad:
+            chosen = self.given.divide(np.delete(np.arange(self.count), list(self.bad)))
+        row_of = np.argsort(self.order)
+        rows = [row_of[numbers] for numbers in chosen.values()]
+        if self.pixels is None:
+            self._move_levels(rows)
+        return {name: self._split(place, numbers, rows[place]) for place, (name, numbers) in enumerate(chosen.items())}
 
-def decode_parts(
-    parts: Mapping[Name, Part], source: str, decode: DecodeConfig, on_progress: Progress | None
-) -> tuple[dict[Name, Images], list[str]]:
-    """The two splits, and what should be said of images that were left out.
+    def _move_levels(self, rows: list[Numbers]) -> None:
+        """Count images that came into another split than was planned, since others are bad, where they are now."""
+        now = {int(row): place for place, some in enumerate(rows) for row in some if self.part[row] != place}
+        for row, found in self._open_all(now):
+            if isinstance(found, str):
+                raise DataError(f"{self.given.names[int(self.order[row])]} cannot be read any more: {found}")
+            self.levels[self.part[row]] -= found.levels
+            self.levels[now[row]] += found.levels
 
-    Raises ``DataError`` with the list of all images that cannot be read, unless they are to be left out.
-    """
-    own, wanted = _first_side(parts), decode.image_size
-    try:
-        if own is None or wanted not in (None, own):
-            raise OtherSizeError
-        run = Pass(parts, own, on_progress, same=True)
-        images = _decode(run, decode.workers)
-    except OtherSizeError:
-        run = Pass(parts, wanted or USUAL_SIDE, on_progress, same=False)
-        images = _decode(run, decode.workers)
-    return images, _describe_faults(run, source, decode)
-
-
-def _first_side(parts: Mapping[Name, Part]) -> int | None:
-    """The side of the first image that can be read, if it is square."""
-    for part in parts.values():
-        for cell in part.cells:
-            try:
-                image = read_image(cell, 1)
-            except Exception:  # the pass over all images will list it
-                continue
-            return image.width if image.width == image.height else None
-    return None
-
-
-def _decode(run: Pass, workers: int) -> dict[Name, Images]:
-    return _into_memory(run) if is_held(run.side, run.count, whole=run.same) else _when_asked(run, workers)
-
-
-def _into_memory(run: Pass) -> dict[Name, Images]:
-    shape = (CHANNELS, run.side, run.side)
-    arrays = {name: np.empty((len(part.labels), *shape), np.uint8) for name, part in run.parts.items()}
-    for split, number, _, image in run:
-        arrays[split][number] = image.pixels.transpose(2, 0, 1)
-    splits: dict[Name, Images] = {}
-    for name, part in run.parts.items():
-        images = np.delete(arrays[name], run.bad[name], axis=0) if run.bad[name] else arrays[name]
-        splits[name] = Split(
-            images=torch.from_numpy(images),
-            labels=torch.from_numpy(part.without(run.bad[name]).labels),
-            encoding=run.encoding(name),
+    def _split(self, place: int, numbers: Numbers, rows: Numbers) -> Images:
+        lossy = set(self.lossy[rows].tolist())
+        encoding: Encoding = "mixed" if len(lossy) > 1 else "jpeg" if True in lossy else "lossless"
+        labels = torch.from_numpy(self.given.labels[numbers])
+        names = Chosen(self.given.names, numbers)
+        if self.pixels is not None:
+            start = int(np.searchsorted(self.part, place))
+            # A view where it can be one: a copy would hold the set twice.
+            images = self.pixels[rows] if self.bad else self.pixels[start : start + len(rows)]
+            return Split(images=torch.from_numpy(images), labels=labels, encoding=encoding, names=names)
+        identity = hashlib.sha256()
+        for row in rows:
+            identity.update(self.digests[row])
+        return EncodedSplit(
+            store=Chosen(self.given.cells, numbers),
+            labels=labels,
+            side=self.side or self.fallback,
+            levels=torch.from_numpy(self.levels[place]).double(),
+            identity=identity.hexdigest(),
+            encoding=encoding,
+            workers=self.decode.workers,
+            names=names,
         )
-    return splits
 
 
-def _when_asked(run: Pass, workers: int) -> dict[Name, Images]:
-    levels = {name: torch.zeros(CHANNELS, 256, dtype=torch.float64) for name in run.parts}
-    sums = {name: hashlib.sha256() for name in run.parts}
-    for split, _, content, image in run:
-        sums[split].update(hashlib.sha256(content).digest())
-        for channel in range(CHANNELS):
-            values = torch.from_numpy(image.pixels[..., channel].reshape(-1).astype(np.int64))
-            levels[split][channel] += torch.bincount(values, minlength=256)
-    splits: dict[Name, Images] = {}
-    for name, part in run.parts.items():
-        whole = part.without(run.bad[name])
-        splits[name] = EncodedSplit(
-            store=whole.cells,
-            labels=torch.from_numpy(whole.labels),
-            side=run.side,
-            levels=levels[name],
-            identity=sums[name].hexdigest(),
-            encoding=run.encoding(name),
-            workers=workers,
-            names=whole.names,
-        )
-    return splits
+def in_threads(function: Callable[[Given], Made], given: Iterable[Given], workers: int) -> Iterator[Made]:
+    """``map`` in so many threads, results in order; in none for 0 and 1. Pillow decodes without Python's lock."""
+    if workers < 2:
+        yield from map(function, given)
+        return
+    # Threads that end their own ``catch_warnings`` in another order than they began would leave its filter behind.
+    with catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        simplefilter("ignore")
+        waiting: deque[Future[Made]] = deque()
+        for each in given:
+            waiting.append(pool.submit(function, each))
+            # More would hold their results in memory.
+            if len(waiting) >= AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
-def _describe_faults(run: Pass, source: str, decode: DecodeConfig) -> list[str]:
-    if not run.faults:
-        return []
-    listed = "; ".join(run.faults[:LISTED]) + ("; …" if len(run.faults) > LISTED else "")
-    if decode.on_bad == "skip":
-        return [f"{len(run.faults)} of {run.count} images cannot be read and are left out: {listed}"]
-    raise DataError(
-        f"{source}: {len(run.faults)} of {run.count} images cannot be read: {listed}. Mend the set, or leave them "
-        "out with --on-bad skip"
-    )
+def some(names: Sequence[str], most: int = LISTED) -> str:
+    """The first of ``names`` for a message, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shown(name) for name in names[:most]) + more

@@ -16,7 +16,7 @@ class Loader:
     """Batches ``(images, labels)``: float32 ``(B, C, H, W)``, normalised, and int64 ``(B,)``, on the split's device.
 
     A batch of ``batch_size`` images is cut into ``micro_batches``, and each of these is shared by ``ranks``
-    processes, of which this is ``rank``: what all do at once is the same part of the batch for any number of ranks.
+    processes, of which this is ``rank``: at any time all ranks together work on the same images, however many they are.
     ``memory_format`` is that of the images. ``augmentation`` varies training images; with mixup the labels become
     ``(B, K)``. ``only`` are the sample numbers that are used, all by default.
     """
@@ -49,8 +49,7 @@ class Loader:
 
     @property
     def steps(self) -> int:
-        """Steps in one pass of training. The samples of an incomplete last batch wait for another pass: BN would take
-        its statistics from too few of them."""
+        """Steps in an epoch. An incomplete last batch is dropped: BN would take its statistics from too few samples."""
         return len(self.samples) // self.batch_size
 
     @property
@@ -59,8 +58,10 @@ class Loader:
         return self.batch_size // (self.ranks * self.micro_batches)
 
     def shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass from step ``start`` on, ``micro_batches`` batches to a step, in an order that is a function of
-        (seed, epoch) alone; how an image is varied is one of (seed, epoch, sample)."""
+        """The batches of an epoch from step ``start`` on, ``micro_batches`` to a step.
+
+        Their order is a function of (seed, epoch) alone; how an image is varied is one of (seed, epoch, sample).
+        """
         order = self.samples[torch.from_numpy(generator(seed, "order", epoch).permutation(len(self.samples)))]
         whole = order[: self.steps * self.batch_size]
         plan = list(whole.view(self.steps, self.micro_batches, self.ranks, -1)[start:, :, self.rank].flatten(0, 1))
@@ -76,7 +77,7 @@ class Loader:
             yield images.contiguous(memory_format=self.memory_format), labels
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every sample once; of several ranks each takes every so manieth batch."""
+        """Every sample once; rank r takes batches r, r + ranks, …"""
         batches = torch.split(self.samples, self.batch_size)
         return self._plain(batches[self.rank :: self.ranks])
 

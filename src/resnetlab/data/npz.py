@@ -16,18 +16,22 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from resnetlab.core.errors import DataError
-from resnetlab.data.dataset import ImageData, Split, split_by_class
+from resnetlab.data.dataset import ImageData, Split, SplitName, split_by_class
 
 MOST_BYTES = 4 << 30
 MOST_CLASSES = 100_000
 CHANNELS = (1, 3, 4)
 
-SPLIT = (
-    ("x_train", "y_train", "x_test", "y_test"),
-    ("train_images", "train_labels", "test_images", "test_labels"),
+PARTS: tuple[dict[SplitName, tuple[str, str]], ...] = (
+    {"train": ("x_train", "y_train"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")},
+    {
+        "train": ("train_images", "train_labels"),
+        "validation": ("val_images", "val_labels"),
+        "test": ("test_images", "test_labels"),
+    },
 )
+"""Images and labels of each split; of validation and test a set may lack one."""
 WHOLE = (("images", "labels"), ("x", "y"))
-LEFT_OUT = ("val_images", "x_val")
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -35,7 +39,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def read_npz(path: Path, split_seed: int) -> ImageData:
     """Images ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` of uint8, and integer labels ``(N,)`` or ``(N, 1)``.
 
-    The arrays are named as in ``SPLIT``, or as in ``WHOLE`` for a set that is split here by ``split_seed``. An image
+    The arrays are named as in ``PARTS``, or as in ``WHOLE`` for a set that is split here by ``split_seed``. An image
     of 3×3×3 is taken as (H, W, C). Raises ``DataError`` for what is missing, damaged or of another type.
     """
     if not path.is_file():
@@ -50,32 +54,40 @@ def read_npz(path: Path, split_seed: int) -> ImageData:
 
 
 def _read_archive(archive: zipfile.ZipFile, path: Path, split_seed: int) -> ImageData:
-    stored = {name.removesuffix(".npy") for name in archive.namelist()}
-    notes = [f"{name} is left out: training and test are what is used" for name in LEFT_OUT if name in stored]
-    for names in SPLIT:
-        if stored.issuperset(names):
-            train, test = (_read_split(archive, path, *names[at : at + 2]) for at in (0, 2))
+    stored, notes = {name.removesuffix(".npy") for name in archive.namelist()}, []
+    for parts in PARTS:
+        here = {split: names for split, names in parts.items() if names[0] in stored}
+        if "train" in here and len(here) > 1:
+            splits = {split: _read_split(archive, path, *names) for split, names in here.items()}
             break
     else:
-        train, test = _read_whole(archive, path, stored, split_seed)
+        splits = _read_whole(archive, path, stored, split_seed)
         notes.append(f"split by split_seed={split_seed}: a fifth of every class is the test")
-    if train.shape != test.shape:
-        raise DataError(f"{path}: training images are {train.shape} (C, H, W), test images {test.shape}")
-    count = int(max(train.labels.max(), test.labels.max())) + 1
-    classes = tuple(str(number) for number in range(count))
-    return ImageData(source=f"npz:{path}", train=train, test=test, classes=classes, notes=tuple(notes))
+    shapes = {split: images.shape for split, images in splits.items()}
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{split} images are {shape}" for split, shape in shapes.items())
+        raise DataError(f"{path}: {listed} (C, H, W); all must have one shape")
+    count = int(max(images.labels.max() for images in splits.values())) + 1
+    return ImageData(
+        source=f"npz:{path}",
+        train=splits["train"],
+        validation=splits.get("validation"),
+        test=splits.get("test"),
+        classes=tuple(str(number) for number in range(count)),
+        notes=tuple(notes),
+    )
 
 
-def _read_whole(archive: zipfile.ZipFile, path: Path, stored: set[str], split_seed: int) -> tuple[Split, Split]:
+def _read_whole(archive: zipfile.ZipFile, path: Path, stored: set[str], split_seed: int) -> dict[SplitName, Split]:
     for names in WHOLE:
         if stored.issuperset(names):
             whole = _read_split(archive, path, *names)
-            parts = split_by_class(whole.labels.numpy(), split_seed)
-            if not parts[1]:
+            _, test = split_by_class(whole.labels.numpy(), split_seed)
+            if not test:
                 raise DataError(f"{path}: every class has one image; a split needs two")
-            train, test = (Split(images=whole.images[part], labels=whole.labels[part]) for part in parts)
-            return train, test
-    allowed = "; or ".join(", ".join(names) for names in (*SPLIT, *WHOLE))
+            return dict(zip(("train", "test"), whole.divide(torch.tensor(test)), strict=True))
+    sets = [[*parts["train"], *parts["test"]] for parts in PARTS]
+    allowed = "; or ".join(", ".join(names) for names in (*sets, *WHOLE))
     raise DataError(f"{path} holds {', '.join(sorted(stored)[:12]) or 'no arrays'}; it must hold {allowed}")
 
 

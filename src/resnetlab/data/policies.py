@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnetlab.core.randomness import generator
-from resnetlab.data import policies as operations
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 
@@ -157,20 +156,20 @@ def equalize(images: Tensor, strength: Tensor) -> Tensor:  # noqa: ARG001
 
 BINS = 31
 OPERATIONS: tuple[Operation, ...] = (
-    operations.identity,
-    operations.shear_x,
-    operations.shear_y,
-    operations.translate_x,
-    operations.translate_y,
-    operations.rotate,
-    operations.brightness,
-    operations.color,
-    operations.contrast,
-    operations.sharpness,
-    operations.posterize,
-    operations.solarize,
-    operations.autocontrast,
-    operations.equalize,
+    identity,
+    shear_x,
+    shear_y,
+    translate_x,
+    translate_y,
+    rotate,
+    brightness,
+    color,
+    contrast,
+    sharpness,
+    posterize,
+    solarize,
+    autocontrast,
+    equalize,
 )
 SIGNED = frozenset(OPERATIONS[1:10])
 """Operations whose strength is as often negative as positive."""

@@ -2,28 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from resnetlab.core.errors import ConfigError, DataError, unknown_name
-from resnetlab.data.config import DecodeConfig
-from resnetlab.data.dataset import ImageData, Split
+from resnetlab.data.config import SOURCES, DecodeConfig
+from resnetlab.data.dataset import TEST_SHARE, ImageData, Split
+
+if TYPE_CHECKING:
+    from resnetlab.data.ingest import EncodedSet
 
 Progress = Callable[[int, int], None]
 
-SOURCES = {
-    "digits": "the 8×8 handwritten digits that come with scikit-learn",
-    "folder:DIR": "a folder of image files, one folder a class; DIR alone will do",
-    "idx:FOLDER": "a folder of MNIST or Fashion-MNIST files",
-    "cifar10:FOLDER": "CIFAR-10, binary or Python version",
-    "cifar100:FOLDER": "CIFAR-100 with its fine labels, binary or Python version",
-    "npz:FILE": "arrays x_train, y_train, x_test and y_test of numpy",
-    "parquet:DIR": "Parquet files with images, as on the Hugging Face Hub (extra hub)",
-    "hub:OWNER/NAME": "a data set of the Hugging Face Hub (extra hub)",
-}
 PLACES = dict(name.split(":") for name in SOURCES if ":" in name)
 ENCODED = ("folder", "parquet", "hub")
 """Schemes of encoded images, which can be read in any size; the others are arrays."""
@@ -47,7 +39,11 @@ def load_data(
             f"image_size={decode.image_size} is not possible for {source}: its images are arrays and are taken as "
             f"they are; image_size is for {', '.join(f'{name}:' for name in ENCODED)}"
         )
-    data = _read(scheme, place, split_seed, decode, on_progress)
+    data = _read(scheme, place, split_seed)
+    if not isinstance(data, ImageData):
+        from resnetlab.data.ingest import ingest
+
+        data = ingest(data, decode, on_progress)
     if len(data.train) < 2 or len(data.classes) < 2 or not len(data.reported):
         raise DataError(
             f"{source} has {len(data.train)} training and {len(data.reported)} {data.reported_split} images of "
@@ -79,7 +75,7 @@ def _parse(source: str) -> tuple[str, str]:
     raise ConfigError(f"{unknown_name('data source', source, SOURCES)}; and there is no folder {source}")
 
 
-def _read(scheme: str, place: str, split_seed: int, decode: DecodeConfig, on_progress: Progress | None) -> ImageData:
+def _read(scheme: str, place: str, split_seed: int) -> "ImageData | EncodedSet":
     # Each reader is imported where it is needed: none of them pays for another's packages.
     if scheme == "digits":
         return read_digits(split_seed)
@@ -98,14 +94,11 @@ def _read(scheme: str, place: str, split_seed: int, decode: DecodeConfig, on_pro
     if scheme == "folder":
         from resnetlab.data.folder import read_folder
 
-        return read_folder(Path(place), decode, split_seed, on_progress)
+        return read_folder(Path(place), split_seed)
     from resnetlab.data.hub import read_hub, read_parquet
 
     read = read_hub if scheme == "hub" else read_parquet
-    return read(place, decode, split_seed, on_progress)
-
-
-TEST_SHARE = 0.2
+    return read(place, split_seed)
 
 
 def read_digits(split_seed: int) -> ImageData:
@@ -113,6 +106,9 @@ def read_digits(split_seed: int) -> ImageData:
 
     Source: UCI ML repository, Alpaydin & Kaynak 1998.
     """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     indices = np.arange(len(digits.target))
     train, test = train_test_split(indices, test_size=TEST_SHARE, random_state=split_seed, stratify=digits.target)

@@ -1,6 +1,7 @@
-"""Images and labels in tables, one table a split, as the library ``datasets`` opens them."""
+"""Images and labels in tables, as the library ``datasets`` opens them."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ import numpy as np
 
 from resnetlab.core.errors import ConfigError, DataError
 from resnetlab.core.files import shown
-from resnetlab.data.cells import Cells, Name, Part
-from resnetlab.data.config import DecodeConfig
-from resnetlab.data.dataset import ImageData, split_by_class
-from resnetlab.data.ingest import decode_parts
+from resnetlab.data.dataset import Numbers, SplitName, split_by_class
+from resnetlab.data.ingest import EncodedSet
 
+SPLIT_WORDS: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "validation": ("validation", "valid", "val", "dev"),
+}
+"""What the table of each split may be called; of several the first is read."""
 LABEL_WORDS = ("label", "labels", "class", "category", "target", "y")
 MISSING = -1
 """Label of an image whose table gives it none, as the Hub does for test images that are kept secret."""
@@ -100,21 +105,60 @@ def _list(features: Mapping[str, Any]) -> str:
     return ", ".join(f"{shown(name)} ({type(feature).__name__})" for name, feature in list(features.items())[:20])
 
 
+class Cells(Sequence[bytes | Path]):
+    """The images of several tables, one after the other, each as the bytes of its file, or as the file where the table
+    names one, which lies in ``base``.
+
+    It can be pickled for processes that decode: only where the tables lie goes along, not what is in them.
+    """
+
+    def __init__(self, tables: Mapping[str, Any], column: str, base: Path | None) -> None:
+        self.tables, self.column, self.base = tuple(tables.items()), column, base
+        self.ends = np.cumsum([len(table) for table in tables.values()])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, number: int) -> bytes | Path:  # type: ignore[override]  # no slices
+        _, _, cell = self.find(number)
+        content, path = cell.get("bytes"), cell.get("path")
+        # Whatever else a table holds there, a number above all, must not reach open(): it would name an open file.
+        if content is None and isinstance(path, str) and path:
+            return (self.base or Path()) / path
+        return content if isinstance(content, bytes) else b""
+
+    def find(self, number: int) -> tuple[str, int, dict[str, Any]]:
+        """Table and row of an image, and what stands there."""
+        place = int(np.searchsorted(self.ends, number, side="right"))
+        name, table = self.tables[place]
+        row = int(number - self.ends[place] + len(table))
+        return name, row, table[row][self.column] or {}
+
+
+class RowNames(Sequence[str]):
+    """What each image is called, put together when it is asked for: its row, and its file where the table names it."""
+
+    def __init__(self, cells: Cells) -> None:
+        self.cells = cells
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, number: int) -> str:  # type: ignore[override]  # no slices
+        table, row, cell = self.cells.find(number)
+        path = cell.get("path")
+        place = f"row {row} of {table}"
+        return f"{shown(path)} ({place})" if isinstance(path, str) and path else place
+
+
 def read_tables(
-    tables: Mapping[str, Any],
-    source: str,
-    named: Sequence[str],
-    decode: DecodeConfig,
-    split_seed: int,
-    on_progress: Callable[[int, int], None] | None,
-    base: Path | None,
-) -> ImageData:
-    """The tables of a source as a data set; files that cells name lie in ``base``.
+    tables: Mapping[str, Any], source: str, named: Sequence[str], split_seed: int, base: Path | None
+) -> EncodedSet:
+    """The tables of a source, none of their images decoded; files that cells name lie in ``base``.
 
-    Of several tables the first that is no training table and has labels is the test; one table alone is split by class.
+    A table is the split that it is named by (``SPLIT_WORDS``). One alone is split by class: a fifth is the test.
 
-    Raises ``DataError`` for tables without images or labels, and for images that cannot be read unless they are to
-    be left out; ``ConfigError`` where several columns could be meant.
+    Raises ``DataError`` for tables without images or labels, ``ConfigError`` where several columns could be meant.
     """
     features = [table.features for table in tables.values()]
     columns = choose_columns(features[0], named, source)
@@ -122,18 +166,64 @@ def read_tables(
         raise DataError(f"{source}: the splits differ in the types of {columns.image} and {columns.label}")
     values = {name: table.select_columns([columns.label])[:][columns.label] for name, table in tables.items()}
     classes, labels = number_labels(values, getattr(features[0][columns.label], "names", None))
-    parts = {
-        name: Part(
-            table=name,
-            cells=Cells(_undecoded(table, columns), columns.image, np.arange(len(table)), base),
-            labels=np.array(labels[name], dtype=np.int64),
-        )
-        for name, table in tables.items()
+    chosen, notes = choose_splits({name: np.array(column, dtype=np.int64) for name, column in labels.items()}, source)
+    cells = Cells({name: _undecoded(tables[name], columns) for name in chosen.values()}, columns.image, base)
+    together = np.concatenate([labels[name] for name in chosen.values()]).astype(np.int64)
+    ends = cells.ends.tolist()
+    whole: dict[SplitName, Numbers] = {
+        split: np.arange(start, end) for split, start, end in zip(chosen, [0, *ends], ends, strict=False)
     }
-    chosen, notes = _choose_splits(parts, source, split_seed)
-    images, more = decode_parts(chosen, source, decode, on_progress)
-    notes = [f"images from column {shown(columns.image)}, labels from column {shown(columns.label)}", *notes, *more]
-    return ImageData(source=source, train=images["train"], test=images["test"], classes=classes, notes=tuple(notes))
+    if len(whole) == 1:
+        train, test = split_by_class(together, split_seed)
+        whole = {"train": np.array(train, dtype=np.int64), "test": np.array(test, dtype=np.int64)}
+        notes.append(f"split by split_seed={split_seed}: a fifth of every class is the test")
+    return EncodedSet(
+        source=source,
+        classes=classes,
+        cells=cells,
+        labels=together,
+        names=RowNames(cells),
+        divide=lambda numbers: {split: part[np.isin(part, numbers)] for split, part in whole.items()},
+        digest=lambda content: hashlib.sha256(content).digest(),
+        notes=(f"images from column {shown(columns.image)}, labels from column {shown(columns.label)}", *notes),
+    )
+
+
+def split_of(name: str) -> SplitName | None:
+    """The split that a table of this name is."""
+    return next((split for split, words in SPLIT_WORDS.items() if name in words), None)
+
+
+def choose_splits(labels: Mapping[str, Numbers], source: str) -> tuple[dict[SplitName, str], list[str]]:
+    """The table of each split, and what should be said of how it was found.
+
+    The first table is training where none is named so, and of two without any such name the other is the test. A test
+    without labels, which is kept secret, is none.
+
+    Raises ``DataError`` for tables that lack single labels.
+    """
+    names, notes = list(labels), []
+    found: dict[SplitName, str] = {}
+    for name in names:
+        if split := split_of(name):
+            found.setdefault(split, name)
+    if "train" not in found:
+        found = {"train": names[0], **{split: name for split, name in found.items() if name != names[0]}}
+        if len(found) == 1 < len(names):
+            found["test"] = names[1]
+    for split, name in list(found.items()):
+        unknown, count = int((labels[name] == MISSING).sum()), len(labels[name])
+        if unknown == count and split != "train":
+            del found[split]
+            notes.append(f"{name} has no labels")
+        elif unknown or not count:
+            raise DataError(
+                f"{source}: {unknown} of the {count} images of {name} have no label, or one beyond its classes; every "
+                "image needs one"
+            )
+    notes += [f"{split} is {name}" for split, name in found.items() if split != name]
+    left = [name for name in names if name not in found.values() and (labels[name] != MISSING).any()]
+    return found, [*notes, *([f"not read: {', '.join(map(shown, left))}"] if left else [])]
 
 
 def _undecoded(table: Any, columns: Columns) -> Any:
@@ -143,24 +233,3 @@ def _undecoded(table: Any, columns: Columns) -> Any:
     if isinstance(feature, dict):
         return images
     return images.cast_column(columns.image, type(feature)(decode=False))
-
-
-def _choose_splits(parts: Mapping[str, Part], source: str, seed: int) -> tuple[dict[Name, Part], list[str]]:
-    """Training and test, and what should be said of how they were found."""
-    names = list(parts)
-    training = parts[names[0]]
-    secret = [name for name in names[1:] if (parts[name].labels == MISSING).all()]
-    tests = [name for name in names[1:] if name not in secret]
-    for name in (names[0], *tests[:1]):
-        unknown = int((parts[name].labels == MISSING).sum())
-        if unknown or not len(parts[name].labels):
-            raise DataError(
-                f"{source}: {unknown} of the {len(parts[name].labels)} images of {name} have no label, or one beyond "
-                "its classes; every image needs one"
-            )
-    if tests:
-        left = [f"{name} has no labels" for name in secret] + [f"{name} is left out" for name in tests[1:]]
-        used = [f"the test is {tests[0]}"] if tests[0] != "test" else []
-        return {"train": training, "test": parts[tests[0]]}, [*used, *left]
-    train, test = (training.only(np.array(half, dtype=np.int64)) for half in split_by_class(training.labels, seed))
-    return {"train": train, "test": test}, [f"split by split_seed={seed}: a fifth of every class is the test"]

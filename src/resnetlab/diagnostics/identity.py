@@ -53,7 +53,7 @@ def measure(net: DiagnosedNet, context: Context, result: NetResult) -> NetResult
     for name, one in (("the deeper net", deeper), ("the net of the old depth", deepcopy(net.net))):
         with context.progress(f"training {name} on") as on_progress:
             history = fit(one, data, training, seed=config.seed, callback=_Steps(on_progress))
-        ends.append(history[-1].test)
+        ends.append(history[-1].reported)
     found = IdentityResult(
         stage=config.stage,
         added=config.added,

@@ -191,7 +191,7 @@ def pair_data(net: "nn.Module", images: "Tensor", labels: "Tensor") -> "ImageDat
     split = Split(images=images.cpu(), labels=labels.cpu().long())
     standard = None
     if images.dtype != torch.uint8:
-        standard = Normalisation(mean=(0.0,) * images.shape[1], sd=(1.0,) * images.shape[1])
+        standard = Normalisation(mean=(0.0,) * images.shape[1], std=(1.0,) * images.shape[1])
     data = ImageData(source="tensors in memory", train=split, test=copy(split), classes=("",), standard=standard)
     device = next(net.parameters()).device
     with eval_mode(net), torch.no_grad():

@@ -35,7 +35,7 @@ class BlockGradient:
 
 @dataclass(frozen=True, kw_only=True)
 class GradientMoment:
-    """How the gradient stands over depth after so many steps of the optimizer, for one batch.
+    """The gradient over depth after ``step`` steps of the optimizer, for one batch.
 
     ``first`` and ``last`` are ‖∇W‖/‖W‖ of the first and the last block, ``growth`` is that of ``Flow``. None where a
     number is not finite, and the growth also where a gradient is zero.
@@ -52,7 +52,7 @@ class Flow:
     """How the relative gradient of a net's blocks changes over depth, and the verdict on it.
 
     ``growth`` is in orders of magnitude from the last block to the first, the way that gradients travel; None where a
-    norm is zero or not finite. ``diagnostics.flow`` says by which rule.
+    norm is zero or not finite. ``RULE`` says how the verdict is made.
     """
 
     growth: float | None
@@ -78,7 +78,7 @@ def judge(gradients: Sequence[BlockGradient]) -> Flow:
 
 
 def moment(step: int, gradients: Sequence[BlockGradient]) -> GradientMoment:
-    """What a trace keeps of the gradients after ``step`` steps: both ends of the blocks, and ``judge``'s growth."""
+    """The moment after ``step`` steps: the relative gradient at both ends of the blocks, and its growth."""
     blocks = _blocks(gradients)
     return GradientMoment(step=step, first=blocks[0].relative, last=blocks[-1].relative, growth=judge(gradients).growth)
 
@@ -91,5 +91,5 @@ def _slope(values: Sequence[float]) -> float:
     """Least-squares slope over 0, 1, …, n - 1; 0 for fewer than two values."""
     n = len(values)
     centre = (n - 1) / 2
-    spread = sum((i - centre) ** 2 for i in range(n))
-    return sum((i - centre) * value for i, value in enumerate(values)) / spread if n > 1 else 0.0
+    squares = sum((i - centre) ** 2 for i in range(n))
+    return sum((i - centre) * value for i, value in enumerate(values)) / squares if n > 1 else 0.0

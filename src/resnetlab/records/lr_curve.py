@@ -9,7 +9,7 @@ from math import log10
 from typing import Literal
 
 MEMORY = 0.9
-"""Weight of what came before in the running loss that decides when the test ends: it looks back over some ten steps."""
+"""Decay of the running loss that decides when the test ends: an average over some ten steps."""
 EXPLODED = 4.0
 """The test ends when the running loss is so many times its lowest."""
 WINDOW = 1 / 25
@@ -18,7 +18,7 @@ WINDOW = 1 / 25
 
 @dataclass(frozen=True, kw_only=True)
 class LrCurve:
-    """What a range test saw: the rate of each step, its loss (nats, in training mode) and the smoothed loss.
+    """The result of a range test: the rate of each step, its loss (nats, in training mode) and the smoothed loss.
 
     ``steepest`` is the rate at which the smoothed loss fell fastest, ``minimum`` the one at which it was lowest; both
     are None where it never fell. ``ended`` says why the test ended.
@@ -41,7 +41,7 @@ def ramp(lowest: float, highest: float, steps: int) -> list[float]:
 def has_exploded(losses: Sequence[float]) -> bool:
     """Whether the running loss is more than ``EXPLODED`` times its lowest.
 
-    It is an exponential mean without the pull of its start at 0: mᵢ = β mᵢ₋₁ + (1 − β) xᵢ, taken as mᵢ / (1 − βⁱ).
+    It is a bias-corrected exponential moving average: mᵢ = β mᵢ₋₁ + (1 − β) xᵢ, taken as mᵢ / (1 − βⁱ).
     """
     running, mean = [], 0.0
     for number, loss in enumerate(losses, start=1):

@@ -1,5 +1,6 @@
-"""A study as a record: its runs, each condition over the seeds, paired differences, and the verdicts on degradation."""
+"""A study as a record: its runs, each condition over the seeds, paired contrasts, and the verdicts on degradation."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -7,84 +8,32 @@ from resnetlab.core.stats import Interval, Sample
 from resnetlab.records.gradients import Flow
 from resnetlab.records.run import RunRecord
 
+KINDS = {"none": "plain", "default": "residual"}
+"""What a net is called by its shortcut, where a study has no others than these two."""
+
+
+def in_words(axes: Mapping[str, Sequence[str]], values: Mapping[str, str]) -> dict[str, str]:
+    """Values of axes as people read them: of ``shortcut=none,default`` the axis is ``kind``, plain or residual."""
+    if not set(axes.get("shortcut", ["A"])) <= KINDS.keys():
+        return dict(values)
+    return {
+        "kind" if axis == "shortcut" else axis: KINDS[value] if axis == "shortcut" else value
+        for axis, value in values.items()
+    }
+
+
+def axes_in_words(axes: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Every axis with its values, as people read them."""
+    found: dict[str, list[str]] = {}
+    for axis, values in axes.items():
+        for value in values:
+            ((name, word),) = in_words(axes, {axis: value}).items()
+            found.setdefault(name, []).append(word)
+    return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRun:
-    """One run of a study: its place in the grid, its record, and what its gradients did before and after training."""
-
-    kind: str
-    depth: int
-    seed: int
-    flow_start: Flow
-    flow_end: Flow
-    record: RunRecord
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One kind at one depth, over its seeds. A figure is None where every run diverged."""
-
-    kind: str
-    depth: int
-    model: str
-    parameters: int
-    multiply_adds: int
-    diverged: int
-    train_loss: Sample | None
-    train_error: Sample | None
-    test_error: Sample | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Plain minus residual at one depth, paired by seed, over the seeds for which both runs finished."""
-
-    depth: int
-    train_loss: Interval
-    train_error: Interval
-    test_error: Interval
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """Training error of a net minus that of a shallower one, paired by seed."""
-
-    shallow: int
-    deep: int
-    train_error: Interval
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Does training error grow with depth? The answer for one kind, and the comparisons behind it."""
-
-    kind: str
-    answer: Literal["grows", "does not grow", "undecided"]
-    reason: str
-    steps: list[Step]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyRecord:
-    """A study, whole or as far as it has come: settings, runs, and the statistics over seeds.
-
-    ``command`` makes the study again; ``planned`` is the number of runs that it has when whole; ``rules`` say how the
-    verdicts on degradation and gradients were reached.
-    """
-
-    settings: dict[str, Any]
-    command: str
-    rules: dict[Literal["degradation", "gradients"], str]
-    planned: int
-    runs: list[StudyRun]
-    cells: list[Cell]
-    pairs: list[Pair]
-    verdicts: list[Verdict]
-    format: Literal[1] = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparedRun:
     """One run: its value on every axis, its record, and what its gradients did before and after training."""
 
     values: dict[str, str]
@@ -95,7 +44,7 @@ class ComparedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Combination:
+class Condition:
     """One value of every axis, over the seeds. A figure is None where every run diverged."""
 
     values: dict[str, str]
@@ -110,11 +59,11 @@ class Combination:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One quantity of a combination minus that of another, paired by seed.
+    """One quantity of a condition minus that of another, paired by seed.
 
     ``student`` and ``bootstrap`` are intervals of the mean. ``p`` is that of the paired t-test, None for one seed and
-    where all seeds differ by the same; ``adjusted`` is p by Holm's rule over every comparison of this quantity in the
-    study that has one.
+    where all seeds differ by the same; ``adjusted`` is p by Holm's rule over all contrasts of this quantity in the
+    study that have one.
     """
 
     student: Interval
@@ -130,7 +79,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """``value`` of an axis minus its first value, where the other axes have the values ``others``.
+    """``value`` of an axis minus ``first``, where the other axes have the values ``others``.
 
     A difference is None where there is no seed for which both runs finished.
     """
@@ -139,24 +88,45 @@ class Contrast:
     first: str
     value: str
     others: dict[str, str]
+    train_loss: Difference | None
     train_error: Difference | None
     test_error: Difference | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """A study over axes, whole or as far as it has come.
+class DepthStep:
+    """Training error of a net minus that of a shallower one, paired by seed."""
 
-    ``command`` makes the study again; ``axes`` are the names and values that it has; ``planned`` is the number of runs
-    that it has when whole; ``rule`` says what is compared with what, and how.
+    shallow: int
+    deep: int
+    train_error: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Does training error grow with depth? The answer where all axes but depth have ``values``, and its steps."""
+
+    values: dict[str, str]
+    answer: Literal["grows", "does not grow", "undecided"]
+    reason: str
+    steps: list[DepthStep]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """A study, whole or as far as it has come: settings, runs, and the statistics over seeds.
+
+    ``command`` reproduces the study; ``planned`` is the number of runs that it has when whole; ``rules`` say how
+    contrasts and verdicts are made. ``verdicts`` is empty where the study does not ask about degradation.
     """
 
     settings: dict[str, Any]
     command: str
     axes: dict[str, list[str]]
-    rule: str
+    rules: dict[Literal["contrasts", "degradation", "gradients"], str]
     planned: int
-    runs: list[ComparedRun]
-    combinations: list[Combination]
+    runs: list[StudyRun]
+    conditions: list[Condition]
     contrasts: list[Contrast]
-    format: Literal[1] = 1
+    verdicts: list[Verdict]
+    format: Literal[2] = 2

@@ -23,16 +23,19 @@ CELL, LARGEST = 64, 96
 HEAD, GAP, EDGE, DPI = 130, 6, 24, 150
 LETTER, LONGEST = 12, 22
 """Pixels that a letter of a class's name takes, and how many of them are shown."""
+CAPTION, CAPTION_LETTER = 14, 5
+"""Pixels below an image for the name of its file, and those that a letter of it takes."""
 PAPER, GREY = 255, "#606060"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SheetRow:
-    """A class: its name, a line below it such as its counts, and images ``(n, H, W, C)`` as uint8."""
+    """A class: its name, a line below it such as its counts, and images ``(n, H, W, C)`` as uint8 with their names."""
 
     name: str
     detail: str
     images: Array
+    captions: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -44,18 +47,24 @@ class Grid:
     each: int
     cell: int
     margin: int
+    caption: int
+
+    @property
+    def pitch(self) -> int:
+        """From the top of a row to that of the next."""
+        return self.cell + self.caption + GAP
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the sheet."""
         width = self.blocks * (self.margin + self.each * (self.cell + GAP) + EDGE) + EDGE
-        return HEAD + self.rows * (self.cell + GAP) + EDGE, max(width, 480)
+        return HEAD + self.rows * self.pitch + EDGE, max(width, 480)
 
     def corner(self, number: int) -> tuple[int, int]:
         """Top and left of a row."""
         block, row = divmod(number, self.rows)
         width = self.margin + self.each * (self.cell + GAP) + EDGE
-        return HEAD + row * (self.cell + GAP), EDGE + block * width
+        return HEAD + row * self.pitch, EDGE + block * width
 
 
 def draw_sheet(title: str, detail: str, rows: Sequence[SheetRow], peak: int = 255) -> bytes:
@@ -77,6 +86,10 @@ def draw_sheet(title: str, detail: str, rows: Sequence[SheetRow], peak: int = 25
         for place, image in enumerate(row.images[: grid.each]):
             at = left + grid.margin + place * (grid.cell + GAP)
             canvas[top : top + grid.cell, at : at + grid.cell] = fit(image, peak, grid.cell)
+            for caption in row.captions[place : place + 1]:
+                # The end of a name tells more than the folders that it begins with.
+                end = caption[-(grid.cell // CAPTION_LETTER) :]
+                write(axes, at, top + grid.cell + CAPTION / 2, end, LONGEST, size=4, color=GREY)
         write(axes, left, top + grid.cell * 0.34, row.name, LONGEST, size=9)
         write(axes, left, top + grid.cell * 0.76, row.detail, LONGEST, size=6.5, color=GREY)
     axes.imshow(canvas, interpolation="nearest", aspect="auto", extent=(0, width, height, 0))
@@ -106,6 +119,7 @@ def _plan(rows: Sequence[SheetRow]) -> Grid:
         # A small image grows in whole pixels, so that it is seen as the network sees it.
         cell=side * max(1, round(CELL / side)) if side <= LARGEST else LARGEST,
         margin=EDGE + LETTER * min(letters, LONGEST),
+        caption=CAPTION if any(row.captions for row in rows) else 0,
     )
 
 

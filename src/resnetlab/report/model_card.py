@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from resnetlab.records.run import Examination, RunRecord
+from resnetlab.records.run import ClassificationReport, RunRecord
 from resnetlab.report.page import flatten
-from resnetlab.report.run.tables import best_of, confused_pairs, duration, key_figures, run_verdict
+from resnetlab.report.run.tables import SPLITS, confused_pairs, duration, key_figures, run_verdict
 
 CARD = "README.md"
 NAMED = 50
@@ -14,9 +14,9 @@ NAMED = 50
 FIXED_BY_DATA = {"num_classes", "in_chans", "image_size"}
 
 
-def run_card(record: RunRecord, examination: Examination | None, command: str) -> str:
+def run_card(record: RunRecord, report: ClassificationReport | None, command: str) -> str:
     """The card in Markdown: what the network is, its data, training and result with n and seed, how it is loaded, and
-    what it must not be taken for. ``command`` makes the run again.
+    what it must not be taken for. ``command`` reproduces the run.
 
     Every name from outside is escaped: it can end no line of the metadata and make no HTML, link or table.
     """
@@ -29,10 +29,10 @@ def run_card(record: RunRecord, examination: Examination | None, command: str) -
         f"```python\n{loading_code(record)}\n```\n",
         _preparation(record),
         "## Result\n",
-        *_lines(f"{words}: {value}" for value, words in key_figures(record, examination)),
-        *_confusions(examination),
+        *_lines(f"{words}: {value}" for value, words in key_figures(record, report)),
+        *_confusions(report),
         "\n## Data\n",
-        *_data_lines(record, examination),
+        *_data_lines(record, report),
         "\n## Training\n",
         f"One run with seed {record.recipe.get('seed', 'unknown')}, {duration(record.seconds)}:\n",
         fenced(command),
@@ -55,11 +55,11 @@ def front_matter(record: RunRecord) -> str:
         "tags": ["resnet"],
     }
     if record.final:
-        source = _source(record)
+        source, metrics, split = _source(record), record.final.reported, record.final.reported_split
         result = {
             "task": {"type": "image-classification", "name": "Image Classification"},
-            "dataset": {"type": source, "name": source, "split": "test"},
-            "metrics": [{"type": "accuracy", "name": "Test accuracy", "value": 1 - record.final.test.error}],
+            "dataset": {"type": source, "name": source, "split": split},
+            "metrics": [{"type": "accuracy", "name": f"{split.capitalize()} accuracy", "value": 1 - metrics.error}],
         }
         metadata["model-index"] = [{"name": record.model, "results": [result]}]
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, width=10**6)}---"
@@ -99,13 +99,14 @@ def _value(text: str) -> Any:
 
 
 def limits(record: RunRecord) -> list[str]:
-    """What the figures do not say."""
+    """What the figures cannot tell, a sentence each."""
+    split = record.final.reported_split if record.final else "test"
     lines = [
         "One run with one seed: another seed gives another figure, by how much a single run cannot tell.",
-        "The figures hold for images like those of the test split, prepared in the same way.",
+        f"The figures hold for images like those of the {split} split, prepared in the same way.",
     ]
-    if record.history and record.final is not best_of(record):
-        lines.append("The weights in `best/` were chosen by the test images; their figure flatters.")
+    if record.final and record.chosen_by == split:
+        lines.append(f"The weights in `best/` were chosen by the {split} images; their figure flatters.")
     if record.data.get("encoding") in ("jpeg", "mixed"):
         lines.append("Images were decoded from JPEG: another decoder gives slightly other pixels, and so figures.")
     if record.status == "diverged":
@@ -139,18 +140,19 @@ def _source(record: RunRecord) -> str:
 
 
 def _preparation(record: RunRecord) -> str:
-    mean, sd = record.data.get("mean"), record.data.get("sd")
-    if not isinstance(mean, list) or not isinstance(sd, list):
+    # Records before format 2 say sd.
+    mean, std = record.data.get("mean"), record.data.get("std", record.data.get("sd"))
+    if not isinstance(mean, list) or not isinstance(std, list):
         return ""
-    return f"Images are float32 `(N, C, H, W)`, standardised as `(pixels - mean) / sd`: mean {mean}, sd {sd}.\n"
+    return f"Images are float32 `(N, C, H, W)`, standardised as `(pixels - mean) / std`: mean {mean}, std {std}.\n"
 
 
-def _data_lines(record: RunRecord, examination: Examination | None) -> list[str]:
+def _data_lines(record: RunRecord, report: ClassificationReport | None) -> list[str]:
     encodings = {"lossless": "lossless", "jpeg": "JPEG, lossy", "mixed": "some lossless, some JPEG"}
     data = record.data
-    names = examination.classes if examination else data.get("classes")
+    names = report.classes if report else data.get("classes")
     lines = [f"source: {_source(record)}"]
-    lines += [f"{name} images: {data[name]:,}" for name in ("train", "test") if isinstance(data.get(name), int)]
+    lines += [f"{word} images: {data[name]:,}" for name, word in SPLITS.items() if isinstance(data.get(name), int)]
     if "shape" in data:
         lines.append(f"shape (C, H, W): {data['shape']}")
     if data.get("encoding") in encodings:
@@ -163,9 +165,9 @@ def _data_lines(record: RunRecord, examination: Examination | None) -> list[str]
     return _lines(lines)
 
 
-def _confusions(examination: Examination | None) -> list[str]:
-    if examination is None or not (pairs := confused_pairs(examination).rows):
+def _confusions(report: ClassificationReport | None) -> list[str]:
+    if report is None or not (pairs := confused_pairs(report).rows):
         return []
-    heads = confused_pairs(examination).heads
+    heads = confused_pairs(report).heads
     rows = [" | ".join(escape(text) for text in row) for row in (heads, *pairs[:5])]
     return ["", f"| {rows[0]} |", "|---|---|---|---|", *(f"| {row} |" for row in rows[1:])]

@@ -1,28 +1,21 @@
-"""Studies: many runs that differ in what is asked, paired by seed, with statistics.
+"""Studies: a recipe, axes and seeds; runs that are paired by seed, with statistics over the seeds."""
 
-``StudyConfig`` is the grid of kinds × depths, with a verdict on degradation; ``AxesStudy`` compares the values of any
-settings. A study folder holds ``study.json`` (its settings), ``runs/<run>/`` (each an ordinary run folder),
-``results.json`` and the page. Each run is recorded when it ends; a study that was interrupted goes on where it stood.
-"""
-
-from resnetlab.study.axes import AxesStudy
-from resnetlab.study.grid import StudyConfig
-from resnetlab.study.plan import RESULTS, RUNS, STUDY, NoStudyCallback, PlannedRun, StudyCallback
-from resnetlab.study.reading import Study, plan_runs, read_config, read_study, study_command
+from resnetlab.study.config import Study, study_command
+from resnetlab.study.folder import open_study, read_results, read_study
+from resnetlab.study.plan import RESULTS, RUNS, STUDY, NoStudyCallback, PlannedRun, StudyCallback, plan_runs
 from resnetlab.study.runner import run_study
 
 __all__ = [
     "RESULTS",
     "RUNS",
     "STUDY",
-    "AxesStudy",
     "NoStudyCallback",
     "PlannedRun",
     "Study",
     "StudyCallback",
-    "StudyConfig",
+    "open_study",
     "plan_runs",
-    "read_config",
+    "read_results",
     "read_study",
     "run_study",
     "study_command",

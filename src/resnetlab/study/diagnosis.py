@@ -20,9 +20,11 @@ from resnetlab.diagnostics.diagnose import measure_net
 from resnetlab.diagnostics.load import load_run
 from resnetlab.records import gradients as flow
 from resnetlab.records.diagnosis import DIAGNOSIS, Analysis, SplitName
+from resnetlab.records.study import axes_in_words
 from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS, RunResult, StudyDiagnosis
-from resnetlab.study import Study, StudyConfig, plan_runs, read_config, study_command
+from resnetlab.study import open_study, plan_runs, study_command
 from resnetlab.study.plan import PlannedRun, read_ended
+from resnetlab.study.statistics import compared_axes
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +61,8 @@ def diagnose_study(
 
     started = perf_counter()
     analyses = study_analyses(config)
-    study = read_config(folder)
-    axes = axes_of(study)
+    study = open_study(folder)
+    axes = axes_in_words(study.axes)
     chosen = choose(plan_runs(study), axes, where or {}, folder)
     device = pick_device(config.device)
     found = Collected(folder=folder, config=config, analyses=analyses, device=device, progress=progress)
@@ -69,8 +71,7 @@ def diagnose_study(
     if not found.runs:
         raise DataError(f"no run of the study in {folder} can be diagnosed: {'; '.join(found.left_out)}")
     measures = diagnosis_statistics.measures_of(analyses)
-    # Two depths of one kind differ by what the study itself compares; here it is plain against residual.
-    compared = ["kind"] if isinstance(study, StudyConfig) else [*axes]
+    compared = [name for name in axes if name != "depth" or "depth" in compared_axes(study.axes)]
     return StudyDiagnosis(
         command=study_diagnosis_command(folder, config, where or {}),
         study=study_command(study),
@@ -121,7 +122,7 @@ class Collected:
         self.data, self.split = net.data.fingerprint, net.data.reported_split
         result = measure_net(net, context_of(net, self.config, self.progress), self.analyses)
         start = flow.judge(record.gradients_start)
-        self.runs.append(RunResult(values=run.values, seed=run.seed, flow_start=start, net=result))
+        self.runs.append(RunResult(values=run.words, seed=run.seed, flow_start=start, net=result))
         if "lesion" in self.analyses and result.lesion is None:
             self.left_out.append(
                 f"lesion of {run.name}: each of its blocks changes the shape of its input, or is alone"
@@ -144,13 +145,6 @@ def study_analyses(config: DiagnosisConfig) -> list[Analysis]:
     return [name for name in ANALYSES if name in config.what or "all" in config.what]
 
 
-def axes_of(study: Study) -> dict[str, list[str]]:
-    """The axes of the study with their values; a grid's are kind and depth."""
-    if isinstance(study, StudyConfig):
-        return {"kind": list(study.kinds), "depth": [str(depth) for depth in sorted(study.depths)]}
-    return {name: list(values) for name, values in study.axes.items()}
-
-
 def choose(planned: list[PlannedRun], axes: dict[str, list[str]], where: Where, folder: Path) -> list[PlannedRun]:
     """The runs with those values. Raises ``ConfigError`` for an axis or a value that the study does not have."""
     for axis, values in where.items():
@@ -160,7 +154,7 @@ def choose(planned: list[PlannedRun], axes: dict[str, list[str]], where: Where, 
             if value not in axes[axis]:
                 known = ", ".join(axes[axis])
                 raise ConfigError(f"the study in {folder} has no {axis} {value}; it has {known}")
-    return [run for run in planned if all(run.values[axis] in values for axis, values in where.items())]
+    return [run for run in planned if all(run.words[axis] in values for axis, values in where.items())]
 
 
 def study_diagnosis_command(folder: Path, config: DiagnosisConfig, where: Where) -> str:

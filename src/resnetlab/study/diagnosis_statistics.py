@@ -8,7 +8,7 @@ from resnetlab.diagnostics import lesion, residuals
 from resnetlab.records import gradients as flow
 from resnetlab.records.diagnosis import Analysis, LesionResult
 from resnetlab.records.study_diagnosis import ConditionResult, Measure, MeasureContrast, RunResult
-from resnetlab.study.statistics import LEVEL, adjust, combinations_of, compare, compared_places
+from resnetlab.study.statistics import LEVEL, adjust, compare, compared_places, conditions_of
 
 ValueOf = Callable[[RunResult], float | None]
 
@@ -79,7 +79,7 @@ def measures_of(analyses: Sequence[Analysis]) -> list[Measure]:
 def combine(runs: Sequence[RunResult], measures: Sequence[Measure]) -> list[ConditionResult]:
     """Mean and standard deviation of every measure in every condition that has a run, in the order of the runs."""
     found = []
-    for values in combinations_of(runs):
+    for values in conditions_of(runs):
         ours = [run for run in runs if run.values == values]
         known = {measure.name: list(_by_seed(ours, measure).values()) for measure in measures}
         found.append(
@@ -97,7 +97,7 @@ def contrast(
     runs: Sequence[RunResult], axes: Mapping[str, Sequence[str]], compared: Sequence[str], measures: Sequence[Measure]
 ) -> list[MeasureContrast]:
     """Every value of each axis in ``compared`` minus its first one, paired by seed, for every measure."""
-    places = [place for place in compared_places(axes, combinations_of(runs)) if place[0] in compared]
+    places = [place for place in compared_places(axes, conditions_of(runs)) if place[0] in compared]
     columns = {
         measure.name: adjust(
             [

@@ -1,15 +1,23 @@
-"""What every study has: a folder, runs that are planned, and someone who watches."""
+"""Planned runs of a study, and their folders.
+
+A study folder holds ``study.json`` (its settings), ``runs/<run>/`` (each an ordinary run folder), ``results.json`` and
+the page.
+"""
 
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Protocol
 
-from resnetlab.core.errors import DataError
+from resnetlab.core.config import build_settings, parse_yaml
+from resnetlab.core.errors import ConfigError, DataError, require
 from resnetlab.core.serialize import as_plain, read_record
 from resnetlab.records.run import RunRecord
+from resnetlab.records.study import in_words
+from resnetlab.study.config import Study
 from resnetlab.train.callbacks import Callback, NoCallback
 from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import RECORD
@@ -18,21 +26,31 @@ STUDY, RUNS, RESULTS = "study.json", "runs", "results.json"
 
 LONGEST = 40
 """Letters of a value in the name of a folder."""
+RESIDUAL_ONLY = ("zero_init_residual", "scale_residual")
+"""Options that start a branch near zero: a plain net has no identity to start from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
-    """One place of a study, by the value of each of its axes, and the recipe that fills it."""
+    """One place of a study, by the value of each of its axes, and the recipe that fills it.
+
+    ``words`` are the values by the names that people read.
+    """
 
     values: dict[str, str]
+    words: dict[str, str]
     seed: int
     recipe: Recipe
-    label: str
-    """What the run is called where people read of it, but for its seed."""
 
     @property
     def name(self) -> str:
-        return "-".join([*map(folder_word, self.values.values()), f"seed{self.seed}"])
+        """Its folder."""
+        return "-".join([*map(folder_word, self.words.values()), f"seed{self.seed}"])
+
+    @property
+    def label(self) -> str:
+        """What it is called in lines of progress."""
+        return ", ".join(f"{axis} {value}" for axis, value in self.words.items()) + f", seed {self.seed}"
 
     def folder(self, out: Path) -> Path:
         """Where the run is, in the study's folder ``out``."""
@@ -44,13 +62,13 @@ class PlannedRun:
 
 
 class StudyCallback(Protocol):
-    """What a study tells while it runs."""
+    """What a study calls while it runs."""
 
     def on_plan(self, planned: Sequence[PlannedRun], ended: Mapping[str, RunRecord]) -> None:
         """These runs make the study, and those that have ended before have these records, by the run's name."""
 
     def on_run_start(self, run: PlannedRun, number: int, total: int) -> Callback:
-        """Run ``number`` of ``total``, counted from 1, begins; the answer watches it."""
+        """Run ``number`` of ``total``, counted from 1, begins; the answer is the run's own callback."""
 
     def on_run_end(self, run: PlannedRun, record: RunRecord) -> None:
         """The run is recorded."""
@@ -75,8 +93,61 @@ class NoStudyCallback:
         pass
 
 
+def plan_runs(study: Study) -> list[PlannedRun]:
+    """Every combination, seed by seed, so that an interrupted study has all of its first seeds.
+
+    Raises ``ConfigError`` for values that make no recipe.
+    """
+    planned = []
+    for seed, place in product(range(study.seeds), product(*study.axes.values())):
+        values = dict(zip(study.axes, place, strict=True))
+        number = study.recipe.seed + seed
+        recipe = recipe_at(study.recipe, values, number)
+        planned.append(PlannedRun(values=values, words=in_words(study.axes, values), seed=number, recipe=recipe))
+    return planned
+
+
+def recipe_at(recipe: Recipe, values: Mapping[str, str], seed: int) -> Recipe:
+    """The recipe with those settings instead of its own; a plain net goes without the options of ``RESIDUAL_ONLY``.
+
+    Raises ``ConfigError`` for a value of another type, or that makes no recipe.
+    """
+    plain = as_plain(recipe) | {"seed": seed}
+    if values.get("shortcut") == "none":
+        plain["options"] = {name: text for name, text in recipe.options.items() if name not in RESIDUAL_ONLY}
+    # The depth is that of the model, which may be an axis too.
+    for name in sorted(values, key=lambda name: name == "depth"):
+        text = values[name]
+        head, _, last = name.rpartition(".")
+        if name == "depth":
+            plain["model"] = at_depth(str(plain["model"]), text)
+        elif head == "options":
+            plain["options"] = plain["options"] | {last: text}
+        else:
+            inner = plain
+            for part in filter(None, head.split(".")):
+                inner = inner[part]
+            inner[last] = parse_yaml(text, name)
+    try:
+        return build_settings(Recipe, plain)
+    except ConfigError as error:
+        place = ", ".join(f"{name}={text}" for name, text in values.items())
+        raise ConfigError(f"the study has no run at {place}: {error}") from error
+
+
+def at_depth(model: str, depth: str) -> str:
+    """The name with that depth: ``cifar_resnet20`` at 56 is ``cifar_resnet56``.
+
+    Raises ``ConfigError`` where the depth is no whole number, or the name has none.
+    """
+    require(depth.isdecimal(), "depth", depth, "a whole number")
+    name, found = re.subn(r"(?<=[a-z_])\d+", depth, model, count=1)
+    require(found == 1, "model", model, "a name with a depth, such as cifar_resnet20, where depth is an axis")
+    return name
+
+
 def folder_word(value: str) -> str:
-    """The value as a part of a folder's name; one that is long or has odd letters is told apart by a sum."""
+    """The value as a part of a folder's name; one that is long or has odd letters ends in a checksum."""
     word = re.sub(r"[^A-Za-z0-9._+]+", "_", value)[:LONGEST]
     if word == value and word.strip("."):
         return word

@@ -2,21 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
-from resnetlab.core.errors import ConfigError, ResNetLabError
-from resnetlab.core.files import folder_lock, is_vacant, write_json
-from resnetlab.core.serialize import as_plain, write_record
-from resnetlab.records.study import Comparison, StudyRecord
-from resnetlab.study.axes import AxesStudy
+from resnetlab.core.errors import ResNetLabError
+from resnetlab.core.files import folder_lock, read_json, write_json
+from resnetlab.core.serialize import write_record
+from resnetlab.records.study import StudyRecord
 from resnetlab.study.claims import Claims, Everything, StoreClaims
-from resnetlab.study.grid import StudyConfig
-from resnetlab.study.plan import RESULTS, STUDY, NoStudyCallback, PlannedRun, StudyCallback, read_ended
-from resnetlab.study.reading import Study, plan_runs, read_config, read_study
-from resnetlab.train.recipe import differences, fitted_config
+from resnetlab.study.config import Study, study_settings
+from resnetlab.study.convert import convert_folder
+from resnetlab.study.folder import claim_folder, is_former, read_study
+from resnetlab.study.plan import RESULTS, STUDY, NoStudyCallback, PlannedRun, StudyCallback, plan_runs, read_ended
+from resnetlab.train.recipe import fitted_config
 from resnetlab.train.run import DATA, check_data, claim_data, run_recipe
 
 if TYPE_CHECKING:
@@ -27,21 +26,9 @@ LOOK_EVERY = 0.5
 """Seconds between two looks at what the other workers have done."""
 
 
-@overload
 def run_study(
-    config: StudyConfig, out: Path, callback: StudyCallback | None = None, stop: "StopRequest | None" = None
-) -> StudyRecord: ...
-
-
-@overload
-def run_study(
-    config: AxesStudy, out: Path, callback: StudyCallback | None = None, stop: "StopRequest | None" = None
-) -> Comparison: ...
-
-
-def run_study(
-    config: Study, out: Path, callback: StudyCallback | None = None, stop: "StopRequest | None" = None
-) -> StudyRecord | Comparison:
+    study: Study, out: Path, callback: StudyCallback | None = None, stop: "StopRequest | None" = None
+) -> StudyRecord:
     """Do every run of the study that is not recorded yet, then write ``results.json`` and return what it says.
 
     Under torchrun the ranks share the runs, each of which one rank trains alone; the leading rank writes the results.
@@ -53,39 +40,42 @@ def run_study(
     from resnetlab.train.distributed import started_as
 
     leads = started_as().leads
-    planned = plan_runs(config)
+    planned = plan_runs(study)
     if leads:
-        claim_folder(config, out)
+        claim_folder(study, out)
     data = check_runs(planned)
-    with _begun(config, data, out, leads), _claims(config) as claims:
+    with _begun(study, data, out, leads), _claims(study) as claims:
         _work_off(planned, out, claims, callback or NoStudyCallback(), stop)
-        study = read_study(out)
+        record = read_study(out)
         if leads:
-            write_record(out / RESULTS, study)
-    return study
+            write_record(out / RESULTS, record)
+    return record
 
 
 @contextmanager
-def _begun(config: Study, data: "ImageData", out: Path, leads: bool) -> Iterator[None]:
+def _begun(study: Study, data: "ImageData", out: Path, leads: bool) -> Iterator[None]:
     """Hold the folder, with settings and data noted in it; ranks that do not lead wait until that is done."""
     if not leads:
-        _await_settings(config, out)
+        _await_settings(study, out)
         check_data(data, out)
         yield
         return
     with folder_lock(out):
         # Another process may have taken the folder since.
-        claim_folder(config, out)
-        write_json(out / STUDY, as_plain(config))
+        claim_folder(study, out)
+        if is_former(out):
+            convert_folder(out)
+        write_json(out / STUDY, study_settings(study))
         claim_data(data, out)
         yield
 
 
-def _await_settings(config: Study, out: Path) -> None:
+def _await_settings(study: Study, out: Path) -> None:
     from resnetlab.train.distributed import PATIENCE
 
     deadline = monotonic() + PATIENCE.total_seconds()
-    while not ((out / STUDY).is_file() and (out / DATA).is_file() and read_config(out) == config):
+    wanted = study_settings(study)
+    while not ((out / STUDY).is_file() and (out / DATA).is_file() and read_json(out / STUDY) == wanted):
         if monotonic() > deadline:
             raise ResNetLabError(
                 f"the leading process has not begun the study in {out}; all of them must see the same folder"
@@ -94,15 +84,14 @@ def _await_settings(config: Study, out: Path) -> None:
 
 
 @contextmanager
-def _claims(config: Study) -> Iterator[Claims]:
+def _claims(study: Study) -> Iterator[Claims]:
     """What decides which runs this worker does; on cuda it takes the device of its local rank."""
     from resnetlab.train.distributed import open_store, started_by_torchrun, take_device
 
     if not started_by_torchrun():
         yield Everything()
         return
-    training = config.training if isinstance(config, StudyConfig) else config.recipe.training
-    take_device(training.device)
+    take_device(study.recipe.training.device)
     with StoreClaims(open_store()) as claims:
         yield claims
 
@@ -162,21 +151,3 @@ def check_runs(planned: Sequence[PlannedRun]) -> "ImageData":
             read[source] = recipe_data(recipe)
         build(fitted_config(recipe, read[source]), seed=0, device="meta")
     return next(iter(read.values()))
-
-
-def claim_folder(config: Study, out: Path) -> None:
-    """Raise ``ConfigError`` unless ``out`` is vacant, or holds this study, with as many seeds or fewer."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; give a folder for the study")
-    if (out / STUDY).is_file():
-        before = read_config(out)
-        # More seeds only add runs; all else would mix two studies.
-        more = replace(before, seeds=max(before.seeds, config.seeds))
-        changed = differences(as_plain(before), as_plain(config)) if more != config else []
-        if changed:
-            raise ConfigError(
-                f"{out} holds a study with other settings: {', '.join(changed)}; "
-                "give the same settings or another folder"
-            )
-    elif not is_vacant(out):
-        raise ConfigError(f"{out} is not empty and holds no study; choose another folder")

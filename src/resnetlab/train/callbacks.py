@@ -1,4 +1,4 @@
-"""Who watches a run, and the JSON lines that it leaves."""
+"""Callbacks of a training run: what the loop tells them, step statistics, TensorBoard, and ``metrics.jsonl``."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepStats:
-    """How training goes: loss and error (a share) of the latest steps, in training mode, and its speed."""
+    """Loss and error (a share) of the latest steps, in training mode, and the speed of training."""
 
     loss: float
     error: float
@@ -28,13 +28,13 @@ class StepStats:
 
 
 class Callback(Protocol):
-    """What the training loop tells while it runs. It is called between steps and must not wait for the device."""
+    """Called by the training loop between steps; must not wait for the device."""
 
     def on_note(self, text: str) -> None:
         """Something a user should know, such as a damaged checkpoint that was passed over."""
 
     def on_step(self, step: int, steps: int, stats: StepStats | None) -> None:
-        """``step`` of ``steps`` of the whole run is done; now and then with how it goes."""
+        """``step`` of ``steps`` of the whole run is done; now and then with statistics."""
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         """An epoch was trained, evaluated and saved."""
@@ -54,7 +54,7 @@ class NoCallback:
 
 
 class CallbackList:
-    """Tells several callbacks, in their order."""
+    """Several callbacks, called in their order."""
 
     def __init__(self, *callbacks: Callback) -> None:
         self.callbacks = callbacks
@@ -73,8 +73,8 @@ class CallbackList:
 
 
 def write_metrics(path: Path, history: list[EpochRecord]) -> None:
-    """One JSON line an epoch. The file is written whole from the checkpoint's own history, so after a crash and a
-    resume no epoch is missing and none stands twice."""
+    """Write one JSON line an epoch. The file is written whole from the history of the checkpoint, so that after a crash
+    and a resume no epoch is missing and none stands twice."""
     atomic_write(path, "".join(json.dumps(as_plain(record), allow_nan=False) + "\n" for record in history))
 
 
@@ -83,9 +83,9 @@ EVERY = 0.5
 
 
 class Meter:
-    """Means over the steps since the last stats, the first time since ``done`` steps of the epoch.
+    """Means over the steps since the last statistics, the first time since ``done`` steps of the epoch.
 
-    A step has so many ``images`` over all ``ranks``; loss and error are those of this rank's share of them.
+    A step has ``images`` images over all ``ranks``; loss and error are those of this rank's share of them.
 
     On a cuda device the sums are copied to the CPU behind the steps that are queued, and read one stats later.
     """
@@ -96,8 +96,8 @@ class Meter:
         self.waiting: tuple[torch.cuda.Event, Tensor, float] | None = None
 
     def stats(self, losses: "Tensor", wrong: "Tensor", done: int) -> StepStats | None:
-        """The stats after ``done`` steps of an epoch, whose losses and numbers of wrong answers are given; None where
-        the last one was just before."""
+        """The statistics after ``done`` steps of an epoch, from its losses and numbers of wrong answers; None where the
+        last ones are less than ``EVERY`` seconds old."""
         import torch
 
         now = perf_counter()
@@ -128,8 +128,8 @@ FOLDER = "tensorboard"
 class TensorBoard(NoCallback):
     """A callback that writes the scalars of every epoch to an event file in ``folder``; close it, or use ``with``.
 
-    Nothing is written before the first epoch ends. A run that was resumed begins another file, which tells TensorBoard
-    to forget what an older one says of its first epoch and those after it, so that none is drawn twice.
+    Nothing is written before the first epoch ends. A resumed run begins another file, which tells TensorBoard to drop
+    the older one from that epoch on, so that none is drawn twice.
 
     Raises ``MissingExtraError`` without the extra ``track``.
     """
@@ -162,14 +162,14 @@ class TensorBoard(NoCallback):
 
 
 def scalars(record: EpochRecord) -> Iterator[tuple[str, float]]:
-    """What is known of an epoch by TensorBoard's names; ``/`` puts curves in one chart section."""
+    """The known values of an epoch by TensorBoard's names; ``/`` puts curves in one chart section."""
+    splits = {"train": record.train, "validation": record.validation, "test": record.test}
+    measured = {name: metrics for name, metrics in splits.items() if metrics is not None}
     values: dict[str, float | None] = {
         "loss/running": record.running_loss,
-        "loss/train": record.train.loss if record.train else None,
-        "loss/test": record.test.loss,
+        **{f"loss/{name}": metrics.loss for name, metrics in measured.items()},
         "error/running": record.running_error,
-        "error/train": record.train.error if record.train else None,
-        "error/test": record.test.error,
+        **{f"error/{name}": metrics.error for name, metrics in measured.items()},
         "learning_rate": record.learning_rate,
         "images_per_second": record.images_per_second,
     }

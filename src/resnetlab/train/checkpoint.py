@@ -1,9 +1,9 @@
-"""Checkpoints: network, optimizer and history, such that a resumed run goes on bit for bit.
+"""Checkpoints: network, optimizer and history, from which a run resumes bit for bit.
 
 A checkpoint is a folder: ``model.safetensors`` (parameters and buffers of the network that is kept),
-``training.safetensors`` (what else training needs, named by what it is of), ``state.json`` (the epochs so far, the step
-of the one under way, and the gradients' trace) and a manifest with their sums. No random state is kept, because no draw
-depends on the one before it (``resnetlab.randomness``). Nothing is pickled.
+``training.safetensors`` (the other tensors that training needs), ``state.json`` (the epochs so far, the step of the one
+under way, and the trace of the gradients) and a manifest with their checksums. No random state is kept, because no draw
+depends on the one before it (``resnetlab.core.randomness``). Nothing is pickled.
 """
 
 import json
@@ -28,11 +28,11 @@ FILES = (MODEL, TRAINING, STATE)
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a checkpoint folder holds: tensors by name, the epochs that led to them, and where the run stood.
+    """A checkpoint: tensors by name, the epochs that led to them, and where the run stood.
 
     ``model`` is the network that is kept. ``training`` has ``optimizer/<parameter>/<slot>``, with a moving average the
     trained network as ``raw/<name>``, and in mid-epoch ``epoch/losses`` and ``epoch/wrong``, one number a step.
-    ``moments`` are those of the trace, ``environment`` says where it was made.
+    ``moments`` are those of the trace; ``environment`` holds the versions and the hardware it was made on.
     """
 
     model: dict[str, Tensor]
@@ -66,7 +66,7 @@ def pack(checkpoint: Checkpoint) -> dict[str, bytes]:
 
 
 def unpack(files: dict[str, bytes], origin: Path) -> Checkpoint:
-    """The checkpoint that ``pack`` made. Raises ``CheckpointError`` where the files are none."""
+    """The checkpoint that ``pack`` made. Raises ``CheckpointError`` for files that are no checkpoint."""
     try:
         state = json.loads(files[STATE])
         checkpoint = Checkpoint(

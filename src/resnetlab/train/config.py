@@ -12,7 +12,7 @@ Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["one-cycle", "cosine", "step", "constant"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Best = Literal["test_error", "test_loss"]
+Best = Literal["validation_error", "validation_loss"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +23,12 @@ class TrainConfig:
     """
 
     epochs: int = 8
-    """Passes over the training set."""
+    """Epochs: passes over the training images."""
     max_steps: int | None = None
     """Steps after which training ends, even within an epoch; schedules end with it."""
     batch_size: int = 64
-    """Images a step, over all ranks and micro-batches together. The incomplete batch at the end of a pass is left
-    out."""
+    """Images a step, over all ranks and micro-batches together. The incomplete batch at the end of an epoch is
+    left out."""
     accumulate: int = 1
     """Micro-batches that a step's batch is cut into, to save memory; BN takes its statistics from each."""
     optimizer: Optimizer = "sgd"
@@ -52,18 +52,18 @@ class TrainConfig:
     warmup_epochs: float | None = None
     """Epochs of rising rate at the start; 30 % of all epochs for one-cycle, none for the others."""
     warmup_steps: int | None = None
-    """The same in steps."""
+    """Steps of rising rate at the start, instead of epochs."""
     warmup_until_error: float | None = None
     """Train with a tenth of the rate until the running training error falls below this share, as the paper does for 110
     layers (0.8)."""
     milestones: tuple[int, ...] = ()
     """Epochs after which the step schedule multiplies the rate by gamma."""
     milestone_steps: tuple[int, ...] = ()
-    """The same in steps, such as 32000 48000."""
+    """Steps after which it does so, such as 32000 48000."""
     gamma: float = 0.1
     """Factor of the step schedule."""
     label_smoothing: float = 0.0
-    """Share of the target that is spread over all classes."""
+    """Share of the target that is divided among all classes."""
     ema: float = 0.0
     """Decay of an exponential moving average of weights and statistics, such as 0.999; the average is what is evaluated
     and kept. 0 is off."""
@@ -71,17 +71,18 @@ class TrainConfig:
     """Fine-tuning: the part up to which nothing is trained, such as stem or stages.2; its norms keep their
     statistics."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """How training images are varied."""
+    """How training images are augmented."""
     overfit_batches: int | None = None
-    """Train and measure the training error on so many batches alone: a network that cannot fit them has a fault."""
+    """Train on so many batches alone, and measure the training error on them: a network that cannot fit them has a
+    fault."""
     evaluate_train: Literal["epoch", "end"] = "epoch"
     """Evaluate the training set after each epoch, or at the end only, which saves a quarter of the time."""
     early_stop: int | None = None
-    """End after so many epochs without a new best."""
-    best_by: Best = "test_error"
-    """What makes an epoch the best: the lowest test error or test loss; among equals the other, then the earlier."""
+    """End after so many epochs without a new best on validation."""
+    best_by: Best = "validation_error"
+    """What makes an epoch the best: the lowest validation error or loss; among equals the other, then the earlier."""
     keep_top: int = 0
-    """Keep the checkpoints of so many of the best epochs in top/."""
+    """Keep the checkpoints of so many of the best epochs in top/; without validation, of the last ones."""
     save_every: int | None = None
     """Steps between checkpoints within an epoch, beside the one that ends it."""
     precision: Precision = "fp32"
@@ -91,7 +92,7 @@ class TrainConfig:
     compile: bool = False
     """Compile the network with torch.compile; needs a C++ compiler on a CPU."""
     checkpoint_blocks: int | Literal["auto"] | None = None
-    """Blocks in a segment of activation checkpointing: less memory for one more forward pass; auto chooses them."""
+    """Blocks a segment whose activations are recomputed: less memory for one more forward pass; auto chooses them."""
     sync_bn: bool = False
     """With several ranks, let BN take its statistics over the batches of all."""
     device: Device = "auto"
@@ -108,7 +109,7 @@ class TrainConfig:
             require(value is None or value >= 1, name, value, "at least 1, or left out")
         require(self.keep_top >= 0, "keep_top", self.keep_top, "0 or more")
         require_choice("evaluate_train", self.evaluate_train, ("epoch", "end"))
-        require_choice("best_by", self.best_by, ("test_error", "test_loss"))
+        require_choice("best_by", self.best_by, ("validation_error", "validation_loss"))
         require_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
         require(
             self.checkpoint_blocks in (None, "auto")

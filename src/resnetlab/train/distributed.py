@@ -1,4 +1,4 @@
-"""Several ranks, as torchrun starts them: who one is, what all have, and the group that they form."""
+"""Several ranks, as torchrun starts them: which one this is, what they share, and the group they form."""
 
 import os
 from collections.abc import Iterator
@@ -76,7 +76,7 @@ def process_group(device: str) -> Iterator[World]:
 
 
 def take_device(device: str) -> bool:
-    """Take the cuda device of the local rank, of fewer devices than ranks by turns; whether there is one."""
+    """Select the cuda device of the local rank (modulo the number of devices); whether there is one."""
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -137,9 +137,3 @@ def share_buffers(net: nn.Module) -> None:
     if world().size > 1:
         for buffer in net.buffers():
             dist.broadcast(buffer, src=0)
-
-
-def wait_for_all() -> None:
-    """Go on when every rank has come this far."""
-    if world().size > 1:
-        dist.barrier()

@@ -1,17 +1,17 @@
 """Loss and error of a network on a split."""
 
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from io import BytesIO
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnetlab.data.dataset import ImageData
+from resnetlab.core.errors import require_choice
+from resnetlab.data.dataset import ImageData, Images, SplitName
 from resnetlab.data.loader import Loader
-from resnetlab.records.run import ClassScore, Examination, Metrics, Mistake
+from resnetlab.records.run import ClassificationReport, ClassScore, Metrics, Mistake
 from resnetlab.train.config import Precision
 from resnetlab.train.distributed import sum_over_ranks
 from resnetlab.train.prepare import autocast
@@ -20,13 +20,15 @@ BATCH = 256
 """Images at a time where only an evaluation asks."""
 
 
-def evaluate(net: nn.Module, data: ImageData, which: Literal["train", "test"] = "test") -> Metrics:
-    """Mean cross-entropy and top-1 error of ``net`` on a split of ``data``, on the device that it lies on.
+def evaluate(net: nn.Module, data: ImageData, which: SplitName | None = None) -> Metrics:
+    """Mean cross-entropy and top-1 error of ``net`` on a split of ``data``, on the device of ``net``.
 
-    Images are standardised by the training statistics, as ``fit`` does it.
+    By default the split is the one to report: test, or validation where there is no test. Images are standardised by
+    the training statistics, as in ``fit``. Raises ``ConfigError`` for a split that the set has not.
     """
-    device = next(net.parameters()).device
-    split = (data.train if which == "train" else data.reported).to(device)
+    name = which or data.reported_split
+    require_choice("split", name, data.splits)
+    split = data.splits[name].to(next(net.parameters()).device)
     return evaluate_batches(net, Loader(split, data.normalisation, BATCH))
 
 
@@ -37,7 +39,7 @@ def evaluate_batches(
     """Mean cross-entropy and top-1 error over every sample of the split, in eval mode; the mode is put back.
 
     A NaN among the logits counts as an error. ``on_batch`` is called before every batch, and may raise. Sums stay on
-    the device until the end. Several ranks share the batches; each batch has a place of its own in what they add up,
+    the device until the end. Several ranks share the batches; each batch has a slot of its own in the sum over ranks,
     so that every number of ranks gives the same bits.
     """
     training = net.training
@@ -50,32 +52,30 @@ def evaluate_batches(
             on_batch()
         with autocast(precision, loader.device):
             logits = net(images).float()
-        place = loader.rank + number * loader.ranks
-        losses[place] = F.cross_entropy(logits, labels, reduction="sum")
-        # argmax gives the place of a NaN, which could pass for the right class.
-        wrong[place] = ((logits.argmax(dim=1) != labels) | logits.isnan().any(dim=1)).sum()
+        slot = loader.rank + number * loader.ranks
+        losses[slot] = F.cross_entropy(logits, labels, reduction="sum")
+        # argmax gives the index of a NaN, which could pass for the right class.
+        wrong[slot] = ((logits.argmax(dim=1) != labels) | logits.isnan().any(dim=1)).sum()
     net.train(training)
     loss, errors = sum_over_ranks(losses).sum().item(), sum_over_ranks(wrong).sum().item()
     return Metrics(loss=loss / len(loader), error=errors / len(loader), n=len(loader))
 
 
 BINS = 15
-WRONGEST = 24
+ERRORS = 24
+"""Most confident errors that a report shows."""
 SIDE = 128
 TOP = 5
 
 
 @torch.inference_mode()
-def examine(
-    net: nn.Module, loader: Loader, classes: Sequence[str], images_of: Callable[[Tensor], Tensor]
-) -> Examination:
-    """One pass over the loader's samples in eval mode; the mode is put back.
+def classification_report(net: nn.Module, data: ImageData, loader: Loader) -> ClassificationReport:
+    """Every answer of ``net`` on the reported split of ``data``, in one pass in eval mode; the mode is put back.
 
-    ``images_of`` gives for sample numbers (places in the order of ``loader.in_order()``) the images as they are
-    shown, uint8 ``(B, C, H, W)``. A NaN among the logits counts as an error, whatever their argmax. Answers stay on the
-    device until the end.
+    ``loader`` gives the batches of that split in order. A NaN among the logits counts as an error, whatever their
+    argmax. Answers stay on the device until the end.
     """
-    training = net.training
+    training, classes = net.training, data.classes
     net.eval()
     batches = [_answers(net(images).float(), labels) for images, labels in loader.in_order()]
     net.train(training)
@@ -86,7 +86,8 @@ def examine(
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     confusion.index_put_((true[answered], predicted[answered]), torch.ones((), dtype=torch.int64), accumulate=True)
     mean_loss = loss.mean()
-    return Examination(
+    return ClassificationReport(
+        split=data.reported_split,
         classes=list(classes),
         n=len(true),
         loss=mean_loss.item() if mean_loss.isfinite() else None,
@@ -96,7 +97,7 @@ def examine(
         unanswered=int((~answered).sum()),
         confusion=[(int(t), int(p), int(confusion[t, p])) for t, p in confusion.nonzero()],
         scores=class_scores(confusion, torch.bincount(true, minlength=len(classes))),
-        wrongest=_wrongest(true, predicted, probability, answered & ~right, images_of),
+        most_confident_errors=_errors(true, predicted, probability, answered & ~right, data.reported),
     )
 
 
@@ -108,9 +109,9 @@ def calibration_error(confidence: Tensor, right: Tensor, bins: int = BINS) -> fl
     """
     if not len(confidence):
         return None
-    place = (confidence.double() * bins).ceil().long().clamp(1, bins) - 1
+    bin_of = (confidence.double() * bins).ceil().long().clamp(1, bins) - 1
     gap = torch.zeros(bins, dtype=torch.float64)
-    gap.index_add_(0, place, right.double() - confidence.double())
+    gap.index_add_(0, bin_of, right.double() - confidence.double())
     return gap.abs().sum().item() / len(confidence)
 
 
@@ -160,20 +161,19 @@ def _answers(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([column.double() for column in columns])
 
 
-def _wrongest(
-    true: Tensor, predicted: Tensor, probability: Tensor, wrong: Tensor, images_of: Callable[[Tensor], Tensor]
-) -> list[Mistake]:
+def _errors(true: Tensor, predicted: Tensor, probability: Tensor, wrong: Tensor, split: Images) -> list[Mistake]:
     samples = wrong.nonzero()[:, 0]
     order = probability[samples].argsort(descending=True, stable=True)
-    samples = samples[order[:WRONGEST]]
-    images = brighten(images_of(samples)) if len(samples) else ()
+    samples = samples[order[:ERRORS]]
+    images = brighten(next(split.batches([samples]))) if len(samples) else ()
     return [
         Mistake(
             sample=sample,
+            name=split.names[sample] if split.names is not None else None,
             true=int(true[sample]),
             predicted=int(predicted[sample]),
             probability=float(probability[sample]),
-            picture=encode_png(image),
+            image=encode_png(image),
         )
         for sample, image in zip(samples.tolist(), images, strict=True)
     ]

@@ -71,7 +71,7 @@ def _norm(tensors: list[Tensor]) -> float | None:
 
 @dataclass(kw_only=True)
 class Trace:
-    """``moments`` are what ``measure`` said of the network after 1, 2, 4, 8 … steps of the run: log2 of its steps.
+    """Measurements of a network while it trains: ``moments`` after 1, 2, 4, 8 … steps of the run.
 
     ``measure`` is given the network that is kept and the number of steps done, and must leave the network, its
     gradients and the random state as they were. Of several ranks each calls it at the same steps, so the ranks may
@@ -82,8 +82,9 @@ class Trace:
     moments: list[GradientMoment] = field(default_factory=list)
     steps: int = 0
 
-    def look(self, net: nn.Module, step: int) -> float:
-        """Measure ``net`` where it is time to, and then only wait for the device; the seconds that it took."""
+    def measure_if_due(self, net: nn.Module, step: int) -> float:
+        """Measure ``net`` after a step that is a power of two; the seconds it took. Only then the device is waited
+        for."""
         if self.measure is None or step & (step - 1):
             return 0.0
         device = next(net.parameters()).device

@@ -1,7 +1,8 @@
 """The whole training loop, top to bottom."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -13,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from resnetlab.core.errors import DivergedError, StoppedError
+from resnetlab.core.errors import ConfigError, DivergedError, StoppedError
 from resnetlab.core.randomness import derive_seed
 from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
-from resnetlab.records.run import EpochRecord, Metrics
+from resnetlab.records.run import EpochRecord, Metrics, ReportedSplit
 from resnetlab.train.callbacks import Callback, Meter, NoCallback
-from resnetlab.train.checkpoint_manager import CheckpointManager, epochs_without_best
+from resnetlab.train.checkpoint_manager import BEST, CheckpointManager
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import share_buffers, sum_over_ranks, world
 from resnetlab.train.divergence import broken_weights, find_origin, forget_broken_statistics
@@ -28,19 +29,21 @@ from resnetlab.train.gradients import Trace
 from resnetlab.train.optim import Ema, learning_rate, make_optimizer, set_rate, total_steps
 from resnetlab.train.prepare import (
     autocast,
-    make_loaders,
+    evaluation_loaders,
+    make_loader,
     make_scaler,
+    move_to,
     pick_device,
-    place,
     prepare,
-    spread,
     training_mode,
+    wrap_ddp,
 )
 from resnetlab.train.signals import StopRequest
-from resnetlab.train.state import TrainingState
+from resnetlab.train.state import TrainingState, restore_model
 
 WARM_WINDOW = 50
-"""Steps over which ``warmup_until_error`` looks at the training error, and between two looks."""
+"""Steps over which ``warmup_until_error`` takes the training error, and between two checks of it."""
+ADVICE = "try a lower --lr, a warm-up, or a net with shortcuts and norms"
 
 
 def fit(
@@ -53,101 +56,275 @@ def fit(
     callback: Callback | None = None,
     stop: StopRequest | None = None,
     trace: Trace | None = None,
+    choose: bool = True,
 ) -> list[EpochRecord]:
-    """Train ``net`` in place and return its epochs; with a moving average ``net`` has its weights in the end.
+    """Train ``net`` in place and return its epochs; with EMA on, ``net`` ends with the averaged weights.
+
+    With ``choose``, validation images, where ``data`` has them, are evaluated after each epoch and choose the best;
+    test is evaluated at the end, of the last epoch and of the best. Otherwise the split to report is evaluated after
+    each epoch, and the last epoch is the best.
 
     With ``out``, each epoch ends with a checkpoint there (``last/``, and ``best/`` where the epoch is the best yet),
-    and a run that finds one goes on from it, bit for bit, from the middle of an epoch too. The order of the samples is
-    a function of (seed, epoch), how one is varied of (seed, epoch, sample), and whatever the network draws itself
+    and a run that finds one resumes from it, bit for bit, from the middle of an epoch too. The order of the samples is
+    a function of (seed, epoch), how one is augmented of (seed, epoch, sample), and whatever the network draws itself
     (dropout) of (seed, step, rank). ``trace`` measures the network now and then, and changes no bit of all this.
 
-    Raises ``DivergedError`` for a loss that is not finite, with the step and where it began; the checkpoint before it
-    stays, and ``net`` goes back to it; without one its norms forget statistics that are not finite. Raises
-    ``StoppedError`` where ``stop`` asked for it, when the step that was reached is saved.
+    Raises ``ConfigError`` for an early stop without validation images. Raises ``DivergedError`` for a loss that is not
+    finite, with the step and where it began; the checkpoint before it stays, and ``net`` goes back to it; without one
+    its norms forget statistics that are not finite. Raises ``StoppedError`` where ``stop`` asked for it, when the step
+    that was reached is saved.
     """
-    callback, stop = callback or NoCallback(), stop or StopRequest()
+    chooses = choose and data.validation is not None
+    check_early_stop(config, chooses)
+    callback = callback or NoCallback()
     device = pick_device(config.device)
-    train, test = make_loaders(data, config, device, seed)
-    if train.batch_size < config.batch_size:
-        callback.on_note(f"batch_size={config.batch_size} is more than all {len(train)} training images: one batch")
-    place(net, train)
-    prepare(net, config)
-    state = begin(net, config, train, trace)
-    checkpoints = CheckpointManager(out, config, state, device)
-    checkpoints.resume(callback)
-    called = spread(net)
-    try:
-        with stop.deferred(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            while not has_ended(state.history, config, train.steps):
-                train_epoch(state, called, train, config, seed, callback, stop, checkpoints)
-                record = close_epoch(state, train, test, config, stop, checkpoints)
-                state.history.append(record)
-                state.begin_epoch()
-                checkpoints.end_epoch()
-                callback.on_epoch(record, config.epochs)
-            state.trace.steps = min(len(state.history) * train.steps, total_steps(config, train.steps))
-    except DivergedError:
-        seen = state.trace.moments
-        checkpoints.resume(NoCallback())
-        # The weights go back; what was seen on the way stays seen.
-        state.trace.moments = seen
-        forget_broken_statistics(state.shipped)
-        raise
-    finally:
-        if state.ema is not None:
-            net.load_state_dict(state.ema.net.state_dict())
-    return state.history
-
-
-def begin(net: nn.Module, config: TrainConfig, loader: Loader, trace: Trace | None = None) -> TrainingState:
-    """The state of a run before its first step."""
-    return TrainingState(
-        net=net,
-        optimizer=make_optimizer(net, config),
-        scaler=make_scaler(config.precision, loader.device),
-        ema=Ema(net, config.ema) if config.ema else None,
-        losses=torch.zeros(loader.steps, device=loader.device, dtype=torch.float64),
-        wrong=torch.zeros(loader.steps, device=loader.device, dtype=torch.int64),
-        trace=trace or Trace(),
+    loader = make_loader(data, config, device, seed)
+    if loader.batch_size < config.batch_size:
+        callback.on_note(f"batch_size={config.batch_size} is more than all {len(loader)} training images: one batch")
+    evaluated = evaluation_loaders(data, config, device)
+    trainer = Trainer(
+        net, loader, config, seed, evaluated, chooses=chooses, out=out, callback=callback, stop=stop, trace=trace
     )
+    return trainer.fit()
 
 
-def has_ended(history: list[EpochRecord], config: TrainConfig, steps_per_epoch: int) -> bool:
-    """Whether every step is done, or the last ``early_stop`` epochs brought no new best."""
-    done = len(history) * steps_per_epoch >= total_steps(config, steps_per_epoch)
-    return done or (config.early_stop is not None and epochs_without_best(history, config) >= config.early_stop)
+def check_early_stop(config: TrainConfig, chooses: bool) -> None:
+    """Raise ``ConfigError`` for an early stop where no validation images say when."""
+    if config.early_stop is not None and not chooses:
+        raise ConfigError(
+            f"early_stop={config.early_stop} needs validation images, which choose when to end; "
+            "train with --validation, or without --early-stop"
+        )
 
 
-def train_epoch(
-    state: TrainingState,
-    called: nn.Module,
-    loader: Loader,
-    config: TrainConfig,
-    seed: int,
-    callback: Callback,
-    stop: StopRequest,
-    checkpoints: CheckpointManager,
-) -> None:
-    """One pass from the step on that the state stands at. Only the trace's few looks wait for a cuda device."""
-    training_mode(state.net, config.freeze)
-    epoch = len(state.history) + 1
-    first = (epoch - 1) * loader.steps
-    total = total_steps(config, loader.steps)
-    batches = loader.shuffled(seed, epoch, start=state.step)
-    meter = Meter(loader.batch_size, ranks=loader.ranks, done=state.step)
-    started = perf_counter() - state.seconds
-    for number in range(state.step, min(loader.steps, total - first)):
-        step = first + number
-        seed_network(derive_seed(seed, "step", step, *([world().rank] if world().rank else [])), loader.device)
-        set_rate(state.optimizer, learning_rate(config, step, loader.steps, is_warm(state, config)))
-        take_step(state, called, batches, loader, number, step, config)
-        state.step, state.seconds = number + 1, perf_counter() - started
-        started += state.trace.look(state.shipped, step + 1)
-        look_at_warmup(state, config, step, loader)
-        callback.on_step(step + 1, total, meter.stats(state.losses, state.wrong, number + 1))
-        if config.save_every and (step + 1) % config.save_every == 0:
-            checkpoints.save_within_epoch()
-        leave_if_asked(stop, step + 1, checkpoints, loader.device)
+class Trainer:
+    """One training run: its state, batches, settings and checkpoints, and who is told.
+
+    ``loader`` gives the training batches of this rank, ``evaluated`` those of the splits that are evaluated, by name.
+    With ``chooses`` the validation split chooses the best epoch.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        loader: Loader,
+        config: TrainConfig,
+        seed: int,
+        evaluated: Mapping[ReportedSplit, Loader] | None = None,
+        *,
+        chooses: bool = False,
+        out: Path | None = None,
+        callback: Callback | None = None,
+        stop: StopRequest | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        self.loader, self.evaluated = loader, dict(evaluated or {})
+        self.config, self.seed, self.chooses = config, seed, chooses
+        self.callback, self.stop = callback or NoCallback(), stop or StopRequest()
+        self.total = total_steps(config, loader.steps)
+        move_to(net, loader)
+        prepare(net, config)
+        self.state = TrainingState(
+            net=net,
+            optimizer=make_optimizer(net, config),
+            scaler=make_scaler(config.precision, loader.device),
+            ema=Ema(net, config.ema) if config.ema else None,
+            losses=torch.zeros(loader.steps, device=loader.device, dtype=torch.float64),
+            wrong=torch.zeros(loader.steps, device=loader.device, dtype=torch.int64),
+            trace=trace or Trace(),
+        )
+        self.ddp_net = net
+        """The network as it is called in training; with several ranks it averages their gradients."""
+        self.checkpoints = CheckpointManager(out, config, self.state, loader.device, chooses=chooses)
+
+    def fit(self) -> list[EpochRecord]:
+        """Train from where the checkpoints stand to the end."""
+        state, device = self.state, self.loader.device
+        self.checkpoints.resume(self.callback)
+        if "test" not in self.evaluated:
+            # Version 0.1.0 called the only split that it evaluated test.
+            state.history = [replace(e, validation=e.validation or e.test, test=None) for e in state.history]
+        self.ddp_net = wrap_ddp(state.net)
+        try:
+            with self.stop.deferred(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                while not self.has_ended(state.history):
+                    self.train_epoch()
+                    record = self.evaluate_epoch()
+                    state.end_epoch(record)
+                    self.checkpoints.end_epoch()
+                    self.callback.on_epoch(record, self.config.epochs)
+                state.trace.steps = min(len(state.history) * self.loader.steps, self.total)
+                self.test_best()
+        except DivergedError:
+            self.go_back()
+            raise
+        finally:
+            if state.ema is not None:
+                state.net.load_state_dict(state.ema.net.state_dict())
+        return state.history
+
+    def has_ended(self, history: list[EpochRecord]) -> bool:
+        """Whether every step is done, or the last ``early_stop`` epochs brought no new best."""
+        patience = self.config.early_stop
+        done = len(history) * self.loader.steps >= self.total
+        return done or (patience is not None and self.checkpoints.epochs_without_best(history) >= patience)
+
+    def train_epoch(self) -> None:
+        """Train from the step that the state stands at to the end of the epoch.
+
+        Only the few measurements of the trace and of the warm-up wait for a cuda device.
+        """
+        state, loader, config = self.state, self.loader, self.config
+        training_mode(state.net, config.freeze)
+        first = len(state.history) * loader.steps
+        batches = loader.shuffled(self.seed, len(state.history) + 1, start=state.step)
+        meter = Meter(loader.batch_size, ranks=loader.ranks, done=state.step)
+        started = perf_counter() - state.seconds
+        for number in range(state.step, min(loader.steps, self.total - first)):
+            step = first + number
+            seed_network(derive_seed(self.seed, "step", step, *([world().rank] if world().rank else [])), loader.device)
+            set_rate(state.optimizer, learning_rate(config, step, loader.steps, self.is_warm))
+            self.take_step(batches, number, step)
+            state.step, state.seconds = number + 1, perf_counter() - started
+            started += state.trace.measure_if_due(state.eval_net, step + 1)
+            self.update_warmup(step)
+            self.callback.on_step(step + 1, self.total, meter.stats(state.losses, state.wrong, number + 1))
+            if config.save_every and (step + 1) % config.save_every == 0:
+                self.checkpoints.save_within_epoch()
+            self.stop_if_requested(step + 1)
+
+    def take_step(self, batches: Iterator[tuple[Tensor, Tensor]], number: int, step: int) -> None:
+        """One step of the optimizer, the ``number``-th of its epoch and the ``step``-th of the run: its micro-batches
+        forward and backward, then the update."""
+        state, config, parts = self.state, self.config, self.loader.micro_batches
+        for part in range(parts):
+            images, labels = next(batches)
+            # Mixed targets are smoothed already.
+            smooth = config.label_smoothing if labels.dim() == 1 else 0.0
+            with averaging_at_the_end(self.ddp_net, part == parts - 1):
+                with autocast(config.precision, images.device):
+                    logits = self.ddp_net(images)
+                    loss = F.cross_entropy(logits, labels, label_smoothing=smooth)
+                if loss.device.type == "cpu" and not isfinite(loss.item()) and world().size == 1:
+                    raise self.diverged(images, step + 1, loss.item())
+                loss = loss if parts == 1 else loss / parts
+                state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            target = labels if labels.dim() == 1 else labels.argmax(dim=1)
+            state.losses[number] += loss.detach()
+            state.wrong[number] += (logits.detach().argmax(dim=1) != target).sum()
+        if config.clip_norm is not None:
+            state.scaler.unscale_(state.optimizer)
+            nn.utils.clip_grad_norm_(state.net.parameters(), config.clip_norm)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.ema is not None:
+            state.ema.update(step)
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the whole rate may be used: there is no threshold to wait for, or it was reached."""
+        return self.config.warmup_until_error is None or self.state.warm_since is not None
+
+    def update_warmup(self, step: int) -> None:
+        """Note now and then whether the running training error has fallen below ``warmup_until_error``.
+
+        It waits for the device, but only once in ``WARM_WINDOW`` steps or once in a shorter epoch, and not once the
+        threshold is reached.
+        """
+        state, window = self.state, min(WARM_WINDOW, self.loader.steps)
+        if self.is_warm or state.step % window:
+            return
+        wrong = sum_over_ranks(state.wrong[state.step - window : state.step].sum()).item()
+        if wrong / (window * self.loader.batch_size) < (self.config.warmup_until_error or 0):
+            state.warm_since = step + 1
+
+    def stop_if_requested(self, step: int) -> None:
+        """Save and raise ``StoppedError`` where a signal asked to stop, on this rank or any other."""
+        signal = self.stop.agreed(step, self.loader.device)
+        if signal is None:
+            return
+        self.checkpoints.save_within_epoch()
+        out = self.checkpoints.out
+        kept = f"saved in {out}" if out else "nothing is saved, for want of a folder"
+        raise StoppedError(f"stopped by {Signals(signal).name} after step {step}; {kept}", signal)
+
+    def evaluate_epoch(self) -> EpochRecord:
+        """Evaluate the network that the epoch gave. Raises ``DivergedError`` where a loss of it was not finite."""
+        started = perf_counter()
+        state, loader, config = self.state, self.loader, self.config
+        first = len(state.history) * loader.steps
+        share_buffers(state.eval_net)
+        losses = sum_over_ranks(state.losses[: state.step].clone()).cpu() / world().size
+        wrong = sum_over_ranks(state.wrong[: state.step].sum()).item()
+        check_finite(losses, first_step=first)
+        record = EpochRecord(
+            epoch=len(state.history) + 1,
+            learning_rate=learning_rate(config, first + state.step - 1, loader.steps, self.is_warm),
+            running_loss=losses.mean().item(),
+            running_error=wrong / (state.step * loader.batch_size),
+            train=None,
+            seconds=0.0,
+            images_per_second=state.step * loader.batch_size / state.seconds,
+        )
+        if "validation" in self.evaluated and (self.chooses or "test" not in self.evaluated):
+            record = replace(record, validation=self.evaluate(self.evaluated["validation"]))
+        last = self.has_ended([*state.history, record])
+        if "test" in self.evaluated and (last or not self.chooses):
+            record = replace(record, test=self.evaluate(self.evaluated["test"]))
+        if config.evaluate_train == "epoch" or last:
+            record = replace(record, train=self.evaluate(loader))
+        self.check_evaluation(record)
+        return replace(record, seconds=state.seconds + perf_counter() - started)
+
+    def evaluate(self, batches: Loader) -> Metrics:
+        """Loss and error of the network that is kept, on ``batches``."""
+        step = len(self.state.history) * self.loader.steps + self.state.step
+
+        def stop() -> None:
+            # Ranks ask each other between steps only: their batches of an evaluation are not the same.
+            if world().size == 1:
+                self.stop_if_requested(step)
+
+        return evaluate_batches(self.state.eval_net, batches, self.config.precision, stop)
+
+    def test_best(self) -> None:
+        """Evaluate the best epoch on test, where validation has chosen another than the last."""
+        best = self.checkpoints.ranking(self.state.history)[0]
+        if best.test is not None or "test" not in self.evaluated:
+            return
+        checkpoint = self.checkpoints.read(BEST)
+        if checkpoint is None or checkpoint.history[-1].epoch != best.epoch:
+            return
+        net = deepcopy(self.state.eval_net)
+        restore_model(net, checkpoint.model, checkpoint)
+        test = evaluate_batches(net, self.evaluated["test"], self.config.precision)
+        self.state.history[best.epoch - 1] = replace(best, test=test)
+        self.checkpoints.write_metrics()
+
+    def go_back(self) -> None:
+        """Restore the last checkpoint, for a run that diverged. What the trace has measured meanwhile stays."""
+        moments = self.state.trace.moments
+        self.checkpoints.resume(NoCallback())
+        self.state.trace.moments = moments
+        forget_broken_statistics(self.state.eval_net)
+
+    def diverged(self, images: Tensor, step: int, loss: float) -> DivergedError:
+        """The error for a loss that is not finite, with the layer where that began."""
+        with autocast(self.config.precision, images.device):
+            origin = find_origin(self.state.net, images, step)
+        return DivergedError(f"the loss became {loss} at step {step}: {origin}; {ADVICE}")
+
+    def check_evaluation(self, record: EpochRecord) -> None:
+        """Raise ``DivergedError`` where weights or the loss they give are not finite, though every step's loss was."""
+        splits = [metrics for metrics in (record.train, record.validation, record.test) if metrics is not None]
+        broken = broken_weights(self.state.net) or broken_weights(self.state.eval_net)
+        if broken or not all(isfinite(metrics.loss) for metrics in splits):
+            origin = f": {broken[-1]} is not finite since its last step" if broken else ""
+            raise DivergedError(
+                f"the loss in eval mode, or a weight, is not finite after epoch {record.epoch}{origin}; "
+                "try a lower --lr or a warm-up"
+            )
 
 
 def seed_network(seed: int, device: torch.device) -> None:
@@ -160,121 +337,9 @@ def seed_network(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def take_step(
-    state: TrainingState,
-    called: nn.Module,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    loader: Loader,
-    number: int,
-    step: int,
-    config: TrainConfig,
-) -> None:
-    """One step of the optimizer: its micro-batches forward and backward, then the update."""
-    parts = loader.micro_batches
-    for part in range(parts):
-        images, labels = next(batches)
-        # Mixed targets are smoothed already.
-        smooth = config.label_smoothing if labels.dim() == 1 else 0.0
-        with averaging_at_the_end(called, part == parts - 1):
-            with autocast(config.precision, images.device):
-                logits = called(images)
-                loss = F.cross_entropy(logits, labels, label_smoothing=smooth)
-            if loss.device.type == "cpu" and not isfinite(loss.item()) and world().size == 1:
-                raise diverged(state, images, step + 1, loss.item(), config)
-            loss = loss if parts == 1 else loss / parts
-            state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        target = labels if labels.dim() == 1 else labels.argmax(dim=1)
-        state.losses[number] += loss.detach()
-        state.wrong[number] += (logits.detach().argmax(dim=1) != target).sum()
-    if config.clip_norm is not None:
-        state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(state.net.parameters(), config.clip_norm)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.optimizer.zero_grad(set_to_none=True)
-    if state.ema is not None:
-        state.ema.update(step)
-
-
-def averaging_at_the_end(called: nn.Module, last: bool) -> AbstractContextManager[object]:
+def averaging_at_the_end(ddp_net: nn.Module, last: bool) -> AbstractContextManager[object]:
     """Several ranks average their gradients once a step, with its last micro-batch."""
-    return nullcontext() if last or not isinstance(called, DistributedDataParallel) else called.no_sync()
-
-
-def is_warm(state: TrainingState, config: TrainConfig) -> bool:
-    """Whether the whole rate may be used: there is no threshold to wait for, or it was reached."""
-    return config.warmup_until_error is None or state.warm_since is not None
-
-
-def look_at_warmup(state: TrainingState, config: TrainConfig, step: int, loader: Loader) -> None:
-    """Now and then note whether the running training error has fallen below ``warmup_until_error``.
-
-    It waits for the device, but only once in ``WARM_WINDOW`` steps or once in a shorter epoch, and not once the
-    threshold is reached.
-    """
-    window = min(WARM_WINDOW, loader.steps)
-    if is_warm(state, config) or state.step % window:
-        return
-    wrong = sum_over_ranks(state.wrong[state.step - window : state.step].sum()).item()
-    if wrong / (window * loader.batch_size) < (config.warmup_until_error or 0):
-        state.warm_since = step + 1
-
-
-def leave_if_asked(stop: StopRequest, step: int, checkpoints: CheckpointManager, device: torch.device) -> None:
-    """Save and raise ``StoppedError`` where a signal asked to stop, on this rank or any other."""
-    signal = stop.agreed(step, device)
-    if signal is None:
-        return
-    checkpoints.save_within_epoch()
-    kept = f"saved in {checkpoints.out}" if checkpoints.out else "nothing is saved, for want of a folder"
-    raise StoppedError(f"stopped by {Signals(signal).name} after step {step}; {kept}", signal)
-
-
-def close_epoch(
-    state: TrainingState,
-    train: Loader,
-    test: Loader,
-    config: TrainConfig,
-    stop: StopRequest,
-    checkpoints: CheckpointManager,
-) -> EpochRecord:
-    """Evaluate what the epoch left. Raises ``DivergedError`` where a loss of it was not finite."""
-    started = perf_counter()
-    first = len(state.history) * train.steps
-    share_buffers(state.shipped)
-    losses = sum_over_ranks(state.losses[: state.step].clone()).cpu() / world().size
-    wrong = sum_over_ranks(state.wrong[: state.step].sum()).item()
-    check_finite(losses, first_step=first)
-
-    def leave() -> None:
-        # Ranks ask each other between steps only: their batches of an evaluation are not the same.
-        if world().size == 1:
-            leave_if_asked(stop, first + state.step, checkpoints, train.device)
-
-    record = EpochRecord(
-        epoch=len(state.history) + 1,
-        learning_rate=learning_rate(config, first + state.step - 1, train.steps, is_warm(state, config)),
-        running_loss=losses.mean().item(),
-        running_error=wrong / (state.step * train.batch_size),
-        train=None,
-        test=evaluate_batches(state.shipped, test, config.precision, leave),
-        seconds=0.0,
-        images_per_second=state.step * train.batch_size / state.seconds,
-    )
-    if config.evaluate_train == "epoch" or has_ended([*state.history, record], config, train.steps):
-        record = replace(record, train=evaluate_batches(state.shipped, train, config.precision, leave))
-    check_evaluation(record, state)
-    return replace(record, seconds=state.seconds + perf_counter() - started)
-
-
-def diverged(state: TrainingState, images: Tensor, step: int, loss: float, config: TrainConfig) -> DivergedError:
-    """The error for a loss that is not finite, with the layer where that began."""
-    with autocast(config.precision, images.device):
-        origin = find_origin(state.net, images, step)
-    return DivergedError(
-        f"the loss became {loss} at step {step}: {origin}; "
-        "try a lower --lr, a warm-up, or a net with shortcuts and norms"
-    )
+    return nullcontext() if last or not isinstance(ddp_net, DistributedDataParallel) else ddp_net.no_sync()
 
 
 def check_finite(losses: Tensor, first_step: int) -> None:
@@ -282,19 +347,4 @@ def check_finite(losses: Tensor, first_step: int) -> None:
     broken = (~losses.isfinite()).nonzero()
     if len(broken):
         step = int(broken[0])
-        raise DivergedError(
-            f"the loss became {losses[step].item()} at step {first_step + step + 1}; "
-            "try a lower --lr, a warm-up, or a net with shortcuts and norms"
-        )
-
-
-def check_evaluation(record: EpochRecord, state: TrainingState) -> None:
-    """Raise ``DivergedError`` where weights or the loss that they give are not finite, though every step's loss was."""
-    splits: list[Metrics] = [record.test] if record.train is None else [record.train, record.test]
-    broken = broken_weights(state.net) or broken_weights(state.shipped)
-    if broken or not all(isfinite(split.loss) for split in splits):
-        origin = f": {broken[-1]} is not finite since its last step" if broken else ""
-        raise DivergedError(
-            f"the loss in eval mode, or a weight, is not finite after epoch {record.epoch}{origin}; "
-            "try a lower --lr or a warm-up"
-        )
+        raise DivergedError(f"the loss became {losses[step].item()} at step {first_step + step + 1}; {ADVICE}")

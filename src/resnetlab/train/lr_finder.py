@@ -11,14 +11,12 @@ from torch import nn
 from resnetlab.core.errors import DivergedError, require
 from resnetlab.core.randomness import derive_seed
 from resnetlab.data.dataset import ImageData
-from resnetlab.data.loader import Loader
 from resnetlab.records.lr_curve import LrCurve, has_exploded, ramp, smooth, suggest
 from resnetlab.train.callbacks import Callback, NoCallback
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.loop import begin, take_step
+from resnetlab.train.loop import Trainer
 from resnetlab.train.optim import set_rate
-from resnetlab.train.prepare import make_loader, pick_device, place, prepare, training_mode
-from resnetlab.train.state import TrainingState
+from resnetlab.train.prepare import make_loader, pick_device, training_mode
 
 
 def find_lr(
@@ -34,7 +32,8 @@ def find_lr(
 ) -> LrCurve:
     """Train a copy of ``net`` with a rate that grows from ``lowest`` to ``highest`` over ``steps`` steps.
 
-    All else is as in ``fit`` with ``config``: images, order, optimizer, frozen parts, the ratio of the head's rate.
+    Everything else is as in ``fit`` with ``config``: images, order, optimizer, frozen parts, the ratio of the head's
+    rate.
     The test ends early where the running loss is four times its lowest, or a loss is no finite number. The same
     arguments give the same curve; ``net`` stays as it is.
 
@@ -47,13 +46,11 @@ def find_lr(
     net, config = deepcopy(net), replace(config, ema=0.0)
     device = pick_device(config.device)
     loader = make_loader(data, config, device, seed, alone=True)
-    place(net, loader)
-    prepare(net, config)
-    state = begin(net, config, loader)
+    trainer = Trainer(net, loader, config, seed)
     rates = ramp(lowest, highest, steps)
     losses: list[float] = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for loss in _losses(state, loader, config, seed, rates):
+        for loss in _losses(trainer, rates):
             losses.append(loss)
             callback.on_step(len(losses), steps, None)
             if has_exploded(losses):
@@ -73,20 +70,19 @@ def find_lr(
     )
 
 
-def _losses(
-    state: TrainingState, loader: Loader, config: TrainConfig, seed: int, rates: list[float]
-) -> Iterator[float]:
-    """Take a step with each rate, over the ends of epochs, and give its loss; ends where a loss is not finite."""
-    training_mode(state.net, config.freeze)
+def _losses(trainer: Trainer, rates: list[float]) -> Iterator[float]:
+    """Take a step with each rate, across epochs, and yield its loss; ends where a loss is not finite."""
+    state = trainer.state
+    training_mode(state.net, trainer.config.freeze)
     for step, rate in enumerate(rates):
-        epoch, number = divmod(step, loader.steps)
+        epoch, number = divmod(step, trainer.loader.steps)
         if number == 0:
             state.begin_epoch()
-            batches = loader.shuffled(seed, epoch + 1)
-        torch.manual_seed(derive_seed(seed, "step", step))
+            batches = trainer.loader.shuffled(trainer.seed, epoch + 1)
+        torch.manual_seed(derive_seed(trainer.seed, "step", step))
         set_rate(state.optimizer, rate)
         try:
-            take_step(state, state.net, batches, loader, number, step, config)
+            trainer.take_step(batches, number, step)
         except DivergedError:
             return
         loss = state.losses[number].item()

@@ -1,18 +1,21 @@
 """A network and its batches made ready for training: device, memory, frozen parts, ranks, compilation."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from resnetlab.core.environment import describe_environment
 from resnetlab.core.errors import ConfigError
 from resnetlab.core.randomness import generator
 from resnetlab.data.augmentation import Augmentation
-from resnetlab.data.dataset import ImageData
+from resnetlab.data.dataset import ImageData, Images
 from resnetlab.data.loader import Loader
 from resnetlab.models.classifier import Classifier
 from resnetlab.models.recompute import checkpoint_blocks, segment_length
+from resnetlab.records.run import ReportedSplit
 from resnetlab.train.config import Precision, TrainConfig
 from resnetlab.train.distributed import World, check_share, world
 from resnetlab.train.sync_bn import synchronise_norms
@@ -39,26 +42,38 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def make_loaders(data: ImageData, config: TrainConfig, device: torch.device, seed: int = 0) -> tuple[Loader, Loader]:
-    """Training and test batches on ``device``, both standardised by the training statistics; a rank's share of each.
+def environment_of(device: torch.device) -> dict[str, Any]:
+    """The versions and the hardware on which the bits of a run depend."""
+    return describe_environment(str(device), torch.get_num_threads()) | {"ranks": world().size}
 
-    Raises ``ConfigError`` where the ranks and micro-batches cannot share a batch evenly.
+
+def evaluation_loaders(data: ImageData, config: TrainConfig, device: torch.device) -> dict[ReportedSplit, Loader]:
+    """Batches of validation and test, of those that the set has, on ``device``; this rank's share of each.
+
+    Images are standardised by the training statistics.
     """
-    test = Loader(
-        data.reported.to(device),
-        data.normalisation,
-        min(config.batch_size, len(data.train)),
-        memory_format=_memory_format(config),
-        rank=world().rank,
-        ranks=world().size,
-    )
-    return make_loader(data, config, device, seed), test
+    splits: dict[ReportedSplit, Images | None] = {"validation": data.validation, "test": data.test}
+    return {
+        name: Loader(
+            split.to(device),
+            data.normalisation,
+            min(config.batch_size, len(data.train)),
+            memory_format=_memory_format(config),
+            rank=world().rank,
+            ranks=world().size,
+        )
+        for name, split in splits.items()
+        if split is not None
+    }
 
 
 def make_loader(
     data: ImageData, config: TrainConfig, device: torch.device, seed: int = 0, *, alone: bool = False
 ) -> Loader:
-    """Training batches, varied as the settings say; ``alone`` takes whole batches where there are several ranks."""
+    """Training batches on ``device``, augmented as the settings say; with ``alone`` whole ones for each rank.
+
+    Raises ``ConfigError`` where the ranks and micro-batches cannot share a batch evenly.
+    """
     here = World() if alone else world()
     batch = min(config.batch_size, len(data.train))
     # The whole of a set smaller than a batch is not cut.
@@ -102,14 +117,14 @@ def _memory_format(config: TrainConfig) -> torch.memory_format:
     return torch.channels_last if config.channels_last else torch.contiguous_format
 
 
-def place(net: nn.Module, loader: Loader) -> None:
+def move_to(net: nn.Module, loader: Loader) -> None:
     """Move the network, in place, to the device and memory format of the loader's batches."""
     net.to(loader.device)
     net.to(memory_format=loader.memory_format)  # type: ignore[call-overload]  # torch's stub lacks this form
 
 
 def prepare(net: nn.Module, config: TrainConfig) -> None:
-    """Freeze, checkpoint and compile ``net`` as the settings say, in place; its names stay."""
+    """Freeze, recompute, synchronise norms and compile as the settings say, in place; names of parameters stay."""
     if config.freeze is not None:
         for part in frozen_parts(net, config.freeze):
             part.requires_grad_(False)
@@ -121,7 +136,7 @@ def prepare(net: nn.Module, config: TrainConfig) -> None:
 
 
 def save_memory(net: nn.Module, config: TrainConfig) -> None:
-    """Let the stages of ``net`` run in segments, in place, where ``checkpoint_blocks`` says so."""
+    """Let the stages of ``net`` recompute their activations in segments, in place, as ``checkpoint_blocks`` says."""
     if config.checkpoint_blocks is None:
         return
     every = config.checkpoint_blocks
@@ -152,8 +167,8 @@ def training_mode(net: nn.Module, freeze: str | None) -> None:
         part.eval()
 
 
-def spread(net: nn.Module) -> nn.Module:
-    """``net`` as it is called in training: with several ranks, so that their gradients are averaged."""
+def wrap_ddp(net: nn.Module) -> nn.Module:
+    """``net`` in DistributedDataParallel where there are several ranks, so that their gradients are averaged."""
     if world().size == 1:
         return net
     trained = any(parameter.requires_grad for parameter in net.parameters())

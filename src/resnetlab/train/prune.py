@@ -1,4 +1,4 @@
-"""A run's trained network without some of its blocks, kept as a bundle, with what that costs."""
+"""Prune a run's trained network: leave blocks out, write the rest as a bundle, and say what that costs."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from resnetlab.core.errors import ConfigError
 from resnetlab.core.files import is_vacant
 from resnetlab.core.serialize import as_plain
-from resnetlab.records.run import Metrics
+from resnetlab.records.run import Metrics, ReportedSplit
 from resnetlab.train.recipe import Recipe, as_text
-from resnetlab.train.run import measure_test, restored_network
+from resnetlab.train.run import evaluate_restored, restored_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,12 +23,13 @@ SHOWN = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Pruning:
-    """What was left out and what it costs: parameters, and loss and error on the run's test images, not retrained.
+    """What was left out and what it costs: parameters, and loss and error on ``split``, not retrained.
 
-    ``recipe`` makes the smaller network again and starts from its weights.
+    ``recipe`` builds the smaller network and starts from its weights.
     """
 
     blocks: list[str]
+    split: ReportedSplit
     parameters_before: int
     parameters_after: int
     before: Metrics
@@ -55,23 +56,26 @@ def prune_run(folder: Path, blocks: Collection[str], out: Path, which: Literal["
     names = sorted(set(blocks))
     pruning = Pruning(
         blocks=names,
+        split=data.reported_split,
         parameters_before=_size(net),
         parameters_after=_size(smaller),
-        before=measure_test(net, data, recipe),
-        after=measure_test(smaller, data, recipe),
+        before=evaluate_restored(net, data, recipe),
+        after=evaluate_restored(smaller, data, recipe),
         recipe=Recipe(
             model=recipe.model,
             shortcut=recipe.shortcut,
             options=recipe.options | _changed_options(net, smaller),
             weights=str(out),
             data=recipe.data,
+            validation=recipe.validation,
             split_seed=recipe.split_seed,
             decode=recipe.decode,
         ),
     )
     text = (
-        f"{recipe.model} trained on {data.source}, without {', '.join(names)} and not trained since: test error "
-        f"{pruning.before.error:.2%} before, {pruning.after.error:.2%} after, n = {pruning.after.n:,}."
+        f"{recipe.model} trained on {data.source}, without {', '.join(names)} and not trained since: "
+        f"{pruning.split} error {pruning.before.error:.2%} before, {pruning.after.error:.2%} after, "
+        f"n = {pruning.after.n:,}."
     )
     write_bundle(smaller, out, title=f"{recipe.model}, pruned", text=text)
     return pruning
@@ -90,7 +94,7 @@ def without_blocks(net: "nn.Module", blocks: Collection[str]) -> "Classifier":
 
 
 def _changed_options(net: "nn.Module", smaller: "nn.Module") -> dict[str, str]:
-    """What of the configuration surgery has changed, the depths, as options of a recipe."""
+    """The options of the configuration that surgery has changed: the depths."""
     before, after = as_plain(net.config), as_plain(smaller.config)
     return {key: as_text(value) for key, value in after.items() if value != before[key]}
 

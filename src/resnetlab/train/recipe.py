@@ -11,6 +11,7 @@ from resnetlab.core.errors import ConfigError, DataError, require, require_choic
 from resnetlab.core.files import atomic_write
 from resnetlab.core.serialize import as_plain, from_plain
 from resnetlab.data.config import DecodeConfig
+from resnetlab.records.run import upgrade_recipe
 from resnetlab.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -37,19 +38,22 @@ class Recipe:
     model: str = "cifar_resnet20"
     """Name of the network; resnetlab list shows them."""
     shortcut: ShortcutChoice = "default"
-    """Shortcut option of the paper; none is the plain twin, default is what the name stands for."""
+    """Shortcut option of the paper; none makes the net plain, default is what the name stands for."""
     options: dict[str, str] = field(default_factory=dict)
     """Further settings of the network, such as norm layer, or zero_init_residual true."""
     weights: str | None = None
     """Weights to start from: a file, a run's folder, or name.tag of the Hub. A head of other classes starts anew."""
     data: str = "digits"
-    """digits, a folder of images, or what: resnetlab data --help names, such as idx:FOLDER or parquet:FOLDER."""
+    """digits, a folder of images, or a source and its place, such as idx:FOLDER or parquet:FOLDER."""
+    validation: bool = True
+    """Choose the best epoch by validation images: the data's own, or a tenth of each class held out of training.
+    Without, all training images are trained on and the last epoch is kept as the best."""
     split_seed: int = 0
-    """Decides the split of data that comes without one."""
+    """Decides the split of data that comes without one, and which images are held out."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     """How encoded images become arrays."""
     seed: int = 0
-    """Decides initial weights, order of the images and all else that is random."""
+    """Decides initial weights, order of the images and everything else that is random."""
     training: TrainConfig = field(default_factory=TrainConfig)
     """How it is trained."""
 
@@ -60,16 +64,22 @@ class Recipe:
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(0 <= self.split_seed < 2**32, "split_seed", self.split_seed, "from 0 to 2^32 - 1")
 
+    @classmethod
+    def upgrade(cls, plain: dict[str, Any]) -> dict[str, Any]:
+        """The recipe of a run of version 0.1.0, which had no validation, by the names of today."""
+        return upgrade_recipe(plain)
+
 
 def recipe_data(recipe: Recipe, on_progress: "Callable[[int, int], None] | None" = None) -> "ImageData":
-    """The recipe's images; with weights ``name.tag`` standardised as these were trained.
+    """The recipe's images, with validation images or without; with weights ``name.tag`` standardised as these were
+    trained.
 
     Raises ``DataError`` for what cannot be read.
     """
     from resnetlab.data.dataset import Normalisation
     from resnetlab.data.sources import load_data
 
-    data = load_data(recipe.data, recipe.split_seed, recipe.decode, on_progress)
+    data = choose_splits(load_data(recipe.data, recipe.split_seed, recipe.decode, on_progress), recipe)
     tag = hub_tag(recipe)
     if tag is None or data.in_chans != 3:
         return data
@@ -78,7 +88,20 @@ def recipe_data(recipe: Recipe, on_progress: "Callable[[int, int], None] | None"
 
     given = PRETRAINED[tag].preprocessing
     mean, sd = (tuple(255 * value for value in values) for values in (given.mean, given.std))
-    return replace(data, standard=Normalisation(mean=mean, sd=sd))
+    return replace(data, standard=Normalisation(mean=mean, std=sd))
+
+
+def choose_splits(data: "ImageData", recipe: Recipe) -> "ImageData":
+    """The set as the recipe uses it.
+
+    With validation a set that has none gives a tenth of each class of its training images. Without, validation images
+    are left out, but for a set that has no test: there they are what is reported.
+    """
+    from resnetlab.data.dataset import hold_out
+
+    if recipe.validation:
+        return hold_out(data, recipe.split_seed) if data.validation is None else data
+    return data if data.test is None else replace(data, validation=None)
 
 
 def hub_tag(recipe: Recipe) -> str | None:
@@ -107,10 +130,10 @@ def recipe_network(recipe: Recipe, data: "ImageData", device: str = "cpu") -> tu
     if recipe.weights is None:
         return net, []
     tag = hub_tag(recipe)
-    place = Path(recipe.weights) if tag is None else fetch(tag)
+    path = Path(recipe.weights) if tag is None else fetch(tag)
     # A run's folder stands for its best epoch.
-    place = place / "best" if (place / "best").is_dir() else place
-    return net, [str(load_weights(net, place, reset_head=True, adapt_input=True))]
+    path = path / "best" if (path / "best").is_dir() else path
+    return net, [str(load_weights(net, path, reset_head=True, adapt_input=True))]
 
 
 def fitted_config(recipe: Recipe, data: "ImageData") -> "NetConfig":
@@ -138,9 +161,9 @@ def recipe_config(recipe: Recipe) -> "NetConfig":
 
 
 def read_values(texts: Mapping[str, str]) -> dict[str, Any]:
-    """Each text as the YAML value that it is: ``"[16, 32]"`` a list, ``"true"`` a truth.
+    """Each text as the YAML value that it is: ``"[16, 32]"`` a list, ``"true"`` a boolean.
 
-    Raises ``ConfigError`` for a text that is none.
+    Raises ``ConfigError`` for a text that is not YAML.
     """
     import yaml
 
@@ -202,12 +225,21 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 def recipe_from(plain: dict[str, Any], path: Path) -> Recipe:
     """The recipe of such settings, which came from ``path``. Raises ``ConfigError`` as ``load_recipe`` does."""
+    if isinstance(plain.get("training"), dict):
+        check_best_by(plain["training"].get("best_by"))
     if isinstance(plain.get("options"), dict):
         plain["options"] = {key: as_text(value) for key, value in plain["options"].items()}
     try:
         return build_settings(Recipe, plain)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def check_best_by(value: object) -> None:
+    """Raise ``ConfigError`` for a ``best_by`` of version 0.1.0, with what to say now."""
+    if value in ("test_error", "test_loss"):
+        now = str(value).replace("test", "validation")
+        raise ConfigError(f"best_by={value!r} is not possible: validation chooses, test reports; say {now}")
 
 
 def as_text(value: Any) -> str:

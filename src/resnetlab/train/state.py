@@ -1,4 +1,4 @@
-"""What changes while a network is trained, and how it becomes the files of a checkpoint and comes back from them."""
+"""What changes while a network is trained: to a checkpoint, and back from one."""
 
 from dataclasses import dataclass, field
 
@@ -18,10 +18,10 @@ class TrainingState:
     """A run between two steps.
 
     - ``net`` is trained; ``ema``, where it is on, follows it.
-    - ``history`` are the epochs that have ended; of the one under way ``step`` steps are done, whose losses and numbers
-      of wrong answers stand in ``losses`` and ``wrong``: those of this rank's share, or after a resume all ranks' with
-      the leading one.
-    - ``trace`` is what was measured of it on the way.
+    - ``history`` are the epochs that have ended; of the one under way ``step`` steps are done. ``losses`` and ``wrong``
+      hold the loss and the number of wrong answers of each: of this rank's share, or after a resume those of all ranks
+      with the leading one.
+    - ``trace`` holds what was measured of the network on the way.
     - ``warm_since`` is the step, over the whole run, at which ``warmup_until_error`` was reached.
     """
 
@@ -38,25 +38,30 @@ class TrainingState:
     seconds: float = 0.0
 
     @property
-    def shipped(self) -> nn.Module:
+    def eval_net(self) -> nn.Module:
         """The network that is evaluated and kept: the moving average where there is one."""
         return self.net if self.ema is None else self.ema.net
 
     def is_finite(self) -> bool:
         """Whether all weights and statistics are finite numbers."""
-        nets = [self.net.state_dict(), self.shipped.state_dict()]
+        nets = [self.net.state_dict(), self.eval_net.state_dict()]
         return all(bool(value.isfinite().all()) for net in nets for value in net.values())
 
+    def end_epoch(self, record: EpochRecord) -> None:
+        """Take the epoch into the history and begin the next one."""
+        self.history.append(record)
+        self.begin_epoch()
+
     def begin_epoch(self) -> None:
-        """Forget the steps of the epoch that has ended."""
+        """Forget the steps of the epoch before."""
         self.step, self.seconds = 0, 0.0
         self.losses.zero_()
         self.wrong.zero_()
 
     def to_checkpoint(self, environment: dict[str, object]) -> Checkpoint:
-        """This moment, such that ``restore`` goes on from it bit for bit.
+        """The state as a checkpoint, from which ``restore`` resumes bit for bit.
 
-        Within an epoch every rank calls this: what they counted is summed.
+        Within an epoch every rank calls this: their losses and counts are summed.
         """
         training = {
             f"optimizer/{name}/{slot}": value
@@ -70,7 +75,7 @@ class TrainingState:
             counts = {"epoch/losses": self.losses, "epoch/wrong": self.wrong}
             training |= {name: sum_over_ranks(values[: self.step].clone()) for name, values in counts.items()}
         return Checkpoint(
-            model=self.shipped.state_dict(),
+            model=self.eval_net.state_dict(),
             training=training,
             history=list(self.history),
             moments=list(self.trace.moments),
@@ -111,7 +116,7 @@ class TrainingState:
             values = tensors.get(name, target.new_zeros(0))
             if len(values) != checkpoint.step or checkpoint.step > len(target):
                 raise CheckpointError(f"{checkpoint.origin} is in step {checkpoint.step} of an epoch of another length")
-            # Sums over the ranks: the leading one takes them, the others go on from 0.
+            # Sums over the ranks: the leading one takes them, the others start from 0.
             target[: checkpoint.step] = values.to(target.device) if world().leads else 0
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from resnetlab.records.gradients import GradientMoment
 from resnetlab.records.run import EpochRecord, RunRecord
 from resnetlab.report.figure import STYLE, to_svg
-from resnetlab.report.run.tables import best_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,12 +36,14 @@ MARKED = 40
 
 Line = tuple[str, str, str, Callable[[EpochRecord], float | None]]
 LOSS: list[Line] = [
-    ("test", "accent", "-", lambda epoch: epoch.test.loss),
+    ("test", "accent", "-", lambda epoch: epoch.test.loss if epoch.test else None),
+    ("validation", "ink", "-", lambda epoch: epoch.validation.loss if epoch.validation else None),
     ("training", "warm", "-", lambda epoch: epoch.train.loss if epoch.train else None),
     ("training, running", "soft", ":", lambda epoch: epoch.running_loss),
 ]
 ERROR: list[Line] = [
-    ("test", "accent", "-", lambda epoch: 100 * epoch.test.error),
+    ("test", "accent", "-", lambda epoch: 100 * epoch.test.error if epoch.test else None),
+    ("validation", "ink", "-", lambda epoch: 100 * epoch.validation.error if epoch.validation else None),
     ("training", "warm", "-", lambda epoch: 100 * epoch.train.error if epoch.train else None),
     ("training, running", "soft", ":", lambda e: None if e.running_error is None else 100 * e.running_error),
 ]
@@ -53,7 +54,7 @@ SPEED: list[Line] = [("images a second", "accent", "-", lambda epoch: epoch.imag
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """One drawing of the page, with what it shows in words."""
+    """One drawing of the page, with its description in words."""
 
     name: str
     description: str
@@ -61,9 +62,9 @@ class Curves:
 
 
 def draw_run_figures(record: RunRecord) -> list[Curves]:
-    """Loss, error, learning rate and speed by epoch, and the gradients' growth by step; of these what is known.
+    """Loss, error, learning rate and speed by epoch, and the growth of the gradients by step; of these what is known.
 
-    A run that was measured by several figures has a line for each of them that is known.
+    Loss and error have a line for every split that was evaluated.
     """
     import matplotlib as mpl
 
@@ -92,7 +93,7 @@ def draw_run_figures(record: RunRecord) -> list[Curves]:
 
 
 def present(lines: Sequence[Line], history: Sequence[EpochRecord]) -> list[Line]:
-    """The lines of which a value is known in some epoch."""
+    """The lines that have a value in some epoch."""
     return [line for line in lines if any(line[3](epoch) is not None for epoch in history)]
 
 
@@ -112,6 +113,7 @@ def draw_curves(record: RunRecord, label: str, lines: Sequence[Line]) -> "Figure
             color=PALETTE[colour],
             label=name,
             lw=1.3 if style == ":" else 1.8,
+            # Test, where validation chose, was evaluated once or twice: points without a line.
             marker="o" if len(points) <= MARKED and style != ":" else "",
             ms=3.2,
         )
@@ -173,5 +175,6 @@ def _points(value: Callable[[EpochRecord], float | None], history: Sequence[Epoc
 
 
 def _mark_best(axes: "Axes", record: RunRecord) -> None:
-    best = best_of(record)
-    axes.axvline(best.epoch, color=PALETTE["soft"], lw=0.9, ls="--", label="best epoch", zorder=1)
+    if record.best is None:
+        return
+    axes.axvline(record.best.epoch, color=PALETTE["soft"], lw=0.9, ls="--", label="best epoch", zorder=1)

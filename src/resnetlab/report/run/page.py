@@ -8,7 +8,7 @@ from typing import Any
 from resnetlab.core.errors import DataError
 from resnetlab.core.files import atomic_write
 from resnetlab.core.serialize import read_record
-from resnetlab.records.run import EXAMINATION, Examination, RunRecord
+from resnetlab.records.run import REPORT, ClassificationReport, RunRecord
 from resnetlab.report.page import flatten, inline_svg, render_template
 from resnetlab.report.run.figures import PALETTE, Curves, draw_run_figures
 from resnetlab.report.run.tables import (
@@ -35,18 +35,21 @@ GREYS = (("soft", "#000000"), ("line", "#e4e4e4"), ("soft", "#808080"), ("soft",
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """An image of a mistake with its words; ``small`` where its pixels are to be seen one by one."""
+    """An image that was taken for another class, as the page shows it; ``small`` where single pixels should show.
+
+    ``name`` is that of its file, or its number in the split.
+    """
 
     source: str
     small: bool
     true: str
     predicted: str
     probability: str
-    sample: int
+    name: str
 
     @property
     def words(self) -> str:
-        return f"Test image {self.sample}: {self.true}, taken for {self.predicted} with {self.probability}"
+        return f"{self.name}: {self.true}, taken for {self.predicted} with {self.probability}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,25 +61,27 @@ class HeatCell:
     right: bool
 
 
-def write_run_report(record: RunRecord, examination: Examination | None, command: str, folder: Path) -> Path:
-    """Write ``report.html`` into ``folder``; its path. ``command`` makes the run again (``command_of``).
+def write_run_report(record: RunRecord, report: ClassificationReport | None, command: str, folder: Path) -> Path:
+    """Write ``report.html`` into ``folder``; its path. ``command`` reproduces the run (``command_of``).
 
-    Raises ``DataError`` where an image of the examination is none.
+    Raises ``DataError`` for an image of the report that is not a PNG.
     """
-    atomic_write(folder / PAGE, render_run_page(record, examination, command, draw_run_figures(record)))
+    atomic_write(folder / PAGE, render_run_page(record, report, command, draw_run_figures(record)))
     return folder / PAGE
 
 
-def read_examination(folder: Path) -> Examination | None:
-    """The examination of the run in ``folder``, None where it has none (it diverged, or is of an older version).
+def read_report(folder: Path) -> ClassificationReport | None:
+    """The classification report of the run in ``folder``; None where it has none (it diverged, or is older).
 
     Raises ``DataError`` where it is damaged.
     """
-    path = folder / EXAMINATION
-    return read_record(Examination, path) if path.is_file() else None
+    path = folder / REPORT
+    return read_record(ClassificationReport, path) if path.is_file() else None
 
 
-def render_run_page(record: RunRecord, examination: Examination | None, command: str, drawings: list[Curves]) -> str:
+def render_run_page(
+    record: RunRecord, report: ClassificationReport | None, command: str, drawings: list[Curves]
+) -> str:
     """The page as HTML. The drawings hold no text from outside."""
     from markupsafe import Markup
 
@@ -85,15 +90,15 @@ def render_run_page(record: RunRecord, examination: Examination | None, command:
         title=run_title(record),
         record=record,
         verdict=run_verdict(record),
-        key_figures=key_figures(record, examination),
+        key_figures=key_figures(record, report),
         figures={drawing.name: drawing for drawing in drawings},
         svg={drawing.name: Markup(follow_page(inline_svg(drawing.name, drawing.svg))) for drawing in drawings},
         epochs=epoch_table(record.history),
-        examination=examination,
-        matrix=heat_rows(examination) if examination and len(examination.classes) <= MATRIX else None,
-        pairs=confused_pairs(examination) if examination else None,
-        wrongest=shown_mistakes(examination) if examination else [],
-        scores=class_table(examination) if examination else None,
+        report=report,
+        matrix=heat_rows(report) if report and len(report.classes) <= MATRIX else None,
+        pairs=confused_pairs(report) if report else None,
+        errors=shown_errors(report) if report else [],
+        scores=class_table(report) if report else None,
         speed=speed_lines(record),
         command=command,
         settings=flatten(record.recipe),
@@ -103,17 +108,17 @@ def render_run_page(record: RunRecord, examination: Examination | None, command:
 
 
 def follow_page(svg: str) -> str:
-    """The drawing with the page's variables in place of its colours, which are the page's by light or, in the drawings
-    that are files too, black and greys."""
+    """The drawing with the variables of the page in place of its colours: those of the page in light mode, or the
+    black and greys of drawings that are files too."""
     for name, colour in (*PALETTE.items(), *GREYS):
         svg = svg.replace(colour, f"var(--{name})")
     return svg
 
 
-def heat_rows(examination: Examination) -> list[tuple[str, int, list[HeatCell]]]:
+def heat_rows(report: ClassificationReport) -> list[tuple[str, int, list[HeatCell]]]:
     """The rows of the confusion matrix: the true class, its images, and a cell for every predicted class."""
-    counts = {(true, predicted): count for true, predicted, count in examination.confusion}
-    names = examination.classes
+    counts = {(true, predicted): count for true, predicted, count in report.confusion}
+    names = report.classes
     return [
         (
             name,
@@ -124,22 +129,22 @@ def heat_rows(examination: Examination) -> list[tuple[str, int, list[HeatCell]]]
                 for count in (counts.get((true, predicted), 0),)
             ],
         )
-        for true, (name, score) in enumerate(zip(names, examination.scores, strict=True))
+        for true, (name, score) in enumerate(zip(names, report.scores, strict=True))
     ]
 
 
-def shown_mistakes(examination: Examination) -> list[Shown]:
-    """The most confident mistakes as the page shows them."""
+def shown_errors(report: ClassificationReport) -> list[Shown]:
+    """The most confident errors as the page shows them."""
     return [
         Shown(
-            source=f"data:image/png;base64,{mistake.picture}",
-            small=png_side(mistake.picture) < SMALL,
-            true=examination.classes[mistake.true],
-            predicted=examination.classes[mistake.predicted],
+            source=f"data:image/png;base64,{mistake.image}",
+            small=png_side(mistake.image) < SMALL,
+            true=report.classes[mistake.true],
+            predicted=report.classes[mistake.predicted],
             probability=f"{mistake.probability:.1%}",
-            sample=mistake.sample,
+            name=mistake.name or f"{report.split} image {mistake.sample}",
         )
-        for mistake in examination.wrongest
+        for mistake in report.most_confident_errors
     ]
 
 
@@ -150,12 +155,12 @@ def png_side(image: str) -> int:
     except ValueError:
         head = b""
     if len(head) < 24 or not head.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise DataError("an image of the examination is no PNG in base64; the file was damaged or is not ours")
+        raise DataError("an image of the report is no PNG in base64; the file was damaged or is not ours")
     return max(int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"))
 
 
 def shorten(data: dict[str, Any]) -> dict[str, Any]:
-    """The data's description with long lists cut: a thousand names of classes tell nobody anything."""
+    """The description of the data with long lists cut: nobody reads a thousand names of classes."""
     return {
         key: [*value[:ITEMS], f"… ({len(value):,} in all)"] if isinstance(value, list) and len(value) > ITEMS else value
         for key, value in data.items()

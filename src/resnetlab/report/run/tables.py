@@ -5,18 +5,15 @@ from math import ceil
 from statistics import median
 from typing import Any
 
-from resnetlab.records.run import EpochRecord, Examination, RunRecord, best_epoch
+from resnetlab.records.run import ClassificationReport, EpochRecord, Metrics, RunRecord
 from resnetlab.report.table import Table, plain
 
 PAIRS = 12
 """Confusions that are shown."""
 ROWS = 400
-"""Epochs that the table of a long run has, evenly spread."""
-
-
-def best_of(record: RunRecord) -> EpochRecord:
-    """The best epoch by what the run chose it by. Raises ``ValueError`` for a run without an epoch."""
-    return best_epoch(record.history, by=str(_training(record).get("best_by", "test_error")))
+"""Rows of the table of a long run, its epochs evenly spaced."""
+SPLITS = {"train": "training", "validation": "validation", "test": "test"}
+"""The splits by name, with the word for each in a table."""
 
 
 def run_title(record: RunRecord) -> str:
@@ -25,14 +22,14 @@ def run_title(record: RunRecord) -> str:
 
 
 def run_verdict(record: RunRecord) -> list[str]:
-    """What came of the run, a sentence each: the result, the best epoch, and how it ended if not as planned."""
+    """The outcome of the run, a sentence each: the result, the best epoch, and how it ended if not as planned."""
     planned, done = _training(record).get("epochs"), len(record.history)
     lines = []
     if record.final:
-        test = record.final.test
+        metrics, split = record.final.reported, record.final.reported_split
         lines.append(
-            f"{1 - test.error:.2%} of {test.n:,} test images right after {_counted(done, 'epoch')} "
-            f"(error {test.error:.2%}, loss {plain(test.loss, 4)})"
+            f"{1 - metrics.error:.2%} of {metrics.n:,} {split} images right after {_counted(done, 'epoch')} "
+            f"(error {metrics.error:.2%}, loss {plain(metrics.loss, 4)})"
         )
     if record.status == "diverged":
         lines.append(f"Diverged: {record.message}")
@@ -40,30 +37,39 @@ def run_verdict(record: RunRecord) -> list[str]:
         lines.append(f"Ended after {done} of {planned} epochs" + (f": {record.message}" if record.message else ""))
     elif record.message:
         lines.append(record.message)
-    if record.history:
-        best = best_of(record)
-        if record.final is best:
-            lines.append("The last epoch is the best one")
-        else:
-            lines.append(
-                f"Best epoch: {best.epoch}, with {1 - best.test.error:.2%} of {best.test.n:,} right; it was chosen by "
-                "the test images, so its figure flatters"
-            )
+    return [*lines, best_sentence(record)]
+
+
+def best_sentence(record: RunRecord) -> str:
+    """Which epoch ``best/`` holds, what chose it, and its figures on the split that chose and on test."""
+    best, by = record.best, record.chosen_by
+    if best is None:
+        return "No epoch was completed"
+    if by is None:
+        return "Nothing chose among the epochs: the last one is kept as the best"
+    if record.final is best:
+        text = f"The last epoch is the best one by the {by} images"
     else:
-        lines.append("No epoch was completed")
-    return lines
+        shown = {name: metrics for name, metrics in _measured(best).items() if name != "train"}
+        figures = [f"{_right(metrics)} {name} images" for name, metrics in shown.items()]
+        text = f"Best epoch: {best.epoch}, chosen by the {by} images, with {' and '.join(figures)} right"
+    # What chose cannot report: its best figure is the best of several.
+    return text if best.reported_split != by else f"{text}; they also chose it, so its figure flatters"
 
 
-def key_figures(record: RunRecord, examination: Examination | None) -> list[tuple[str, str]]:
-    """The figures that stand out, each with what it is."""
+def key_figures(record: RunRecord, report: ClassificationReport | None) -> list[tuple[str, str]]:
+    """The key figures, each with what it is."""
     found: list[tuple[str, str]] = []
     if record.final:
-        test = record.final.test
-        found += [(f"{1 - test.error:.2%}", f"test accuracy, n = {test.n:,}"), (plain(test.loss, 4), "test loss, nats")]
-    if examination and examination.top5_accuracy is not None:
-        found.append((f"{examination.top5_accuracy:.2%}", "top-5 accuracy"))
-    if examination and examination.calibration_error is not None:
-        found.append((f"{examination.calibration_error:.2%}", "expected calibration error"))
+        metrics, split = record.final.reported, record.final.reported_split
+        found += [
+            (f"{1 - metrics.error:.2%}", f"{split} accuracy, n = {metrics.n:,}"),
+            (plain(metrics.loss, 4), f"{split} loss, nats"),
+        ]
+    if report and report.top5_accuracy is not None:
+        found.append((f"{report.top5_accuracy:.2%}", "top-5 accuracy"))
+    if report and report.calibration_error is not None:
+        found.append((f"{report.calibration_error:.2%}", "expected calibration error"))
     found += [(_short(record.parameters), "parameters"), (_short(record.multiply_adds), "multiply-adds an image")]
     speed = images_per_second(record)
     if speed is not None:
@@ -71,33 +77,33 @@ def key_figures(record: RunRecord, examination: Examination | None) -> list[tupl
     return [*found, (duration(record.seconds), "for the whole run")]
 
 
-def confused_pairs(examination: Examination) -> Table:
-    """Which class was taken for which other, the most frequent first."""
-    wrong = [(count, true, predicted) for true, predicted, count in examination.confusion if true != predicted]
+def confused_pairs(report: ClassificationReport) -> Table:
+    """Pairs of a true class and another that was predicted, the most frequent first."""
+    wrong = [(count, true, predicted) for true, predicted, count in report.confusion if true != predicted]
     wrong.sort(key=lambda entry: (-entry[0], entry[1], entry[2]))
-    names = examination.classes
+    names = report.classes
     return Table(
         caption=f"Most confused: {min(len(wrong), PAIRS)} of {_counted(len(wrong), 'pair')} that occur",
         heads=("true class", "taken for", "images", "of the class"),
         rows=[
-            (names[true], names[predicted], f"{count:,}", f"{count / examination.scores[true].n:.1%}")
+            (names[true], names[predicted], f"{count:,}", f"{count / report.scores[true].n:.1%}")
             for count, true, predicted in wrong[:PAIRS]
         ],
     )
 
 
-def class_table(examination: Examination) -> Table:
-    """Every class with the share of it that was found, the lowest first."""
-    order = sorted(range(len(examination.classes)), key=lambda k: _recall(examination, k))
+def class_table(report: ClassificationReport) -> Table:
+    """Recall and precision of every class, the lowest recall first."""
+    order = sorted(range(len(report.classes)), key=lambda k: _recall(report, k))
     return Table(
         caption="Recall: the share of a class that was found. Precision: the share of what was taken for it that is it",
         heads=("class", "images", "recall", "precision"),
         rows=[
             (
-                examination.classes[k],
-                f"{examination.scores[k].n:,}",
-                _share(examination.scores[k].recall),
-                _share(examination.scores[k].precision),
+                report.classes[k],
+                f"{report.scores[k].n:,}",
+                _share(report.scores[k].recall),
+                _share(report.scores[k].precision),
             )
             for k in order
         ],
@@ -105,34 +111,29 @@ def class_table(examination: Examination) -> Table:
 
 
 def epoch_table(history: Sequence[EpochRecord]) -> Table:
-    """Every epoch; of a long run evenly spread ones, the last among them."""
+    """Every epoch with its figures on each split that was evaluated; of a long run evenly spaced epochs, the last one
+    among them."""
     stride = max(1, ceil(len(history) / ROWS))
     shown = [epoch for place, epoch in enumerate(history, start=1) if (len(history) - place) % stride == 0]
-    heads = (
-        "epoch",
-        "rate",
-        "running loss",
-        "error %",
-        "training loss",
-        "error %",
-        "test loss",
-        "error %",
-        "images/s",
-        "s",
-    )
+    splits = [name for name in SPLITS if any(name in _measured(epoch) for epoch in history)]
     return Table(
         caption="Every epoch" if stride == 1 else f"Every {stride}th epoch",
-        heads=heads,
+        heads=(
+            "epoch",
+            "rate",
+            "running loss",
+            "error %",
+            *(head for name in splits for head in (f"{SPLITS[name]} loss", "error %")),
+            "images/s",
+            "s",
+        ),
         rows=[
             (
                 str(epoch.epoch),
                 f"{epoch.learning_rate:.4g}",
                 plain(epoch.running_loss, 4),
                 _percent(epoch.running_error),
-                plain(epoch.train.loss, 4) if epoch.train else "–",
-                _percent(epoch.train.error if epoch.train else None),
-                plain(epoch.test.loss, 4),
-                _percent(epoch.test.error),
+                *(text for name in splits for text in _loss_and_error(_measured(epoch).get(name))),
                 "–" if epoch.images_per_second is None else f"{epoch.images_per_second:,.0f}",
                 f"{epoch.seconds:.1f}",
             )
@@ -141,8 +142,22 @@ def epoch_table(history: Sequence[EpochRecord]) -> Table:
     )
 
 
+def _measured(epoch: EpochRecord) -> dict[str, Metrics]:
+    """The metrics of the splits that were evaluated after the epoch; of training images too."""
+    found = {"train": epoch.train, "validation": epoch.validation, "test": epoch.test}
+    return {name: metrics for name, metrics in found.items() if metrics is not None}
+
+
+def _loss_and_error(metrics: Metrics | None) -> tuple[str, str]:
+    return ("–", "–") if metrics is None else (plain(metrics.loss, 4), _percent(metrics.error))
+
+
+def _right(metrics: Metrics) -> str:
+    return f"{1 - metrics.error:.2%} of {metrics.n:,}"
+
+
 def speed_lines(record: RunRecord) -> dict[str, str]:
-    """What the run took, by name; the medians do not count a slow start."""
+    """The time of the run, by name; medians leave a slow start out."""
     speed = images_per_second(record)
     lines = {"whole run": duration(record.seconds)}
     if record.history:
@@ -159,7 +174,7 @@ def images_per_second(record: RunRecord) -> float | None:
 
 
 def duration(seconds: float) -> str:
-    """A time in the two units that tell it: ``12.3 s``, ``4 min 5 s``, ``7 h 31 min``."""
+    """A time in its two largest units: ``12.3 s``, ``4 min 5 s``, ``7 h 31 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -171,8 +186,8 @@ def _training(record: RunRecord) -> dict[str, Any]:
     return training if isinstance(training, dict) else {}
 
 
-def _recall(examination: Examination, k: int) -> tuple[float, int]:
-    recall = examination.scores[k].recall
+def _recall(report: ClassificationReport, k: int) -> tuple[float, int]:
+    recall = report.scores[k].recall
     return (2.0 if recall is None else recall, k)
 
 

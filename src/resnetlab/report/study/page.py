@@ -2,22 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from resnetlab.core.files import atomic_write
-from resnetlab.records.study import StudyRecord
-from resnetlab.report.figure import Drawing, draw_figures
+from resnetlab.records.study import StudyRecord, axes_in_words
+from resnetlab.report.figure import Drawing
 from resnetlab.report.page import flatten, inline_svg, render_template
 from resnetlab.report.run.page import follow_page
-from resnetlab.report.table import (
-    error_table,
-    gradient_table,
-    pair_table,
-    size_table,
-    study_heading,
-    trace_table,
-    verdict_lines,
-)
+from resnetlab.report.study import tables
+from resnetlab.report.study.figures import draw_figures
 
 PAGE, FIGURES, TEMPLATE = "report.html", "figures", "study/page.html.jinja"
 
@@ -44,13 +36,14 @@ def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:
     return render_template(
         TEMPLATE,
         study=study,
-        heading=study_heading(study),
-        verdicts=verdict_lines(study),
-        errors=error_table(study),
-        pairs=pair_table(study),
-        gradients=gradient_table(study),
-        trace=trace_table(study),
-        sizes=size_table(study),
+        axes=list(axes_in_words(study.axes)),
+        heading=tables.heading(study),
+        answers=tables.answer_lines(study),
+        errors=tables.error_table(study),
+        contrasts=tables.contrast_tables(study),
+        gradients=tables.gradient_table(study),
+        trace=tables.trace_table(study),
+        sizes=tables.size_table(study),
         figures={drawing.name: drawing for drawing in drawings},
         svg={drawing.name: Markup(follow_page(inline_svg(drawing.name, drawing.svg))) for drawing in drawings},
         settings=flatten(study.settings),
@@ -60,7 +53,7 @@ def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:
     )
 
 
-def distinct(items: Any) -> list[dict[str, str]]:
+def distinct(items: Iterable[dict[str, str]]) -> list[dict[str, str]]:
     """Each different one of ``items`` once, in order: runs of one study may come from several machines."""
     found: list[dict[str, str]] = []
     for item in items:

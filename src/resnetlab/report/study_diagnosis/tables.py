@@ -85,7 +85,7 @@ def difference(found: Difference | None, measure: Measure) -> tuple[str, str, st
     """n, ``mean [low, high]``, p, and whether that is significant."""
     if found is None:
         return "0", "no seed has both", "–", ""
-    text = interval(found.student, measure.factor, DIGITS[round(measure.factor)]).removesuffix(" *")
+    text = interval(found.student, measure.factor, DIGITS[round(measure.factor)])
     if found.adjusted is None:
         return str(found.student.n), text, "–", "not tested"
     p = "< 0.001" if found.adjusted < 0.001 else f"{found.adjusted:.3f}"

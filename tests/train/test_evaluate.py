@@ -12,8 +12,8 @@ from resnetlab.core.serialize import read_record, write_record
 from resnetlab.data.dataset import Split
 from resnetlab.data.loader import Loader
 from resnetlab.models.zoo import create_model
-from resnetlab.records.run import ClassScore, Examination
-from resnetlab.train.evaluate import brighten, calibration_error, encode_png, evaluate_batches, examine
+from resnetlab.records.run import ClassificationReport, ClassScore
+from resnetlab.train.evaluate import brighten, calibration_error, classification_report, encode_png, evaluate_batches
 from tests.conftest import make_data
 
 
@@ -34,11 +34,11 @@ def of_probabilities(rows: list[list[float]]) -> Answers:
     return Answers(torch.tensor(rows).log())
 
 
-def examined(net: nn.Module, labels: list[int], classes: int, batch_size: int = 2) -> Examination:
-    split = Split(images=torch.zeros(len(labels), 1, 4, 4, dtype=torch.uint8), labels=torch.tensor(labels))
-    data = make_data()
-    names = [f"class {n}" for n in range(classes)]
-    return examine(net, Loader(split, data.normalisation, batch_size), names, lambda which: split.images[which])
+def report_on(net: nn.Module, labels: list[int], classes: int, batch_size: int = 2) -> ClassificationReport:
+    images = torch.zeros(len(labels), 1, 4, 4, dtype=torch.uint8)
+    split = Split(images=images, labels=torch.tensor(labels), names=[f"{n}.png" for n in range(len(labels))])
+    data = replace(make_data(), test=split, classes=tuple(f"class {n}" for n in range(classes)))
+    return classification_report(net, data, Loader(split, data.normalisation, batch_size))
 
 
 HAND = [[0.9, 0.1, 0.0], [0.25, 0.5, 0.25], [0.0, 0.2, 0.8], [0.6, 0.4, 0.0], [0.1, 0.8, 0.1]]
@@ -46,7 +46,7 @@ HAND = [[0.9, 0.1, 0.0], [0.25, 0.5, 0.25], [0.0, 0.2, 0.8], [0.6, 0.4, 0.0], [0
 
 def test_confusion_and_scores_of_a_case_by_hand():
     """Predicted 0 1 2 0 1 where 0 1 1 1 1 is true."""
-    found = examined(of_probabilities(HAND), [0, 1, 1, 1, 1], classes=3)
+    found = report_on(of_probabilities(HAND), [0, 1, 1, 1, 1], classes=3)
     assert found.confusion == [(0, 0, 1), (1, 0, 1), (1, 1, 2), (1, 2, 1)]
     assert found.scores == [
         ClassScore(n=1, precision=0.5, recall=1.0),
@@ -57,10 +57,10 @@ def test_confusion_and_scores_of_a_case_by_hand():
     assert found.loss == pytest.approx(-np.log([0.9, 0.5, 0.2, 0.4, 0.8]).mean(), rel=1e-6)
 
 
-def test_wrongest_come_in_the_order_of_their_probability():
-    found = examined(of_probabilities(HAND), [0, 1, 1, 1, 1], classes=3)
-    assert [(m.sample, m.true, m.predicted) for m in found.wrongest] == [(2, 1, 2), (3, 1, 0)]
-    assert [m.probability for m in found.wrongest] == pytest.approx([0.8, 0.6])
+def test_most_confident_errors_come_in_the_order_of_their_probability():
+    found = report_on(of_probabilities(HAND), [0, 1, 1, 1, 1], classes=3)
+    assert [(m.name, m.true, m.predicted) for m in found.most_confident_errors] == [("2.png", 1, 2), ("3.png", 1, 0)]
+    assert [m.probability for m in found.most_confident_errors] == pytest.approx([0.8, 0.6])
 
 
 def test_calibration_error_of_a_case_by_hand():
@@ -86,40 +86,40 @@ def test_calibration_error_equals_the_definition_bin_by_bin():
 
 def test_top5_takes_the_fifth_and_not_the_sixth():
     logits = torch.arange(7, 0, -1.0).expand(7, 7).clone()  # class 0 first, class 6 last
-    found = examined(Answers(logits), list(range(7)), classes=7)
+    found = report_on(Answers(logits), list(range(7)), classes=7)
     assert found.top1_accuracy == pytest.approx(1 / 7)
     assert found.top5_accuracy == pytest.approx(5 / 7)
 
 
 def test_nan_is_wrong_and_in_no_column():
     logits = torch.tensor([[float("nan"), 0.0, 0.0], [5.0, 0.0, 0.0], [0.0, 5.0, 0.0]])
-    found = examined(Answers(logits), [0, 0, 1], classes=3)
+    found = report_on(Answers(logits), [0, 0, 1], classes=3)
     assert (found.unanswered, found.top1_accuracy, found.loss) == (1, pytest.approx(2 / 3), None)
     assert sum(count for *_, count in found.confusion) == 2
     assert found.scores[0] == ClassScore(n=2, precision=1.0, recall=0.5)
-    assert found.wrongest == []
-    nothing = examined(Answers(logits[:1]), [0], classes=3)
+    assert found.most_confident_errors == []
+    nothing = report_on(Answers(logits[:1]), [0], classes=3)
     assert (nothing.unanswered, nothing.top1_accuracy, nothing.calibration_error) == (1, 0.0, None)
 
 
 def test_equal_logits_of_all_classes_leave_top5_at_least_top1():
-    found = examined(Answers(torch.zeros(8, 8)), [0] * 8, classes=8)
+    found = report_on(Answers(torch.zeros(8, 8)), [0] * 8, classes=8)
     assert found.top1_accuracy == found.top5_accuracy == 1
 
 
-def test_examination_agrees_with_the_evaluation_and_puts_the_mode_back(tmp_path):
+def test_report_agrees_with_the_evaluation_and_puts_the_mode_back(tmp_path):
     data = make_data(classes=7)
     net = create_model("cifar_resnet8", in_chans=1, num_classes=7).train()
     loader = Loader(data.test, data.normalisation, batch_size=16)
     expected = evaluate_batches(net, loader)
-    found = examine(net, loader, data.classes, lambda which: data.test.images[which])
+    found = classification_report(net, data, loader)
     assert net.training
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
     assert 1 - found.top1_accuracy == pytest.approx(expected.error)
     assert sum(count for *_, count in found.confusion) == found.n == 40
     write_record(tmp_path / "examination.json", found)
-    assert read_record(Examination, tmp_path / "examination.json") == found
-    first = found.wrongest[0]
+    assert read_record(ClassificationReport, tmp_path / "examination.json") == found
+    first = found.most_confident_errors[0]
     shown = np.asarray(Image.open(BytesIO(base64.b64decode(first.image))))
     assert data.test.images.max() > 127
     assert np.array_equal(shown, data.test.images[first.sample, 0].numpy())
@@ -127,8 +127,8 @@ def test_examination_agrees_with_the_evaluation_and_puts_the_mode_back(tmp_path)
 
 
 def test_at_most_24_images_are_kept():
-    found = examined(Answers(torch.tensor([[0.0, 9.0]]).expand(40, 2)), [0] * 40, classes=2, batch_size=16)
-    assert [mistake.sample for mistake in found.wrongest] == list(range(24))
+    found = report_on(Answers(torch.tensor([[0.0, 9.0]]).expand(40, 2)), [0] * 40, classes=2, batch_size=16)
+    assert [mistake.sample for mistake in found.most_confident_errors] == list(range(24))
 
 
 @pytest.mark.parametrize(("shape", "size", "mode"), [((3, 300, 200), (85, 128), "RGB"), ((2, 8, 8), (8, 8), "L")])
@@ -139,8 +139,8 @@ def test_large_images_are_shrunk_and_odd_channels_shown_in_grey(shape, size, mod
 
 def test_matrix_of_a_thousand_classes_is_kept_sparse(tmp_path):
     labels = torch.arange(2000) % 1000
-    found = examined(Answers(nn.functional.one_hot(labels, 1000) * 9.0), labels.tolist(), classes=1000, batch_size=500)
-    write_record(tmp_path / "examination.json", replace(found, wrongest=[]))
+    found = report_on(Answers(nn.functional.one_hot(labels, 1000) * 9.0), labels.tolist(), classes=1000, batch_size=500)
+    write_record(tmp_path / "examination.json", replace(found, most_confident_errors=[]))
     assert (tmp_path / "examination.json").stat().st_size < 200_000
 
 
