@@ -13,7 +13,7 @@ from resnetlab.diagnostics.path_gradient import record
 from resnetlab.diagnostics.paths import MOST_LENGTHS, path_lengths
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.layers import Multiplier
-from resnetlab.models.recompute import checkpoint_blocks
+from resnetlab.models.recompute import recompute_blocks
 from resnetlab.models.shortcuts import IdentityShortcut
 from resnetlab.models.zoo import create_model
 from resnetlab.records.diagnosis import PathReading
@@ -192,4 +192,4 @@ def test_settings_that_measure_nothing_are_refused():
     with pytest.raises(ConfigError, match="images=1"):
         path_lengths(net, x[:1], labels[:1])
     with pytest.raises(ConfigError, match="checkpoint_blocks"):
-        path_lengths(checkpoint_blocks(net, 1), x, labels)
+        path_lengths(recompute_blocks(net, 1), x, labels)

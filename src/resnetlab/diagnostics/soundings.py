@@ -165,10 +165,10 @@ def further(training: TrainConfig, epochs: int) -> TrainConfig:
 def sparing(net: "nn.Module") -> "nn.Module":
     """The network itself, or of a very deep one a copy that saves memory at the cost of a second forward pass."""
     from resnetlab.models.classifier import Classifier
-    from resnetlab.models.recompute import checkpoint_blocks, segment_length
+    from resnetlab.models.recompute import recompute_blocks, segment_length
 
     depths = [len(list(stage.children())) for stage in net.stages] if isinstance(net, Classifier) else []
-    return checkpoint_blocks(deepcopy(net), segment_length(max(depths))) if sum(depths) > DEEP else net
+    return recompute_blocks(deepcopy(net), segment_length(max(depths))) if sum(depths) > DEEP else net
 
 
 @contextmanager
