@@ -5,7 +5,7 @@ import pytest
 from resnetlab.cli import main
 from resnetlab.cli import memory as cli_plan
 from resnetlab.cli.memory import HEAPS, measure_apart, own_memory
-from resnetlab.models.memory import plan
+from resnetlab.models.memory import predict_memory
 from resnetlab.models.zoo import model_config
 
 
@@ -16,7 +16,7 @@ def rows(text: str) -> dict[str, str]:
 def test_plan_prints_the_prediction(capsys):
     assert main(["plan", "cifar_resnet20", "--batch-size", "4", "--checkpoint-every", "2"]) == 0
     shown = rows(capsys.readouterr().out)
-    predicted = plan(model_config("cifar_resnet20"), 4, checkpointing=2)
+    predicted = predict_memory(model_config("cifar_resnet20"), 4, checkpointing=2)
     assert shown["saved activations"].split() == [f"{predicted.saved_activations / 2**20:.2f}", "MiB"]
     assert shown["multiply-adds"].strip() == f"{predicted.multiply_adds:,}"
     assert not any("measured" in label for label in shown)
@@ -35,7 +35,7 @@ def test_wrong_words_end_with_code_2(words, capsys):
 def test_measured_peak_is_near_the_prediction_where_activations_decide():
     asked = cli_plan.Plan(name="cifar_resnet20", batch_size=48)
     peak = measure_apart(asked, HEAPS["freed memory given back"])
-    assert peak == pytest.approx(plan(model_config("cifar_resnet20"), 48).total, rel=0.25)
+    assert peak == pytest.approx(predict_memory(model_config("cifar_resnet20"), 48).total, rel=0.25)
 
 
 def test_measured_peaks_are_printed_with_their_labels(monkeypatch, capsys):

@@ -34,7 +34,7 @@ def test_table_on_a_terminal_fills_while_runs_end(monkeypatch, capsys):
     assert any("A 0.1 1/2 50.00% 25.00%" in line for line in lines)
     assert any("A 0.1 2/2 (1 diverged) 50.00% 25.00%" in line for line in lines)
     assert any("none 0.1 2/2 40.00% 20.00%" in line for line in lines)
-    assert any("[3/4] shortcut A, training.lr 0.1 seed 1" in line for line in lines)
+    assert any("[3/4] shortcut A, training.lr 0.1, seed 1" in line for line in lines)
     assert capsys.readouterr().err == ""
 
 
@@ -42,5 +42,5 @@ def test_without_a_terminal_each_run_is_a_line_those_of_other_workers_too(capsys
     with StudyProgress() as progress:
         walk(progress, DEPTHS)
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("[3/4] kind plain, depth 8 seed 1  the loss became nan")
-    assert second == "[4/4] kind residual, depth 8 seed 1  train error 30.00%  test error 15.00%  2.0 s"
+    assert first.startswith("[3/4] kind plain, depth 8, seed 1  the loss became nan")
+    assert second == "[4/4] kind residual, depth 8, seed 1  train error 30.00%  test error 15.00%  2.0 s"

@@ -1,12 +1,15 @@
 """Errors, registry, randomness and statistics: the ground floor's small rooms."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from resnetlab.core.errors import ConfigError, require_choice, unknown_name
+from resnetlab.core.errors import ConfigError, require_choice, require_literals, unknown_name
 from resnetlab.core.randomness import derive_seed, generator
 from resnetlab.core.stats import paired_interval, sample
 from resnetlab.models.registry import Registry
@@ -19,6 +22,22 @@ def test_unknown_name_gives_the_nearest_or_all():
         "unknown model 'resnet35'; did you mean 'resnet34'?"
     )
     assert str(unknown_name("pad", "x", ["b", "a"])) == "unknown pad 'x'; known: a, b"
+
+
+@dataclass
+class Chosen:
+    pad: Literal["append", "center"] = "append"
+    option: Literal["A", "B"] | None = None
+    every: int | Literal["auto"] = "auto"
+    free: str = "anything"
+
+
+def test_require_literals_takes_what_the_fields_say():
+    require_literals(Chosen())
+    require_literals(Chosen(pad="center", option="B", every=4))
+    for wrong in ({"pad": "centre"}, {"option": "Z"}, {"pad": None}):
+        with pytest.raises(ConfigError, match=f"unknown {next(iter(wrong))} "):
+            require_literals(Chosen(**wrong))
 
 
 def test_require_choice_takes_the_allowed_alone():

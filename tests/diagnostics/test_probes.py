@@ -21,7 +21,7 @@ from resnetlab.diagnostics.probes import (
 )
 from resnetlab.models.blocks import FcBranch, ResidualBlock
 from resnetlab.models.layers import Multiplier
-from resnetlab.models.recompute import checkpoint_blocks
+from resnetlab.models.recompute import recompute_blocks
 from resnetlab.models.shortcuts import IdentityShortcut, MatrixShortcut
 from resnetlab.models.zoo import create_model
 from resnetlab.train.gradients import block_gradients
@@ -96,7 +96,7 @@ KINDS = [(kind, 0) for kind in NETS] + [(kind, 2) for kind in ("post A", "pre", 
 def test_a_probe_changes_no_bit_of_outputs_gradients_and_statistics(kind, every, training):
     name, choices = NETS[kind]
     made = [create_model(name, in_chans=1, num_classes=3, image_size=16, **choices) for _ in range(2)]
-    plain, watched = ((checkpoint_blocks(net, every) if every else net).train(training) for net in made)
+    plain, watched = ((recompute_blocks(net, every) if every else net).train(training) for net in made)
     for net in made:
         warm_up(net)
     start, labels = torch.randn(6, 1, 16, 16), torch.arange(6) % 3
@@ -289,7 +289,7 @@ def test_preactivation_gradients_are_split_at_x_itself():
 
 def test_checkpointed_net_keeps_no_graph_alive():
     """A watch that held its input with its graph would hold every segment that was computed again."""
-    net = checkpoint_blocks(create_model("cifar_resnet20", in_chans=1, num_classes=3), 2)
+    net = recompute_blocks(create_model("cifar_resnet20", in_chans=1, num_classes=3), 2)
     # What other tests left behind is none of it; it is held here, so that no new tensor takes its place in memory.
     others = graphs()
     with Probe(net) as probe:
@@ -307,7 +307,7 @@ def graphs() -> list[Tensor]:
 
 def test_checkpointed_net_gives_the_same_statistics():
     plain, saving = (create_model("cifar_resnet20", in_chans=1, num_classes=3) for _ in range(2))
-    checkpoint_blocks(saving, 2)
+    recompute_blocks(saving, 2)
     found = []
     for net in (plain, saving):
         with Probe(net) as probe:

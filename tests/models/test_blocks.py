@@ -10,10 +10,10 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.models.blocks import (
     BRANCHES,
     BasicBranch,
+    BlockStyle,
     BottleneckBranch,
     FcBranch,
     ResidualBlock,
-    Style,
     last_scale,
 )
 from resnetlab.models.shortcuts import IdentityShortcut, MatrixShortcut, make_shortcut
@@ -195,14 +195,14 @@ def test_plain_twin_has_the_same_parameter_names():
 
 @pytest.mark.parametrize(("stride_in", "first", "second"), [("3x3", (1, 1), (2, 2)), ("1x1", (2, 2), (1, 1))])
 def test_bottleneck_stride_is_where_it_is_asked_for(stride_in, first, second):
-    branch = BottleneckBranch(16, 8, stride=2, style=Style(stride_in=stride_in))
+    branch = BottleneckBranch(16, 8, stride=2, style=BlockStyle(stride_in=stride_in))
     assert (branch.conv1.stride, branch.conv2.stride) == (first, second)
     assert branch(torch.randn(2, 16, 9, 9)).shape == (2, 32, 5, 5)
 
 
 def test_bottleneck_unknown_stride_place_is_refused():
     with pytest.raises(ConfigError, match="stride_in"):
-        Style(stride_in="5x5")
+        BlockStyle(stride_in="5x5")
 
 
 @pytest.mark.parametrize("name", BRANCHES)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from resnetlab.core.errors import ConfigError
-from resnetlab.models.blocks import BasicBranch, ResidualBlock, Style, make_preactivation
+from resnetlab.models.blocks import BasicBranch, BlockStyle, ResidualBlock, make_preactivation
 from resnetlab.models.layers import (
     Multiplier,
     SqueezeExcite,
@@ -59,7 +59,7 @@ def test_every_family_has_a_plain_twin_with_equal_weights(name):
 
 
 def test_preactivation_block_where_the_shape_stays_is_x_plus_f_of_p():
-    style = Style(order="pre")
+    style = BlockStyle(order="pre")
     p, branch = make_preactivation(style, 4), BasicBranch(4, 4, style=style)
     block = ResidualBlock(branch, IdentityShortcut(), nn.Identity(), p).eval()
     x = torch.randn(2, 4, 5, 5)
@@ -67,7 +67,7 @@ def test_preactivation_block_where_the_shape_stays_is_x_plus_f_of_p():
 
 
 def test_preactivation_block_where_the_shape_changes_projects_the_activated_input():
-    style = Style(order="pre")
+    style = BlockStyle(order="pre")
     p, branch = make_preactivation(style, 4), BasicBranch(4, 8, 2, style)
     shortcut = make_shortcut("B", 4, 8, 2, norm="none")
     block = ResidualBlock(branch, shortcut, nn.Identity(), p).eval()

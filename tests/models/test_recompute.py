@@ -8,7 +8,7 @@ from torch import nn
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.models import recompute as checkpointing
-from resnetlab.models.recompute import checkpoint_blocks
+from resnetlab.models.recompute import recompute_blocks
 from resnetlab.models.zoo import create_model
 
 NETS = {
@@ -46,7 +46,7 @@ def differing(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor])
 def test_outputs_gradients_and_statistics_are_equal_to_the_bit(kind, every):
     name, overrides = NETS[kind]
     net = create_model(name, image_size=8, **overrides)
-    checked = checkpoint_blocks(deepcopy(net), every)
+    checked = recompute_blocks(deepcopy(net), every)
     assert differing(train_step(checked), train_step(net)) == []
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(checked.eval()(x), net.eval()(x))
@@ -59,14 +59,14 @@ def test_statistics_that_are_not_held_count_twice(monkeypatch):
     monkeypatch.setattr(checkpointing.HeldStatistics, "__enter__", lambda self: setattr(self, "before", []))
     monkeypatch.setattr(checkpointing.HeldStatistics, "__exit__", lambda *_: None)
     net = create_model("cifar_resnet20")
-    wrong = differing(train_step(checkpoint_blocks(deepcopy(net), 2), 1), train_step(net, 1))
+    wrong = differing(train_step(recompute_blocks(deepcopy(net), 2), 1), train_step(net, 1))
     assert "stages.1.1.branch.norm1.running_mean" in wrong
     assert "stages.1.1.branch.norm1.num_batches_tracked" in wrong
     assert not any(name.endswith(".grad") for name in wrong)
 
 
 def test_momentum_and_counters_are_put_back():
-    net = checkpoint_blocks(create_model("cifar_resnet8"), 1)
+    net = recompute_blocks(create_model("cifar_resnet8"), 1)
     train_step(net, 2)
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     assert {norm.momentum for norm in norms} == {0.1}
@@ -74,7 +74,7 @@ def test_momentum_and_counters_are_put_back():
 
 
 def test_backward_can_run_twice_over_one_graph():
-    net = checkpoint_blocks(create_model("cifar_resnet8"), 1).train()
+    net = recompute_blocks(create_model("cifar_resnet8"), 1).train()
     loss = net(torch.randn(4, 3, 8, 8)).square().mean()
     loss.backward(retain_graph=True)
     first = net.head.weight.grad.clone()
@@ -85,7 +85,7 @@ def test_backward_can_run_twice_over_one_graph():
 
 def test_names_copies_and_intermediates_stay():
     net = create_model("cifar_resnet20")
-    checked = checkpoint_blocks(deepcopy(net), 2)
+    checked = recompute_blocks(deepcopy(net), 2)
     assert list(checked.state_dict()) == list(net.state_dict())
     x = torch.randn(2, 3, 8, 8)
     assert list(checked.forward_intermediates(x)) == list(net.forward_intermediates(x))
@@ -95,6 +95,6 @@ def test_names_copies_and_intermediates_stay():
 
 def test_every_and_network_are_checked():
     with pytest.raises(ConfigError, match="every=0"):
-        checkpoint_blocks(create_model("cifar_resnet8"), 0)
+        recompute_blocks(create_model("cifar_resnet8"), 0)
     with pytest.raises(ConfigError, match="Linear has no stages"):
-        checkpoint_blocks(nn.Linear(1, 1), 1)
+        recompute_blocks(nn.Linear(1, 1), 1)

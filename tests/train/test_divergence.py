@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from resnetlab.models.recompute import checkpoint_blocks
+from resnetlab.models.recompute import recompute_blocks
 from resnetlab.models.zoo import create_model
 from resnetlab.train.divergence import find_origin
 
@@ -42,7 +42,7 @@ def test_first_layer_with_an_output_that_is_not_finite_is_named():
         net.stages[1][0].branch.norm2.bias.fill_(3e38)
         net.stages[1][0].branch.norm2.weight.fill_(3e38)
     assert find_origin(net, torch.randn(4, 3, 8, 8), 3) == "it began in the output of stages.1.0.branch.norm2"
-    assert find_origin(checkpoint_blocks(net, 1), torch.randn(4, 3, 8, 8), 3).endswith("stages.1.0.branch.norm2")
+    assert find_origin(recompute_blocks(net, 1), torch.randn(4, 3, 8, 8), 3).endswith("stages.1.0.branch.norm2")
 
 
 def test_statistics_that_are_not_finite_are_named_where_they_are_used():

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from resnetlab.models.memory import plan
+from resnetlab.models.memory import predict_memory
 from resnetlab.models.zoo import model_config
 from tests.conftest import ROOT
 
@@ -38,7 +38,7 @@ def printed(code: str, *words: object) -> int:
 
 def test_segments_hold_about_what_was_predicted_on_the_usual_heap():
     """Where nothing is given back between the segments it is four times as much."""
-    predicted = plan(model_config("cifar_resnet110"), 32, checkpointing=3).total
+    predicted = predict_memory(model_config("cifar_resnet110"), 32, checkpointing=3).total
     assert printed(STEP.format(name="cifar_resnet110", batch=32, every=3)) < 1.6 * predicted
 
 

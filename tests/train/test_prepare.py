@@ -9,7 +9,7 @@ from torch import nn
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import AugmentConfig
-from resnetlab.models.recompute import Segmented, segment_length
+from resnetlab.models.recompute import SegmentedStage, segment_length
 from resnetlab.models.zoo import create_model
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
@@ -97,7 +97,7 @@ def test_segments_change_no_bit_of_a_run_nor_of_a_resumed_one(tmp_path, data, ev
     config = replace(BASE, checkpoint_blocks=every, save_every=2)
     expected = fit(plain, data, BASE, seed=0, out=tmp_path / "plain")
     history = fit(segmented, data, config, seed=0)
-    assert all(type(stage) is Segmented for stage in segmented.stages)
+    assert all(type(stage) is SegmentedStage for stage in segmented.stages)
     with pytest.raises(KeyboardInterrupt):
         fit(make(), data, config, seed=0, out=tmp_path / "cut", callback=StopAfter(9))
     fit(resumed, data, config, seed=0, out=tmp_path / "cut")

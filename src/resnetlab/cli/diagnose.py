@@ -70,7 +70,7 @@ class Diagnose:
         from resnetlab.study.diagnosis import diagnose_study, read_where, write_study_diagnosis
 
         def tell(run: "PlannedRun", number: int, total: int) -> None:
-            print(f"[{number}/{total}] {run.label} seed {run.seed}", file=sys.stderr, flush=True)
+            print(f"[{number}/{total}] {run.label}, seed {run.seed}", file=sys.stderr, flush=True)
 
         diagnosis = diagnose_study(Path(self.source), self.config, read_where(self.where), progress_of, tell)
         page = write_study_diagnosis(diagnosis, self.out)

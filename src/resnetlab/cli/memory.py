@@ -13,7 +13,7 @@ from resnetlab.core.errors import ConfigError, ResNetLabError
 
 if TYPE_CHECKING:
     from resnetlab.models.config import NetConfig
-    from resnetlab.models.memory import Plan as Prediction
+    from resnetlab.models.memory import MemoryPlan
 
 STATUS = Path("/proc/self/status")
 HEAPS: dict[str, dict[str, str]] = {
@@ -47,17 +47,19 @@ class Plan:
 
     def __call__(self) -> None:
         from resnetlab.cli.tables import print_columns
-        from resnetlab.models.memory import plan
+        from resnetlab.models.memory import predict_memory
 
         config = named_config(self.name, self.image_size)
-        predicted = plan(config, self.batch_size, checkpointing=self.checkpoint_every, optimizer=self.optimizer)
+        predicted = predict_memory(
+            config, self.batch_size, checkpointing=self.checkpoint_every, optimizer=self.optimizer
+        )
         print_columns(prediction_rows(self.name, predicted))
         if self.measure:
             print("\nmeasured peak of a training process on the CPU, less what it held before it built the network:")
             print_columns([(label, mib(measure_apart(self, heap))) for label, heap in HEAPS.items()])
 
 
-def prediction_rows(name: str, predicted: "Prediction") -> list[tuple[str, str]]:
+def prediction_rows(name: str, predicted: "MemoryPlan") -> list[tuple[str, str]]:
     """What is printed of a plan, a line each."""
     return [
         (name, f"one step of {predicted.batch} images, float32"),
@@ -121,13 +123,13 @@ def take_steps(config: "NetConfig", batch: int, checkpointing: int | None, optim
     from torch.nn import functional as F
 
     from resnetlab.models.init import build
-    from resnetlab.models.recompute import checkpoint_blocks
+    from resnetlab.models.recompute import recompute_blocks
     from resnetlab.train.config import TrainConfig
     from resnetlab.train.optim import make_optimizer
 
     net = build(config, seed=0)
     if checkpointing is not None:
-        checkpoint_blocks(net, checkpointing)
+        recompute_blocks(net, checkpointing)
     step = make_optimizer(net.train(), TrainConfig(optimizer="adamw" if optimizer == "adamw" else "sgd"))
     images = torch.zeros(batch, config.in_chans, config.image_size, config.image_size)
     labels = torch.zeros(batch, dtype=torch.int64)

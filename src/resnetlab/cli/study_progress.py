@@ -128,4 +128,4 @@ class _Within(NoCallback):
 
 def place(run: PlannedRun, number: int, total: int) -> str:
     """Which run of how many."""
-    return f"[{number}/{total}] {run.label} seed {run.seed}"
+    return f"[{number}/{total}] {run.label}, seed {run.seed}"

@@ -5,6 +5,9 @@ A message says what was given, what is allowed, and what to do.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 class ResNetLabError(Exception):
@@ -73,6 +76,26 @@ def require_choice(setting: str, given: str, allowed: Iterable[str]) -> None:
     names = list(allowed)
     if given not in names:
         raise unknown_name(setting, str(given), names)
+
+
+def require_literals(config: object) -> None:
+    """Raise ``ConfigError`` unless every ``Literal`` field of a dataclass (or ``Literal | None``) is allowed."""
+    kind: Any = type(config)
+    for setting, allowed in _literals(kind).items():
+        given = getattr(config, setting)
+        if given not in allowed:
+            raise unknown_name(setting, str(given), [word for word in allowed if word is not None])
+
+
+@cache
+def _literals(kind: Any) -> dict[str, tuple[Any, ...]]:
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        parts = (hint,) if get_origin(hint) is Literal else get_args(hint)
+        words = [get_args(part) if get_origin(part) is Literal else (None,) for part in parts]
+        if all(get_origin(part) is Literal or part is NoneType for part in parts):
+            found[name] = tuple(word for some in words for word in some)
+    return {name: allowed for name, allowed in found.items() if allowed}
 
 
 def require(holds: bool, setting: str, given: object, allowed: str) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from resnetlab.core.errors import ConfigError
 from resnetlab.diagnostics.probes import eval_mode
 from resnetlab.models.blocks import ResidualBlock
-from resnetlab.models.recompute import Segmented
+from resnetlab.models.recompute import SegmentedStage
 
 
 @dataclass
@@ -128,7 +128,7 @@ def record(net: nn.Module, images: Tensor, labels: Tensor) -> Tape:
             f"{type(net).__name__} has no shortcuts here, so there is one path through it, of full length; "
             "give a residual network"
         )
-    if any(isinstance(module, Segmented) for module in net.modules()):
+    if any(isinstance(module, SegmentedStage) for module in net.modules()):
         raise ConfigError("a network under checkpoint_blocks forgets its pieces; load it again without")
     state = {name: tensor.detach() for name, tensor in net.named_parameters()}
     state |= {name: buffer.clone() for name, buffer in net.named_buffers()}

@@ -10,10 +10,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from resnetlab.core.errors import require, require_choice
+from resnetlab.core.errors import require, require_choice, require_literals
 from resnetlab.models.layers import (
     ACTIVATIONS,
-    NORMS,
     Multiplier,
     Norm,
     SqueezeExcite,
@@ -32,7 +31,7 @@ _FC_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.La
 
 
 @dataclass(frozen=True, kw_only=True)
-class Style:
+class BlockStyle:
     """What all convolutional blocks of a network have in common.
 
     - ``order``: ``"post"``, activation behind the sum; ``"pre"``, norm and activation before each convolution (He et
@@ -62,11 +61,8 @@ class Style:
     se_reduction: int = 0
 
     def __post_init__(self) -> None:
-        require_choice("order", self.order, ("post", "pre"))
-        require_choice("norm", self.norm, NORMS)
-        require_choice("scaling", self.scaling, ("none", "skipinit", "fixup"))
+        require_literals(self)
         require_choice("activation", self.activation, ACTIVATIONS)
-        require_choice("stride_in", self.stride_in, ("3x3", "1x1"))
         require(self.groups >= 1, "groups", self.groups, "at least 1")
         require(self.base_width >= 1, "base_width", self.base_width, "at least 1")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability, 0 ≤ p < 1")
@@ -130,9 +126,9 @@ class BasicBranch(Branch):
     order the last norm is left out: the next block has it in its preactivation.
     """
 
-    def __init__(self, in_channels: int, width: int, stride: int = 1, style: Style | None = None) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int = 1, style: BlockStyle | None = None) -> None:
         super().__init__()
-        style = style or Style()
+        style = style or BlockStyle()
         self.conv1 = nn.Conv2d(in_channels, width, kernel_size=3, stride=stride, padding=1, bias=style.bias)
         self.norm1 = make_norm(style.norm, width)
         self.act1 = make_activation(style.activation)
@@ -158,9 +154,9 @@ class BottleneckBranch(Branch):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int = 1, style: Style | None = None) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int = 1, style: BlockStyle | None = None) -> None:
         super().__init__()
-        style = style or Style()
+        style = style or BlockStyle()
         first, second = (1, stride) if style.stride_in == "3x3" else (stride, 1)
         inner = width * style.base_width // 64 * style.groups
         self.conv1 = nn.Conv2d(in_channels, inner, kernel_size=1, stride=first, bias=style.bias)
@@ -185,24 +181,24 @@ class BottleneckBranch(Branch):
         return out
 
 
-def make_last_norm(style: Style, channels: int) -> nn.Module:
+def make_last_norm(style: BlockStyle, channels: int) -> nn.Module:
     """The norm behind a branch's last convolution, which in pre-activation order is none."""
     return nn.Identity() if style.order == "pre" else make_norm(style.norm, channels)
 
 
-def make_squeeze(style: Style, channels: int) -> nn.Module:
+def make_squeeze(style: BlockStyle, channels: int) -> nn.Module:
     """Squeeze-and-excitation where the style has it."""
     return SqueezeExcite(channels, style.se_reduction) if style.se_reduction else nn.Identity()
 
 
-def make_scale(style: Style) -> nn.Module:
+def make_scale(style: BlockStyle) -> nn.Module:
     """The learned number behind a branch of a norm-free net."""
     if style.scaling == "none":
         return nn.Identity()
     return Multiplier(start=0.0 if style.scaling == "skipinit" else 1.0)
 
 
-def make_preactivation(style: Style, channels: int) -> nn.Sequential:
+def make_preactivation(style: BlockStyle, channels: int) -> nn.Sequential:
     """Norm and activation, as they come before a pre-activation block and behind the last one."""
     return nn.Sequential(OrderedDict(norm=make_norm(style.norm, channels), act=make_activation(style.activation)))
 

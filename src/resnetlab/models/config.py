@@ -1,4 +1,4 @@
-"""What the configurations of all families share: the interface of a net, and how its blocks start."""
+"""Settings that all families share: input, output and initial weights, and for residual nets the shortcut."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Literal
 
 from torch import nn
 
-from resnetlab.core.errors import ConfigError, require, require_choice
-from resnetlab.models.shortcuts import OPTIONS, PadSide, ShortcutOption
+from resnetlab.core.errors import ConfigError, require, require_literals
+from resnetlab.models.shortcuts import PadSide, ShortcutOption
 
 Init = Literal["he", "xavier"]
 
 MOST = 65_536
-"""The largest width, image side or depth; beyond it lies a slip of the finger, and a process that hangs."""
+"""The largest width, image side or depth; guards against typing errors, which would make a process that hangs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,10 @@ class NetConfig(ABC):
     init: Init = "he"
 
     def __post_init__(self) -> None:
+        require_literals(self)
         require(self.num_classes >= 0, "num_classes", self.num_classes, "at least 1, or 0 for features")
         require(self.in_chans >= 1, "in_chans", self.in_chans, "at least 1")
         require(1 <= self.image_size <= MOST, "image_size", self.image_size, f"from 1 to {MOST} pixels")
-        require_choice("init", self.init, ("he", "xavier"))
 
     @abstractmethod
     def make(self) -> nn.Module:
@@ -48,11 +48,11 @@ class NetConfig(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualConfig(NetConfig):
-    """A network of residual blocks, or with ``shortcut=None`` its plain twin.
+    """A network of residual blocks, or with ``shortcut=None`` its plain counterpart.
 
     ``shortcut`` is option A, B or C; ``pad`` is the side of option A's zeros. ``zero_init_residual`` starts every
-    branch at zero, so that the blocks start as the identity; ``scale_residual`` starts it at 1/√L of its size (L
-    blocks), so that the signal of any depth stays bounded.
+    branch at zero, so that each block starts as the identity; ``scale_residual`` scales it by 1/√L (L blocks), so that
+    the signal stays bounded at any depth.
 
     Raises ``ConfigError`` for values that make no network.
     """
@@ -64,9 +64,6 @@ class ResidualConfig(NetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice("pad", self.pad, ("append", "center"))
-        if self.shortcut is not None:
-            require_choice("shortcut", self.shortcut, OPTIONS)
         if self.zero_init_residual and self.scale_residual:
             raise ConfigError("zero_init_residual and scale_residual exclude each other; choose one")
         if self.shortcut is None and (self.zero_init_residual or self.scale_residual):

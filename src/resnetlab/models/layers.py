@@ -1,7 +1,7 @@
 """The layers that branches and stems are made of, by name: norms, activations, squeeze-and-excitation, drops."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,6 @@ from resnetlab.core.errors import ConfigError, require_choice
 
 Norm = Literal["batch", "group", "none"]
 
-NORMS = ("batch", "group", "none")
 GROUP_CHANNELS = 16
 """Channels in each group of a group norm (Wu & He 2018, arXiv:1803.08494, Table 3: 16 channels do as well as any)."""
 
@@ -29,7 +28,7 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 
     A group norm has 16 channels a group, or as near to it as divides ``channels``.
     """
-    require_choice("norm", norm, NORMS)
+    require_choice("norm", norm, get_args(Norm))
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "none":

@@ -1,7 +1,7 @@
 """What a training step will take, predicted on the meta device before anything is allocated."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,9 @@ from resnetlab.core.errors import ConfigError, require, require_choice
 from resnetlab.models.classifier import Classifier
 from resnetlab.models.config import NetConfig
 from resnetlab.models.init import build
-from resnetlab.models.recompute import Segmented, checkpoint_blocks
+from resnetlab.models.recompute import SegmentedStage, recompute_blocks
 from resnetlab.models.summary import saved_bytes
 
-Precision = Literal["fp32"]
 PlannedOptimizer = Literal["sgd", "adamw"]
 
 STEP_COUNTER_BYTES = 4
@@ -22,7 +21,7 @@ STEP_COUNTER_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class MemoryPlan:
     """A training step of ``batch`` images, in bytes.
 
     - ``parameters`` and ``buffers`` are the network, ``gradients`` one of each parameter, ``optimizer_state`` the
@@ -49,36 +48,33 @@ class Plan:
         return network + self.saved_activations + self.recomputed
 
 
-def plan(
+def predict_memory(
     config_or_net: NetConfig | nn.Module,
     batch: int,
-    precision: Precision = "fp32",
     checkpointing: int | None = None,
     optimizer: PlannedOptimizer = "sgd",
-) -> Plan:
-    """Memory and multiply-adds of one training step at the configuration's ``image_size``.
+) -> MemoryPlan:
+    """Memory and multiply-adds of one float32 training step at the configuration's ``image_size``.
 
-    ``checkpointing`` is the number of blocks in a segment of ``checkpoint_blocks``; None keeps all activations. sgd
+    ``checkpointing`` is the number of blocks in a segment of ``recompute_blocks``; None keeps all activations. sgd
     has a momentum. Of a network only its ``config`` is read.
 
-    Raises ``ConfigError`` for a batch below 2 (BN takes statistics over a batch), for a precision other than fp32, and
-    for what has no configuration.
+    Raises ``ConfigError`` for a batch below 2 (BN takes statistics over a batch) and for what has no configuration.
     """
     config = config_or_net if isinstance(config_or_net, NetConfig) else getattr(config_or_net, "config", None)
     if not isinstance(config, NetConfig):
-        raise ConfigError(f"{type(config_or_net).__name__} has no config to plan from; give a network of create_model")
+        raise ConfigError(f"{type(config_or_net).__name__} has no config to read; give a network of create_model")
     require(batch >= 2, "batch", batch, "at least 2: BN takes statistics over a batch")
-    require(precision == "fp32", "precision", precision, "'fp32': no other was compared with measurements")
-    require_choice("optimizer", optimizer, ("sgd", "adamw"))
+    require_choice("optimizer", optimizer, get_args(PlannedOptimizer))
     net = build(config, seed=0, device="meta")
     assert isinstance(net, Classifier)
     if checkpointing is not None:
-        checkpoint_blocks(net, checkpointing)
+        recompute_blocks(net, checkpointing)
     image = (config.in_chans, config.image_size, config.image_size)
     parameters = _bytes(list(net.parameters()))
     moments = 1 if optimizer == "sgd" else 2
     counters = 0 if optimizer == "sgd" else STEP_COUNTER_BYTES * len(list(net.parameters()))
-    return Plan(
+    return MemoryPlan(
         batch=batch,
         parameters=parameters,
         buffers=_bytes(list(net.buffers())),
@@ -96,7 +92,7 @@ def recomputed_bytes(net: Classifier, image: tuple[int, ...], batch: int) -> int
     with torch.no_grad():
         x = net.stem(net.prepare(torch.empty(batch, *image, device="meta")))
         for stage in net.stages:
-            for segment in stage.segments() if isinstance(stage, Segmented) else ():
+            for segment in stage.segments() if isinstance(stage, SegmentedStage) else ():
                 with torch.enable_grad():
                     kept = saved_bytes(segment, tuple(x.shape[1:]), batch, with_input=False)
                 most = max(most, kept)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from resnetlab.core.errors import require, require_choice
+from resnetlab.core.errors import require
 from resnetlab.models.blocks import FcBranch, FcNorm, ResidualBlock, make_fc_norm
 from resnetlab.models.classifier import Classifier, make_head
 from resnetlab.models.config import MOST, ResidualConfig
@@ -36,7 +36,6 @@ class MLPConfig(ResidualConfig):
         require(2 <= self.depth <= MOST, "depth", self.depth, f"from 2 (stem and head) to {MOST} weight layers")
         fits = len(self.widths) > 0 and min(self.widths) >= 1 and max(self.widths) <= MOST
         require(fits, "widths", self.widths, f"one or more numbers from 1 to {MOST}")
-        require_choice("norm", self.norm, ("none", "batch", "layer"))
 
     @property
     def blocks(self) -> int:

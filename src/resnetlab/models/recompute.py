@@ -13,7 +13,7 @@ from resnetlab.core.errors import ConfigError, require
 from resnetlab.models.classifier import Classifier
 
 
-def checkpoint_blocks(net: nn.Module, every: int) -> Classifier:
+def recompute_blocks(net: nn.Module, every: int) -> Classifier:
     """Let each stage of ``net`` run in segments of ``every`` blocks, in place, and return it.
 
     In training only the input of a segment is kept; what else its backward pass needs is computed a second time (Chen
@@ -23,10 +23,10 @@ def checkpoint_blocks(net: nn.Module, every: int) -> Classifier:
     Raises ``ConfigError`` for ``every`` < 1 and for what is no network of the zoo.
     """
     if not isinstance(net, Classifier):
-        raise ConfigError(f"{type(net).__name__} has no stages to checkpoint; make a network with create_model")
+        raise ConfigError(f"{type(net).__name__} has no stages to recompute; make a network with create_model")
     require(every >= 1, "every", every, "at least 1 block")
     for number, stage in enumerate(net.stages):
-        segmented = Segmented(*stage.children(), every=every)
+        segmented = SegmentedStage(*stage.children(), every=every)
         segmented.training = stage.training
         net.stages[number] = segmented
     return net
@@ -41,7 +41,7 @@ def segment_length(blocks: int) -> int:
     return max(1, round(sqrt(14 * blocks / 32)))
 
 
-class Segmented(nn.Sequential):
+class SegmentedStage(nn.Sequential):
     """Blocks one after the other, ``every`` of them at a time under a checkpoint while gradients are on."""
 
     def __init__(self, *blocks: nn.Module, every: int = 1) -> None:

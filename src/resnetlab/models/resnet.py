@@ -1,4 +1,4 @@
-"""Convolutional residual networks and their plain twins: stem → stages → head."""
+"""Convolutional residual networks and their plain counterparts: stem → stages → head."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -8,19 +8,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from resnetlab.core.errors import require, require_choice
-from resnetlab.models.blocks import (
-    BRANCHES,
-    Order,
-    ResidualBlock,
-    Scaling,
-    StrideIn,
-    Style,
-    make_preactivation,
-)
+from resnetlab.core.errors import require
+from resnetlab.models.blocks import BRANCHES, BlockStyle, ResidualBlock, make_preactivation
 from resnetlab.models.classifier import Classifier, make_head
 from resnetlab.models.config import MOST, ResidualConfig
-from resnetlab.models.layers import Norm, make_activation, make_norm
+from resnetlab.models.layers import make_activation, make_norm
 from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
 
 Stem = Literal["auto", "imagenet", "cifar", "deep"]
@@ -31,7 +23,7 @@ SMALL_IMAGE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNetConfig(ResidualConfig):
+class ResNetConfig(ResidualConfig, BlockStyle):
     """Every choice that makes one network of the family.
 
     - ``depths`` are blocks per stage, ``widths`` the width of their branches, ``strides`` the stride of each stage's
@@ -41,7 +33,7 @@ class ResNetConfig(ResidualConfig):
       ``stem_activation`` and ``stem_pool`` are ReLU and max-pool behind it.
     - ``projection_pool`` averages before a strided projection (ResNet-D).
     - ``stochastic_depth`` is the probability p of skipping the last branch; that of block l of L is p·l/L.
-    - The rest is in ``Style`` (what blocks have in common), ``ResidualConfig`` and ``NetConfig``.
+    - The rest is in ``BlockStyle`` (what all blocks have in common), ``ResidualConfig`` and ``NetConfig``.
 
     Raises ``ConfigError`` for values that make no network.
     """
@@ -54,16 +46,6 @@ class ResNetConfig(ResidualConfig):
     stem_width: int | None = None
     stem_activation: bool = True
     stem_pool: bool = True
-    order: Order = "post"
-    norm: Norm = "batch"
-    scaling: Scaling = "none"
-    activation: str = "relu"
-    conv_bias: bool = False
-    stride_in: StrideIn = "3x3"
-    groups: int = 1
-    base_width: int = 64
-    dropout: float = 0.0
-    se_reduction: int = 0
     projection_pool: bool = False
     stochastic_depth: float = 0.0
     shortcut: ShortcutOption | None = "B"
@@ -72,9 +54,8 @@ class ResNetConfig(ResidualConfig):
     image_size: int = 224
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require_choice("branch", self.branch, ("basic", "bottleneck"))
-        require_choice("stem", self.stem, ("auto", "imagenet", "cifar", "deep"))
+        ResidualConfig.__post_init__(self)
+        BlockStyle.__post_init__(self)
         stages = len(self.depths)
         require(stages == len(self.widths) > 0, "depths", self.depths, "as many numbers as widths")
         require(min(self.depths) >= 1, "depths", self.depths, "at least one block in every stage")
@@ -106,23 +87,6 @@ class ResNetConfig(ResidualConfig):
             self.stride_in,
             "left alone with basic blocks, whose stride has one place",
         )
-        self.style  # noqa: B018, its own checks
-
-    @property
-    def style(self) -> Style:
-        """What all blocks have in common."""
-        return Style(
-            order=self.order,
-            norm=self.norm,
-            scaling=self.scaling,
-            activation=self.activation,
-            conv_bias=self.conv_bias,
-            stride_in=self.stride_in,
-            groups=self.groups,
-            base_width=self.base_width,
-            dropout=self.dropout,
-            se_reduction=self.se_reduction,
-        )
 
     @property
     def first_width(self) -> int:
@@ -131,7 +95,7 @@ class ResNetConfig(ResidualConfig):
 
     @property
     def stem_kind(self) -> Stem:
-        """The stem that ``"auto"`` stands for at this image size."""
+        """The stem itself; of ``"auto"`` the one that it chooses at this image size."""
         if self.stem != "auto":
             return self.stem
         return "cifar" if self.image_size <= SMALL_IMAGE else "imagenet"
@@ -160,7 +124,7 @@ class ResNet(Classifier):
         self.stages = make_stages(config)
         self.num_features = config.out_channels[-1]
         pre = config.order == "pre"
-        self.final = make_preactivation(config.style, self.num_features) if pre else nn.Identity()
+        self.final = make_preactivation(config, self.num_features) if pre else nn.Identity()
         self.head = make_head(self.num_features, config.num_classes)
 
     def finish(self, x: Tensor) -> Tensor:
@@ -177,7 +141,7 @@ def make_stem(config: ResNetConfig) -> nn.Sequential:
     layers = OrderedDict[str, nn.Module]()
 
     def add_conv(number: str, before: int, after: int, kernel: int, stride: int) -> None:
-        layers[f"conv{number}"] = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=config.style.bias)
+        layers[f"conv{number}"] = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=config.bias)
 
     def add_norm(number: str, channels: int) -> None:
         layers[f"norm{number}"] = make_norm(config.norm, channels)
@@ -226,10 +190,9 @@ def make_block(
     config: ResNetConfig, in_channels: int, width: int, out_channels: int, stride: int, drop: float
 ) -> ResidualBlock:
     """One block: branch, shortcut and activations as the configuration says."""
-    style = config.style
     pre = config.order == "pre"
     return ResidualBlock(
-        BRANCHES[config.branch](in_channels, width, stride, style),
+        BRANCHES[config.branch](in_channels, width, stride, config),
         make_shortcut(
             config.shortcut,
             in_channels,
@@ -238,10 +201,10 @@ def make_block(
             pad=config.pad,
             norm="none" if pre else config.norm,
             pool=config.projection_pool,
-            bias=style.bias,
+            bias=config.bias,
         ),
         activation=nn.Identity() if pre else make_activation(config.activation),
-        preactivation=make_preactivation(style, in_channels) if pre else None,
+        preactivation=make_preactivation(config, in_channels) if pre else None,
         drop=drop,
     )
 

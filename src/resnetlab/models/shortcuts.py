@@ -4,7 +4,7 @@ Where F keeps the shape of x, S is the identity. Where F changes it, S is one of
 zeros, or a learned projection W_s (He et al. 2015, arXiv:1512.03385, §3.2 eq. 2 and §4.1 "identity vs. projection").
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,8 +15,6 @@ from resnetlab.models.layers import Norm, make_norm
 ShortcutOption = Literal["A", "B", "C"]
 PadSide = Literal["append", "center"]
 Form = Literal["conv", "fc"]
-
-OPTIONS = ("A", "B", "C")
 
 
 class IdentityShortcut(nn.Module):
@@ -39,7 +37,7 @@ class ZeroPadShortcut(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, pad: PadSide = "append") -> None:
         super().__init__()
-        require_choice("pad", pad, ("append", "center"))
+        require_choice("pad", pad, get_args(PadSide))
         if out_channels < in_channels:
             raise ConfigError(
                 f"a zero-padded shortcut cannot narrow {in_channels} channels to {out_channels}; "
@@ -64,7 +62,7 @@ class ProjectionShortcut(nn.Module):
     """S(x) = BN(W_s * x) with a 1×1 convolution W_s (options B and C).
 
     Shape: ``(N, C, H, W)`` to ``(N, C', ⌈H/s⌉, ⌈W/s⌉)``. ``norm="none"`` leaves the norm out, as pre-activation nets
-    do. ``pool`` averages each s×s square before W_s, where a stride would drop all but one of its pixels (He et al.
+    do. ``pool`` averages each s×s square before W_s, where a stride would keep one of its pixels (He et al.
     2018, arXiv:1812.01187, Figure 2c, "ResNet-D").
     """
 
@@ -121,14 +119,14 @@ def make_shortcut(
     - ``"A"``: identity, zero-padded where the shape changes. No parameters.
     - ``"B"``: identity, projection where the shape changes.
     - ``"C"``: projection everywhere.
-    - ``None``: no shortcut, the plain twin.
+    - ``None``: no shortcut, the plain counterpart.
 
     ``form="fc"`` gives the shortcuts of vectors ``(N, n)``, which have no stride. ``norm``, ``pool`` and ``bias`` are
     those of a convolutional projection.
     """
     if option is None:
         return None
-    require_choice("shortcut", option, OPTIONS)
+    require_choice("shortcut", option, get_args(ShortcutOption))
     same_shape = in_channels == out_channels and stride == 1
     if same_shape and option != "C":
         return IdentityShortcut()

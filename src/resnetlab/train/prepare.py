@@ -14,7 +14,7 @@ from resnetlab.data.augmentation import Augmentation
 from resnetlab.data.dataset import ImageData, Images
 from resnetlab.data.loader import Loader
 from resnetlab.models.classifier import Classifier
-from resnetlab.models.recompute import checkpoint_blocks, segment_length
+from resnetlab.models.recompute import recompute_blocks, segment_length
 from resnetlab.records.run import ReportedSplit
 from resnetlab.train.config import Precision, TrainConfig
 from resnetlab.train.distributed import World, check_share, world
@@ -143,7 +143,7 @@ def save_memory(net: nn.Module, config: TrainConfig) -> None:
     if every == "auto":
         stages = net.stages if isinstance(net, Classifier) else nn.Sequential()
         every = segment_length(max((len(list(stage.children())) for stage in stages), default=1))
-    checkpoint_blocks(net, every)
+    recompute_blocks(net, every)
 
 
 def frozen_parts(net: nn.Module, up_to: str) -> list[nn.Module]:
