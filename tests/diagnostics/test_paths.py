@@ -194,7 +194,7 @@ def test_settings_that_measure_nothing_are_refused():
     with pytest.raises(ConfigError, match="images=1"):
         path_lengths(net, x[:1], labels[:1])
     with pytest.raises(ConfigError, match="checkpoint_blocks"):
-        path_lengths(checkpoint_blocks(net, 1), x, labels)
+        path_lengths(recompute_blocks(net, 1), x, labels)
 
 
 def test_plain_net_has_no_paths_and_a_deep_one_is_measured_on_fewer_images(data, monkeypatch):

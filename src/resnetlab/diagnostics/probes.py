@@ -258,7 +258,7 @@ def measure_blocks(net: DiagnosedNet, context: Context, result: NetResult) -> Ne
 def recompute_activations(net: nn.Module) -> nn.Module:
     """The network itself, or of a very deep one a copy that saves memory at the cost of a second forward pass."""
     depths = [len(list(stage.children())) for stage in net.stages] if isinstance(net, Classifier) else []
-    return checkpoint_blocks(deepcopy(net), segment_length(max(depths))) if sum(depths) > DEEP else net
+    return recompute_blocks(deepcopy(net), segment_length(max(depths))) if sum(depths) > DEEP else net
 
 
 @contextmanager
