@@ -14,6 +14,7 @@ from resnetlab.diagnostics.path_gradient import record
 from resnetlab.diagnostics.paths import MOST_LENGTHS, explain, path_lengths
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.layers import Multiplier
+from resnetlab.models.recompute import recompute_blocks
 from resnetlab.models.shortcuts import IdentityShortcut
 from resnetlab.models.zoo import create_model
 from resnetlab.records.diagnosis import PathResult

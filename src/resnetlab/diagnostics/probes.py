@@ -22,7 +22,7 @@ from resnetlab.diagnostics.context import DEEP, Context
 from resnetlab.diagnostics.load import DiagnosedNet
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.classifier import Classifier
-from resnetlab.models.recompute import segment_length
+from resnetlab.models.recompute import recompute_blocks, segment_length
 from resnetlab.models.shortcuts import IdentityShortcut
 from resnetlab.records.diagnosis import BlockStatistics, NetResult
 from resnetlab.records.gradients import judge
