@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from resnetlab.core.errors import DataError
-from resnetlab.core.files import shown
+from resnetlab.core.errors import DataError, printable
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.dataset import Encoding, ImageData, Split, split_by_class
 from resnetlab.data.encoded import EncodedSplit
@@ -75,10 +74,10 @@ def read_folder(
         progress.total += len(files)
     train, test = (_split(folder, scan, side, decode.workers) for scan in scans)
     return ImageData(
-        source=f"folder:{shown(folder)}",
+        source=f"folder:{printable(folder)}",
         train=train,
         test=test,
-        classes=tuple(shown(name) for name in tree.classes),
+        classes=tuple(printable(name) for name in tree.classes),
         notes=tuple(_notes(tree, files, bad)),
     )
 
@@ -107,7 +106,7 @@ def _parts(tree: Tree, files: list[File], split_seed: int) -> tuple[list[File], 
     """The files for training and for testing. Raises ``DataError`` where there are too few to learn from."""
     train = [file for file in files if file.part != "test"]
     test = [file for file in files if file.part == "test"]
-    where = shown(tree.folder)
+    where = printable(tree.folder)
     counts = np.bincount([file.label for file in train], minlength=len(tree.classes))
     if len(tree.classes) < 2:
         names = f"only one, {some(list(tree.classes))}" if tree.classes else "none"
@@ -147,9 +146,9 @@ def _split(folder: Path, scan: Index, side: int, workers: int) -> Split | Encode
 
 
 def _tell_bad(folder: Path, bad: list[tuple[str, str]]) -> str:
-    lines = [f"  {shown(name)}: {reason}" for name, reason in bad[:MOST_SHOWN]]
+    lines = [f"  {printable(name)}: {reason}" for name, reason in bad[:MOST_SHOWN]]
     more = [f"  and {len(bad) - MOST_SHOWN} more"] if len(bad) > MOST_SHOWN else []
-    head = f"{shown(folder)}: {len(bad)} of its files cannot be read; repair or remove them, or leave them out with"
+    head = f"{printable(folder)}: {len(bad)} of its files cannot be read; repair or remove them, or leave them out with"
     return "\n".join([f"{head} --on-bad skip", *lines, *more])
 
 
@@ -158,7 +157,7 @@ def _notes(tree: Tree, files: list[File], bad: list[tuple[str, str]]) -> list[st
     if bad:
         notes.append(f"left out {len(bad)} files that cannot be read: {some([name for name, _ in bad])}")
     if tree.junk:
-        kinds = ", ".join(f"{count} {shown(kind)}" for kind, count in sorted(tree.junk.items()))
+        kinds = ", ".join(f"{count} {printable(kind)}" for kind, count in sorted(tree.junk.items()))
         notes.append(f"passed over {tree.junk.total()} entries that are no images: {kinds}")
     tested = {file.label for file in files if file.part == "test"}
     if tree.has_parts and len(tested) < len(tree.classes):

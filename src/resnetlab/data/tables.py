@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from resnetlab.core.errors import ConfigError, DataError
-from resnetlab.core.files import shown
+from resnetlab.core.errors import ConfigError, DataError, printable
 from resnetlab.data.cells import Cells, Name, Part
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.dataset import ImageData, split_by_class
@@ -88,7 +87,7 @@ def _only(candidates: Sequence[str], what: str, source: str, features: Mapping[s
     if not candidates:
         raise DataError(f"{source} has no column of {what}; its columns: {_list(features)}")
     if len(candidates) > 1:
-        names = [shown(name) for name in candidates]
+        names = [printable(name) for name in candidates]
         raise ConfigError(
             f"{source} has several columns of {what}: {', '.join(names)}; choose one by writing it behind a #, such as "
             f"{source.partition('#')[0]}#{names[0]}"
@@ -97,7 +96,7 @@ def _only(candidates: Sequence[str], what: str, source: str, features: Mapping[s
 
 
 def _list(features: Mapping[str, Any]) -> str:
-    return ", ".join(f"{shown(name)} ({type(feature).__name__})" for name, feature in list(features.items())[:20])
+    return ", ".join(f"{printable(name)} ({type(feature).__name__})" for name, feature in list(features.items())[:20])
 
 
 def read_tables(
@@ -132,7 +131,11 @@ def read_tables(
     }
     chosen, notes = _choose_splits(parts, source, split_seed)
     images, more = decode_parts(chosen, source, decode, on_progress)
-    notes = [f"images from column {shown(columns.image)}, labels from column {shown(columns.label)}", *notes, *more]
+    notes = [
+        f"images from column {printable(columns.image)}, labels from column {printable(columns.label)}",
+        *notes,
+        *more,
+    ]
     return ImageData(source=source, train=images["train"], test=images["test"], classes=classes, notes=tuple(notes))
 
 

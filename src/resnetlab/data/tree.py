@@ -9,8 +9,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Literal
 
-from resnetlab.core.errors import DataError
-from resnetlab.core.files import shown
+from resnetlab.core.errors import DataError, printable
 
 TEST_NAMES = ("val", "valid", "test")
 JUNK_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
@@ -65,15 +64,15 @@ def list_folder(folder: Path) -> Tree:
     top = _class_folders(tree, "")
     if tree.bad:
         raise DataError(
-            f"{shown(folder)} cannot be read as a folder: {tree.bad[0][1]}; "
+            f"{printable(folder)} cannot be read as a folder: {tree.bad[0][1]}; "
             "give the one that holds a folder for each class"
         )
     if "train" in top and any(name in top for name in TEST_NAMES):
         _list_parts(tree, top)
     elif top == ["train"]:
         raise DataError(
-            f"{shown(folder)} has train/ but neither val/, valid/ nor test/; "
-            f"give {shown(folder / 'train')} to have it split"
+            f"{printable(folder)} has train/ but neither val/, valid/ nor test/; "
+            f"give {printable(folder / 'train')} to have it split"
         )
     else:
         tree.classes = tuple(top)
@@ -85,17 +84,17 @@ def _list_parts(tree: Tree, top: list[str]) -> None:
     test, *others = [name for name in TEST_NAMES if name in top]
     others += [name for name in top if name not in ("train", *TEST_NAMES)]
     if others:
-        tree.notes.append(f"read train/ and {test}/ alone; left aside: {', '.join(shown(name) for name in others)}")
+        tree.notes.append(f"read train/ and {test}/ alone; left aside: {', '.join(printable(name) for name in others)}")
     names = {"train": _class_folders(tree, "train"), test: _class_folders(tree, test)}
     for part, found in names.items():
         if not found:
-            raise DataError(f"{shown(tree.folder / part)} holds no folder of a class, such as {part}/cat/")
+            raise DataError(f"{printable(tree.folder / part)} holds no folder of a class, such as {part}/cat/")
     tree.classes = tuple(names["train"])
     _list_classes(tree, "train", names["train"], "train")
     unknown = [name for name in names[test] if name not in tree.classes and any(_walk(tree, f"{test}/{name}"))]
     if unknown:
         raise DataError(
-            f"{shown(tree.folder / test)} has classes that train/ has not: {some(unknown)}; "
+            f"{printable(tree.folder / test)} has classes that train/ has not: {some(unknown)}; "
             "a network can only learn those of train/, so add them there or remove them"
         )
     _list_classes(tree, test, [name for name in names[test] if name in tree.classes], "test")
@@ -184,4 +183,4 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 def some(names: list[str], most: int = 20) -> str:
     """The first of ``names`` for a message, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(shown(name) for name in names[:most]) + more
+    return ", ".join(printable(name) for name in names[:most]) + more
