@@ -27,46 +27,22 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "AugmentConfig": "resnetlab.data.config",
-    "DecodeConfig": "resnetlab.data.config",
-    "LoadReport": "resnetlab.models.weights",
-    "export_weights": "resnetlab.models.weights",
-    "load_weights": "resnetlab.models.weights",
-    "create_model": "resnetlab.models.zoo",
-    "list_models": "resnetlab.models.zoo",
-    "diagnose": "resnetlab.diagnostics.diagnose",
-    "load_data": "resnetlab.data.sources",
-    "TrainConfig": "resnetlab.train.config",
-    "fit": "resnetlab.train.loop",
-    "evaluate": "resnetlab.train.evaluate",
-    "Recipe": "resnetlab.train.recipe",
-    "run_recipe": "resnetlab.train.run",
-    "evaluate_run": "resnetlab.train.run",
-    "Study": "resnetlab.study",
-    "run_study": "resnetlab.study",
+_EXPORTS = {
+    "resnetlab.data.config": ("AugmentConfig", "DecodeConfig"),
+    "resnetlab.data.sources": ("load_data",),
+    "resnetlab.diagnostics.diagnose": ("diagnose",),
+    "resnetlab.models.weights": ("LoadReport", "export_weights", "load_weights"),
+    "resnetlab.models.zoo": ("create_model", "list_models"),
+    "resnetlab.study": ("Study", "run_study"),
+    "resnetlab.train.config": ("TrainConfig",),
+    "resnetlab.train.evaluate": ("evaluate",),
+    "resnetlab.train.loop": ("fit",),
+    "resnetlab.train.recipe": ("Recipe",),
+    "resnetlab.train.run": ("evaluate_run", "run_recipe"),
 }
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = [
-    "AugmentConfig",
-    "DecodeConfig",
-    "LoadReport",
-    "Recipe",
-    "Study",
-    "TrainConfig",
-    "__version__",
-    "create_model",
-    "diagnose",
-    "evaluate",
-    "evaluate_run",
-    "export_weights",
-    "fit",
-    "list_models",
-    "load_data",
-    "load_weights",
-    "run_recipe",
-    "run_study",
-]
+__all__ = sorted(["__version__", *_HOME])
 
 
 def __getattr__(name: str) -> Any:

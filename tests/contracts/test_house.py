@@ -1,5 +1,6 @@
 """What holds for the house as a whole: light imports, the direction of imports, the documents' commands."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -8,6 +9,7 @@ import tomllib
 
 import pytest
 
+import resnetlab
 from resnetlab.train.recipe import Recipe
 from tests.conftest import ROOT
 
@@ -35,6 +37,14 @@ def loaded_by(code: str) -> set[str]:
 )
 def test_help_and_import_load_nothing_heavy(code):
     assert not loaded_by(code) & HEAVY
+
+
+def test_names_for_type_checkers_are_those_that_load():
+    tree = ast.parse((ROOT / "src/resnetlab/__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    imported = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert imported == resnetlab._HOME
+    assert resnetlab.__all__ == sorted(["__version__", *imported])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import AugmentConfig
 from resnetlab.data.sources import load_data
 from resnetlab.models.blocks import ResidualBlock
-from resnetlab.models.mlp import MLPConfig, spread
+from resnetlab.models.mlp import MLPConfig, divide_blocks
 from resnetlab.models.summary import summarise
 from resnetlab.models.zoo import create_model, model_config
 from resnetlab.train.config import TrainConfig
@@ -48,7 +48,7 @@ def test_vectors_and_images_are_the_same_input():
     ("blocks", "widths", "expected"), [(5, (8, 8), [3, 2]), (4, (8,), [4]), (1, (8, 8, 8), [1, 0, 0])]
 )
 def test_blocks_are_spread_evenly_over_the_widths(blocks, widths, expected):
-    assert spread(blocks, widths) == expected
+    assert divide_blocks(blocks, widths) == expected
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4, 5, 7])

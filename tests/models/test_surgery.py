@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.models.blocks import last_scale
-from resnetlab.models.mlp import spread
+from resnetlab.models.mlp import divide_blocks
 from resnetlab.models.summary import summarise
 from resnetlab.models.surgery import deepen, drop_blocks, reorder, to_plain
 from resnetlab.models.zoo import create_model
@@ -190,7 +190,7 @@ def test_deepen_refuses_what_has_no_identity_or_no_config(name, overrides, stage
 
 def test_mlp_of_several_widths_deepens_where_its_config_spreads_so():
     net = create_model("mlp_resnet8", widths=(8, 16)).eval()
-    assert spread(net.config.blocks, net.config.widths) == [2, 1]
+    assert divide_blocks(net.config.blocks, net.config.widths) == [2, 1]
     deeper = deepen(net, 1, 1)
     assert deeper.config.depth == 10
     assert_same_net(deeper, rebuilt(deeper))

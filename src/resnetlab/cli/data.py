@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.core.errors import printable
 from resnetlab.data.config import DecodeConfig
 
 if TYPE_CHECKING:
@@ -124,11 +125,6 @@ def describe_findings(found: "Inspection") -> list[str]:
     if empty:
         lines.append(f"classes without training images: {', '.join(map(printable, empty[:10]))}")
     return lines
-
-
-def printable(text: str) -> str:
-    """The text without what would steer a terminal: names of classes come from whoever made the set."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 def _splits(mark: dict[str, Any]) -> list[str]:

@@ -49,7 +49,7 @@ class Convert:
 
         from resnetlab.core.errors import ConfigError
         from resnetlab.core.files import atomic_write
-        from resnetlab.models.key_mapping import OWN
+        from resnetlab.models.key_mapping import OURS
         from resnetlab.models.weights import export_weights, load_weights
         from resnetlab.models.zoo import create_model
 
@@ -57,7 +57,7 @@ class Convert:
             raise ConfigError(f"{self.out} is not possible: what is written is safetensors, so name it ….safetensors")
         model = create_model(self.model, pretrained=False, **read_settings(self.set))
         report = load_weights(model, self.source, reset_head=self.reset_head, adapt_input=self.adapt_input)
-        dialect = OWN if self.to == "safetensors" else self.to
+        dialect = OURS if self.to == "safetensors" else self.to
         tensors = export_weights(model, dialect)
         atomic_write(self.out, save(tensors, metadata={"format": "pt"}))
         print(report)

@@ -6,6 +6,7 @@ A message says what was given, what is allowed, and what to do.
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
+from importlib import import_module
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -102,3 +103,24 @@ def require(holds: bool, setting: str, given: object, allowed: str) -> None:
     """Raise ``ConfigError`` with one shape of message unless ``holds``; for the checks that configurations make."""
     if not holds:
         raise ConfigError(f"{setting}={given!r} is not possible: it must be {allowed}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, cut to 300 letters, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def printable(text: object) -> str:
+    """``text`` on one line of a message: what cannot be printed, such as a line break or a stray byte, is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def load_extra(package: str, purpose: str, extra: str, instead: str = "") -> Any:
+    """The optional package, imported. Raises ``MissingExtraError`` where it is missing, or broken in any way."""
+    try:
+        return import_module(package)
+    except Exception as error:  # a broken dependency of it fails in other ways than ImportError
+        raise MissingExtraError(
+            f"{purpose} needs {package}, which does not load ({first_line(error)}); "
+            f"pip install 'resnetlab[{extra}]'{instead}"
+        ) from error

@@ -140,6 +140,21 @@ def is_vacant(folder: Path) -> bool:
     )
 
 
+def require_vacant(folder: Path, content: str, *marks: str) -> bool:
+    """Whether ``folder`` holds a ``content`` already, known by one of the files ``marks``; if not, it is vacant.
+
+    Raises ``ConfigError`` where it is a file, or holds anything else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; give a folder for the {content}")
+    if any((folder / mark).is_file() for mark in marks):
+        return True
+    if not is_vacant(folder):
+        holds = f"holds no {content}" if marks else f"a {content} needs an empty one"
+        raise ConfigError(f"{folder} is not empty and {holds}; choose another folder")
+    return False
+
+
 def folder_exists(folder: Path) -> bool:
     """Whether any version of ``folder`` was ever completed, whole or damaged since."""
     return any((version / MANIFEST).is_file() for version in _versions(folder))
@@ -232,8 +247,3 @@ def read_file(path: Path) -> bytes:
     """The content of a regular file of at most ``MOST_BYTES``."""
     with open_file(path) as stream:
         return stream.read(MOST_BYTES)
-
-
-def shown(text: str | Path) -> str:
-    """``text`` for a message: what cannot be printed, such as a line break or a stray byte, is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

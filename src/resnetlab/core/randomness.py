@@ -1,7 +1,7 @@
 """Randomness as a function of (seed, what it is for), never of what was drawn before it.
 
-Two parameters, two epochs or two samples each have a stream of their own. So a plain net and its residual twin share
-the weights that have the same name, and a run that was resumed sees the images that it would have seen.
+Two parameters, two epochs or two samples each have a stream of their own. So a plain and a residual net share the
+weights of equal names, and a resumed run sees the images that it would have seen.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def derive_seed(seed: int, *purpose: str | int, bits: int = 64) -> int:
     """An integer of ``bits`` bits (at most 256): the head of SHA-256 over the seed and the purpose.
 
-    Equal on every machine and in every process; Python's ``hash`` is neither.
+    Equal on every machine and in every process, unlike Python's ``hash``.
     """
     text = "\x1f".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[: bits // 8], "big")

@@ -12,8 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from resnetlab.core.errors import DataError
-from resnetlab.core.files import shown
+from resnetlab.core.errors import DataError, printable
 from resnetlab.data.dataset import Numbers, SplitName, split_by_class
 from resnetlab.data.ingest import EncodedSet, some
 
@@ -94,26 +93,26 @@ def read_folder(folder: Path, split_seed: int) -> EncodedSet:
 
     notes = list(tree.notes)
     if tree.junk:
-        kinds = ", ".join(f"{count} {shown(kind)}" for kind, count in sorted(tree.junk.items()))
+        kinds = ", ".join(f"{count} {printable(kind)}" for kind, count in sorted(tree.junk.items()))
         notes.append(f"passed over {tree.junk.total()} entries that are no images: {kinds}")
     names = tuple(file.name for file in tree.files)
     return EncodedSet(
-        source=f"folder:{shown(folder)}",
-        classes=tuple(shown(name) for name in tree.classes),
+        source=f"folder:{printable(folder)}",
+        classes=tuple(printable(name) for name in tree.classes),
         cells=Paths(folder=folder, names=names),
         labels=labels,
         # Most names are the same objects: a million are not held twice.
-        names=tuple(name if name.isprintable() else shown(name) for name in names),
+        names=tuple(name if name.isprintable() else printable(name) for name in names),
         divide=divide,
         digest=lambda content: hashlib.sha256(content).hexdigest().encode(),
-        bad=[(shown(name), why) for name, why in tree.bad],
+        bad=[(printable(name), why) for name, why in tree.bad],
         notes=tuple(notes),
     )
 
 
 def check_splits(tree: Tree, labels: Numbers, numbers: Numbers, chosen: dict[SplitName, Numbers]) -> None:
     """Raise ``DataError`` where the images of those numbers are too few to learn from."""
-    where = shown(tree.folder)
+    where = printable(tree.folder)
     if len(tree.classes) < 2:
         names = f"only one, {some(tree.classes)}" if tree.classes else "none"
         raise DataError(f"{where} should hold a folder for each class, two or more; it has {names}")
@@ -144,7 +143,7 @@ def list_folder(folder: Path) -> Tree:
     top = _class_folders(tree, "")
     if tree.bad:
         raise DataError(
-            f"{shown(folder)} cannot be read as a folder: {tree.bad[0][1]}; "
+            f"{printable(folder)} cannot be read as a folder: {tree.bad[0][1]}; "
             "give the one that holds a folder for each class"
         )
     parts = {split: place for split, places in PARTS.items() for place in reversed(places) if place in top}
@@ -153,8 +152,8 @@ def list_folder(folder: Path) -> Tree:
         _list_parts(tree, [name for name in top if name not in parts.values()])
     elif top == ["train"]:
         raise DataError(
-            f"{shown(folder)} has train/ but neither val/, valid/ nor test/; "
-            f"give {shown(folder / 'train')} to have it split"
+            f"{printable(folder)} has train/ but neither val/, valid/ nor test/; "
+            f"give {printable(folder / 'train')} to have it split"
         )
     else:
         tree.classes = tuple(top)
@@ -170,11 +169,11 @@ def _list_parts(tree: Tree, others: list[str]) -> None:
     tree.classes = tuple(names["train"])
     for split, place in tree.parts.items():
         if not names[split]:
-            raise DataError(f"{shown(tree.folder / place)} holds no folder of a class, such as {place}/cat/")
+            raise DataError(f"{printable(tree.folder / place)} holds no folder of a class, such as {place}/cat/")
         unknown = [name for name in names[split] if name not in tree.classes and any(_walk(tree, f"{place}/{name}"))]
         if unknown:
             raise DataError(
-                f"{shown(tree.folder / place)} has classes that train/ has not: {some(unknown)}; "
+                f"{printable(tree.folder / place)} has classes that train/ has not: {some(unknown)}; "
                 "a network can only learn those of train/, so add them there or remove them"
             )
         _list_classes(tree, place, [name for name in names[split] if name in tree.classes], split)

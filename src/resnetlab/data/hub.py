@@ -7,11 +7,10 @@ second opening takes no time, and a set may be larger than the memory. Of images
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from resnetlab.core.errors import ConfigError, DataError, MissingExtraError
+from resnetlab.core.errors import ConfigError, DataError, first_line, load_extra
 from resnetlab.data.ingest import EncodedSet
 from resnetlab.data.tables import SPLIT_WORDS, read_tables, split_of
 
@@ -34,7 +33,7 @@ def read_parquet(place: str, split_seed: int) -> EncodedSet:
             except Exception as error:  # the library and pyarrow answer damage with a dozen kinds of error
                 cause = error.__cause__ or error
                 raise DataError(
-                    f"{_list(files)} cannot be read as Parquet ({_first_line(cause)}); fetch it again, and check that "
+                    f"{_list(files)} cannot be read as Parquet ({first_line(cause)}); fetch it again, and check that "
                     "the cache of datasets (HF_HOME) can be written"
                 ) from error
     return read_tables(tables, f"parquet:{place}", named, split_seed, Path(folder))
@@ -54,7 +53,7 @@ def read_hub(place: str, split_seed: int) -> EncodedSet:
             tables = dict(datasets.load_dataset(repository))
         except Exception as error:
             raise DataError(
-                f"cannot fetch {repository} from the Hub ({_first_line(error)}). Without a network: fetch it where "
+                f"cannot fetch {repository} from the Hub ({first_line(error)}). Without a network: fetch it where "
                 "there is one and copy the cache (HF_HOME), or copy its Parquet files and give parquet:DIR"
             ) from error
     known = {name: table for name, table in tables.items() if split_of(name)}
@@ -86,12 +85,7 @@ def find_files(folder: Path) -> dict[str, list[Path]]:
 
 def load_library() -> Any:
     """The package ``datasets``. Raises ``MissingExtraError`` where it does not load, whatever the reason."""
-    try:
-        return import_module("datasets")
-    except Exception as error:  # a broken dependency of it fails in other ways than ImportError
-        raise MissingExtraError(
-            f"parquet: and hub: need datasets, which does not load ({_first_line(error)}); pip install 'resnetlab[hub]'"
-        ) from error
+    return load_extra("datasets", "parquet: or hub:", "hub")
 
 
 def _split_of(path: Path) -> str | None:
@@ -125,7 +119,3 @@ def _quiet(datasets: Any) -> Iterator[None]:
 
 def _list(files: list[Path]) -> str:
     return f"{files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

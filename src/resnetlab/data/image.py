@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from resnetlab.core.errors import DataError
-from resnetlab.core.files import read_file, shown
+from resnetlab.core.errors import DataError, printable
+from resnetlab.core.files import read_file
 
 Box = tuple[float, float, float, float]
 Turn = tuple[int, int, int]
@@ -101,7 +101,7 @@ def decode(
     try:
         return read_image(content, side, box, scale).pixels
     except Exception as error:
-        called = name or (shown(content) if isinstance(content, Path) else "the image")
+        called = name or (printable(content) if isinstance(content, Path) else "the image")
         raise DataError(f"{called} cannot be read: {reason(error)}") from error
 
 
@@ -179,7 +179,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return shown(text)[:200]
+    return printable(text)[:200]
 
 
 def _is_lossy(image: Image.Image, data: bytes) -> bool:

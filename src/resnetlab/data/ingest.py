@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnetlab.core.errors import DataError
-from resnetlab.core.files import read_file, shown
+from resnetlab.core.errors import DataError, printable
+from resnetlab.core.files import read_file
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.dataset import Chosen, Encoding, ImageData, Images, Numbers, Split, SplitName
 from resnetlab.data.encoded import EncodedSplit
@@ -273,4 +273,4 @@ def in_threads(function: Callable[[Given], Made], given: Iterable[Given], worker
 def some(names: Sequence[str], most: int = LISTED) -> str:
     """The first of ``names`` for a message, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(shown(name) for name in names[:most]) + more
+    return ", ".join(printable(name) for name in names[:most]) + more

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from resnetlab.core.errors import ConfigError, DataError
-from resnetlab.core.files import shown
+from resnetlab.core.errors import ConfigError, DataError, printable
 from resnetlab.data.dataset import Numbers, SplitName, split_by_class
 from resnetlab.data.ingest import EncodedSet
 
@@ -93,7 +92,7 @@ def _only(candidates: Sequence[str], what: str, source: str, features: Mapping[s
     if not candidates:
         raise DataError(f"{source} has no column of {what}; its columns: {_list(features)}")
     if len(candidates) > 1:
-        names = [shown(name) for name in candidates]
+        names = [printable(name) for name in candidates]
         raise ConfigError(
             f"{source} has several columns of {what}: {', '.join(names)}; choose one by writing it behind a #, such as "
             f"{source.partition('#')[0]}#{names[0]}"
@@ -102,7 +101,7 @@ def _only(candidates: Sequence[str], what: str, source: str, features: Mapping[s
 
 
 def _list(features: Mapping[str, Any]) -> str:
-    return ", ".join(f"{shown(name)} ({type(feature).__name__})" for name, feature in list(features.items())[:20])
+    return ", ".join(f"{printable(name)} ({type(feature).__name__})" for name, feature in list(features.items())[:20])
 
 
 class Cells(Sequence[bytes | Path]):
@@ -148,7 +147,7 @@ class RowNames(Sequence[str]):
         table, row, cell = self.cells.find(number)
         path = cell.get("path")
         place = f"row {row} of {table}"
-        return f"{shown(path)} ({place})" if isinstance(path, str) and path else place
+        return f"{printable(path)} ({place})" if isinstance(path, str) and path else place
 
 
 def read_tables(
@@ -185,7 +184,7 @@ def read_tables(
         names=RowNames(cells),
         divide=lambda numbers: {split: part[np.isin(part, numbers)] for split, part in whole.items()},
         digest=lambda content: hashlib.sha256(content).digest(),
-        notes=(f"images from column {shown(columns.image)}, labels from column {shown(columns.label)}", *notes),
+        notes=(f"images from column {printable(columns.image)}, labels from column {printable(columns.label)}", *notes),
     )
 
 
@@ -223,7 +222,7 @@ def choose_splits(labels: Mapping[str, Numbers], source: str) -> tuple[dict[Spli
             )
     notes += [f"{split} is {name}" for split, name in found.items() if split != name]
     left = [name for name in names if name not in found.values() and (labels[name] != MISSING).any()]
-    return found, [*notes, *([f"not read: {', '.join(map(shown, left))}"] if left else [])]
+    return found, [*notes, *([f"not read: {', '.join(map(printable, left))}"] if left else [])]
 
 
 def _undecoded(table: Any, columns: Columns) -> Any:

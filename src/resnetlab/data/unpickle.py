@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from resnetlab.core.errors import DataError
+from resnetlab.core.errors import DataError, first_line
 
 # fmt: off
 PLAIN = frozenset((
@@ -43,10 +43,9 @@ def unpickle_arrays(content: bytes, origin: str) -> dict[str, Any]:
         return {_as_text(key): _as_value(item) for key, item in value.items()}
     except Exception as error:
         # A hostile pickle can raise anything on its way; every fault of the file is the one answer below.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{origin} was refused: it is damaged, or holds more than named arrays and lists ({reason[:200]}). Nothing "
-            "in it was run. Fetch it again from its source"
+            f"{origin} was refused: it is damaged, or holds more than named arrays and lists ({first_line(error)}). "
+            "Nothing in it was run. Fetch it again from its source"
         ) from error
 
 

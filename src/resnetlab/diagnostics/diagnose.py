@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from resnetlab.core.config import command_of
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.errors import ConfigError
-from resnetlab.core.files import check_place, is_vacant
+from resnetlab.core.files import check_place, require_vacant
 from resnetlab.core.serialize import as_plain, write_record
 from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.diagnostics.context import Context, Progress, context_of
@@ -191,10 +191,7 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path) -> Path:
 def claim_place(out: Path) -> None:
     """Raise ``ConfigError`` unless ``out`` is vacant or holds a diagnosis, which the next one takes the place of, and
     ``StorageError`` where the system refuses to make it."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; give a folder for the diagnosis")
-    if not is_vacant(out) and not any((out / record).is_file() for record in (DIAGNOSIS, STUDY_DIAGNOSIS)):
-        raise ConfigError(f"{out} is not empty and holds no diagnosis; choose another folder")
+    require_vacant(out, "diagnosis", DIAGNOSIS, STUDY_DIAGNOSIS)
     check_place(out)
 
 

@@ -107,7 +107,7 @@ class ResidualBlock(nn.Module):
         activated = self.preactivation(x)
         out: Tensor = self.drop(self.branch(activated))
         if self.shortcut is not None:
-            # An identity carries x itself: what passes p on the way is no identity any more.
+            # An identity carries x itself; p(x) would not be the input any more.
             out = out + self.shortcut(x if isinstance(self.shortcut, IdentityShortcut) else activated)
         out = self.activation(out)
         return out
@@ -182,24 +182,24 @@ class BottleneckBranch(Branch):
 
 
 def make_last_norm(style: BlockStyle, channels: int) -> nn.Module:
-    """The norm behind a branch's last convolution, which in pre-activation order is none."""
+    """The norm behind a branch's last convolution; the identity in pre-activation order."""
     return nn.Identity() if style.order == "pre" else make_norm(style.norm, channels)
 
 
 def make_squeeze(style: BlockStyle, channels: int) -> nn.Module:
-    """Squeeze-and-excitation where the style has it."""
+    """Squeeze-and-excitation, or the identity where ``se_reduction`` is 0."""
     return SqueezeExcite(channels, style.se_reduction) if style.se_reduction else nn.Identity()
 
 
 def make_scale(style: BlockStyle) -> nn.Module:
-    """The learned number behind a branch of a norm-free net."""
+    """The learned factor behind a branch of a norm-free net, or the identity."""
     if style.scaling == "none":
         return nn.Identity()
     return Multiplier(start=0.0 if style.scaling == "skipinit" else 1.0)
 
 
 def make_preactivation(style: BlockStyle, channels: int) -> nn.Sequential:
-    """Norm and activation, as they come before a pre-activation block and behind the last one."""
+    """Norm and activation before a pre-activation block, and behind the last one."""
     return nn.Sequential(OrderedDict(norm=make_norm(style.norm, channels), act=make_activation(style.activation)))
 
 

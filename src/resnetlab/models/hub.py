@@ -1,8 +1,10 @@
-"""Weights from and to the Hugging Face Hub (extra ``hub``). ``HF_ENDPOINT`` and ``HF_HOME`` name the hub and cache."""
+"""Networks from and to the Hugging Face Hub (extra ``hub``), and the bundle folder that carries them.
+
+A bundle is ``config.json``, ``model.safetensors`` and a model card. ``HF_ENDPOINT`` and ``HF_HOME`` name hub and cache.
+"""
 
 import json
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from resnetlab.core.errors import CheckpointError, ConfigError, DataError, MissingExtraError, unknown_name
+from resnetlab.core.errors import CheckpointError, ConfigError, DataError, first_line, load_extra, unknown_name
 from resnetlab.core.files import atomic_write, read_json, write_json
 from resnetlab.core.serialize import as_plain, from_plain
 from resnetlab.models.config import NetConfig
@@ -22,33 +24,53 @@ from resnetlab.models.vgg import VGGConfig
 from resnetlab.models.weight_files import MODEL_FILE
 from resnetlab.models.weights import export_weights, load_weights
 
+CONFIG_FILE, CARD_FILE = "config.json", "README.md"
+LIBRARY = "resnetlab"
 KINDS: dict[str, type[NetConfig]] = {"resnet": ResNetConfig, "vgg": VGGConfig, "mlp": MLPConfig}
 
 
-def config_to_plain(config: object) -> dict[str, Any]:
-    """The configuration as plain data, which JSON can hold and ``config_from_plain`` reads.
+def fetch(name: str) -> Path:
+    """The file of the weights ``name.tag``, or of a name's first tag; fetched once, then taken from the cache.
 
-    Raises ``ConfigError`` for what is no configuration of ours.
+    Raises ``ConfigError`` for unknown weights, ``MissingExtraError`` without the extra ``hub``, and
+    ``CheckpointError`` where the hub cannot be reached and the cache has no copy.
     """
-    for name, kind in KINDS.items():
-        if type(config) is kind:
-            return {"kind": name, **as_plain(config)}
-    raise ConfigError(f"{type(config).__name__} is no configuration of resnetlab; build the network with create_model")
+    weights = PRETRAINED[default_tag(name)]
+    return _download(weights.repository, MODEL_FILE, weights.revision)
 
 
-def config_from_plain(plain: Mapping[str, Any], origin: str = "the configuration") -> NetConfig:
-    """The configuration that ``config_to_plain`` gave; ``build`` makes the network of it.
+def pull(repository: str, revision: str = MAIN) -> nn.Module:
+    """The network that ``push`` put into ``repository`` ("owner/name"), rebuilt and loaded.
 
-    Raises ``ConfigError`` for an unknown kind, and ``DataError`` naming ``origin`` for wrong keys or types.
+    Raises as ``fetch`` does, and ``CheckpointError`` for a repository that is none of ours.
     """
-    kind = str(plain.get("kind"))
-    if kind not in KINDS:
-        raise unknown_name("kind of network", kind, KINDS)
-    return from_plain(KINDS[kind], {key: value for key, value in plain.items() if key != "kind"}, origin)
+    config = _download(repository, CONFIG_FILE, revision)
+    # The folder is named after the commit: both files come from that one, whatever is pushed meanwhile.
+    _download(repository, MODEL_FILE, config.parent.name)
+    return read_bundle(config.parent)
 
 
-CONFIG_FILE, CARD_FILE = "config.json", "README.md"
-LIBRARY = "resnetlab"
+def push(model: nn.Module, repository: str, *, text: str = "", private: bool = False) -> str:
+    """Put the network into ``repository`` ("owner/name"), which is made if it does not exist; returns the address.
+
+    The repository gets ``config.json``, ``model.safetensors`` and a model card with ``text``, in one commit. The token
+    is huggingface_hub's own (``hf auth login`` or ``HF_TOKEN``).
+
+    Raises ``CheckpointError`` where the hub refuses or cannot be reached.
+    """
+    hub = _load_hub()
+    with TemporaryDirectory() as folder:
+        write_bundle(model, Path(folder), title=repository.rpartition("/")[2], text=text)
+        try:
+            api = hub.HfApi()
+            api.create_repo(repository, private=private, exist_ok=True)
+            commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Add network")
+        except Exception as error:
+            raise CheckpointError(
+                f"cannot push to {repository} ({first_line(error)}); check the network, the name 'owner/name' and "
+                "your token (hf auth login)"
+            ) from error
+    return str(commit.commit_url)
 
 
 def write_bundle(model: nn.Module, folder: Path, *, title: str, text: str = "") -> None:
@@ -91,48 +113,26 @@ def make_card(model: nn.Module, title: str, text: str) -> str:
     )
 
 
-def fetch(name: str) -> Path:
-    """The file of the weights ``name.tag``, or of a name's first tag; fetched once, then taken from the cache.
+def config_to_plain(config: object) -> dict[str, Any]:
+    """The configuration as plain data, which JSON can hold and ``config_from_plain`` reads.
 
-    Raises ``ConfigError`` for unknown weights, ``MissingExtraError`` without the extra ``hub``, and
-    ``CheckpointError`` where the hub cannot be reached and the cache has no copy.
+    Raises ``ConfigError`` for what is no configuration of ours.
     """
-    weights = PRETRAINED[default_tag(name)]
-    return _download(weights.repository, MODEL_FILE, weights.revision)
+    for name, kind in KINDS.items():
+        if type(config) is kind:
+            return {"kind": name, **as_plain(config)}
+    raise ConfigError(f"{type(config).__name__} is no configuration of resnetlab; build the network with create_model")
 
 
-def pull(repository: str, revision: str = MAIN) -> nn.Module:
-    """The network that ``push`` put into ``repository`` ("owner/name"), rebuilt and loaded.
+def config_from_plain(plain: Mapping[str, Any], origin: str = "the configuration") -> NetConfig:
+    """The configuration that ``config_to_plain`` gave; ``build`` makes the network of it.
 
-    Raises as ``fetch`` does, and ``CheckpointError`` for a repository that is none of ours.
+    Raises ``ConfigError`` for an unknown kind, and ``DataError`` naming ``origin`` for wrong keys or types.
     """
-    config = _download(repository, CONFIG_FILE, revision)
-    # The folder is named after the commit: both files come from that one, whatever is pushed meanwhile.
-    _download(repository, MODEL_FILE, config.parent.name)
-    return read_bundle(config.parent)
-
-
-def push(model: nn.Module, repository: str, *, text: str = "", private: bool = False) -> str:
-    """Put the network into ``repository`` ("owner/name"), which is made if it does not exist; returns the address.
-
-    The repository gets ``config.json``, ``model.safetensors`` and a model card with ``text``, in one commit. The token
-    is huggingface_hub's own (``hf auth login`` or ``HF_TOKEN``).
-
-    Raises ``CheckpointError`` where the hub refuses or cannot be reached.
-    """
-    hub = _load_hub()
-    with TemporaryDirectory() as folder:
-        write_bundle(model, Path(folder), title=repository.rpartition("/")[2], text=text)
-        try:
-            api = hub.HfApi()
-            api.create_repo(repository, private=private, exist_ok=True)
-            commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Add network")
-        except Exception as error:
-            raise CheckpointError(
-                f"cannot push to {repository} ({_first_line(error)}); check the network, the name 'owner/name' and "
-                "your token (hf auth login)"
-            ) from error
-    return str(commit.commit_url)
+    kind = str(plain.get("kind"))
+    if kind not in KINDS:
+        raise unknown_name("kind of network", kind, KINDS)
+    return from_plain(KINDS[kind], {key: value for key, value in plain.items() if key != "kind"}, origin)
 
 
 def _download(repository: str, file: str, revision: str) -> Path:
@@ -141,20 +141,10 @@ def _download(repository: str, file: str, revision: str) -> Path:
         return Path(hub.hf_hub_download(repository, file, revision=revision))
     except Exception as error:
         raise CheckpointError(
-            f"cannot fetch {file} of {repository} at {revision} ({_first_line(error)}). Without a network: fetch it "
+            f"cannot fetch {file} of {repository} at {revision} ({first_line(error)}). Without a network: fetch it "
             "where there is one and copy the cache (HF_HOME), or load the file itself with load_weights(model, file)"
         ) from error
 
 
 def _load_hub() -> Any:
-    try:
-        return import_module("huggingface_hub")
-    except Exception as error:  # a broken dependency of it fails in other ways than ImportError
-        raise MissingExtraError(
-            f"the Hub needs huggingface_hub, which does not load ({_first_line(error)}); "
-            "pip install 'resnetlab[hub]', or load a file with load_weights(model, file)"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return load_extra("huggingface_hub", "the Hub", "hub", ", or load a file with load_weights(model, file)")

@@ -1,7 +1,7 @@
 """Initial weights, each drawn from a stream keyed by (seed, parameter name).
 
-A plain net and its residual twin name their shared parameters alike, so they start from equal ones; the order in which
-layers are made, the device and the number of parameters change nothing.
+A plain and a residual net give their shared parameters the same names, so they start from equal values, whatever the
+order of layers, the device and the number of parameters.
 """
 
 from math import sqrt
@@ -72,7 +72,7 @@ def deviation(layer: nn.Conv2d | nn.Linear, init: Init, *, head: bool = False) -
     fan_in = layer.weight[0].numel()
     if init == "he":
         return sqrt((1.0 if head else 2.0) / fan_in)
-    # Of a grouped convolution, an input reaches the outputs of its own group alone.
+    # In a grouped convolution an input reaches only the outputs of its own group.
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
     return sqrt(2 / (fan_in + layer.weight[:, 0].numel() / groups))
 

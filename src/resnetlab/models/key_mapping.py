@@ -19,8 +19,8 @@ from resnetlab.models.config import NetConfig
 from resnetlab.models.resnet import ResNetConfig
 from resnetlab.models.vgg import VGGConfig
 
-OWN = "resnetlab"
-DIALECTS = (OWN, "torchvision", "timm", "akamaster", "labml")
+OURS = "resnetlab"
+DIALECTS = (OURS, "torchvision", "timm", "akamaster", "labml")
 
 
 class Rule(NamedTuple):
@@ -36,7 +36,7 @@ class Rule(NamedTuple):
     kernel: int = 0
 
 
-class Theirs(NamedTuple):
+class TheirTensor(NamedTuple):
     """Name and shape of a tensor in another project."""
 
     name: str
@@ -45,7 +45,7 @@ class Theirs(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """The rules of one dialect for one kind of network, and the settings without parameters that it stands for."""
+    """The rules of one dialect for one kind of network, and the settings without parameters that it implies."""
 
     rules: tuple[Rule, ...]
     needs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -149,7 +149,7 @@ TABLES: dict[tuple[str, str], Table] = {
 
 # The first pattern that any name fits decides; torchvision's names are the ones that the others vary.
 _SIGNATURES = (
-    (OWN, r"stages\.\d+\.\d+\.(branch\..+|weight)"),
+    (OURS, r"stages\.\d+\.\d+\.(branch\..+|weight)"),
     ("timm", r"stages\.\d+\.blocks\.\d+\..+|pre_logits\.fc1\..+|layer\d+\.\d+\.se\..+|conv1\.0\.weight"),
     ("akamaster", r"linear\.weight|layer\d+\.\d+\.shortcut\.\d\..+"),
     ("labml", r"(0\.)?blocks\.\d+\.(conv\d|bn\d|shortcut)\..+"),
@@ -170,7 +170,7 @@ def find_dialect(names: Iterable[str]) -> str:
     raise CheckpointError(f"the names ({shown}, …) are those of no known project; known are {', '.join(DIALECTS)}")
 
 
-def their_names(model: nn.Module, dialect: str) -> dict[str, Theirs]:
+def their_names(model: nn.Module, dialect: str) -> dict[str, TheirTensor]:
     """For every name of ``model.state_dict()`` that of the other project, and the shape there.
 
     Raises ``ConfigError`` where that project has no such network: a setting that it cannot have, or a layer without a
@@ -178,8 +178,8 @@ def their_names(model: nn.Module, dialect: str) -> dict[str, Theirs]:
     """
     require_choice("dialect", dialect, DIALECTS)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if dialect == OWN:
-        return {name: Theirs(name, shape) for name, shape in shapes.items()}
+    if dialect == OURS:
+        return {name: TheirTensor(name, shape) for name, shape in shapes.items()}
     table = _find_table(model, dialect)
     found = {name: _rename(name, shape, table, model) for name, shape in shapes.items()}
     unnamed = [name for name, theirs in found.items() if theirs is None]
@@ -192,7 +192,7 @@ def their_names(model: nn.Module, dialect: str) -> dict[str, Theirs]:
 
 def head_names(model: nn.Module, dialect: str) -> tuple[str, str]:
     """The other project's names of the head's weight and bias, whether or not ``model`` has one."""
-    if dialect == OWN:
+    if dialect == OURS:
         return "head.weight", "head.bias"
     table = _find_table(model, dialect)
     weight, bias = (_rename(f"head.{kind}", (1, 1), table, model) for kind in ("weight", "bias"))
@@ -237,13 +237,13 @@ def _check_needs(config: ResNetConfig, dialect: str, table: Table) -> None:
             )
 
 
-def _rename(name: str, shape: tuple[int, ...], table: Table, model: nn.Module) -> Theirs | None:
+def _rename(name: str, shape: tuple[int, ...], table: Table, model: nn.Module) -> TheirTensor | None:
     for rule in table.rules:
         match = re.fullmatch(rule.pattern, name)
         if match:
             theirs = rule.theirs.format(**match.groupdict(), **_numbers(match.groupdict(), model))
             matrix = rule.kernel and match["rest"] == "weight"
-            return Theirs(theirs, _as_kernel(shape, rule.kernel) if matrix else shape)
+            return TheirTensor(theirs, _as_kernel(shape, rule.kernel) if matrix else shape)
     return None
 
 

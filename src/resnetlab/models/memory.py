@@ -1,4 +1,4 @@
-"""What a training step will take, predicted on the meta device before anything is allocated."""
+"""The memory of a training step, predicted on the meta device before anything is allocated."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args

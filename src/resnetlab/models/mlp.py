@@ -1,4 +1,4 @@
-"""Fully-connected residual networks and their plain twins: the form in which the idea is easiest to see."""
+"""Fully-connected residual networks and their plain counterparts: the form in which the idea is easiest to see."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
 class MLPConfig(ResidualConfig):
     """``depth`` counts weight layers: one or two in the stem, two in each block, one in the head.
 
-    An odd depth has the second layer in its stem. ``widths`` are the hidden widths; the blocks are spread evenly over
-    them, the earlier ones taking the remainder. The rest is in ``ResidualConfig`` and ``NetConfig``.
+    An odd depth has the second layer in its stem. ``widths`` are the hidden widths; the blocks are divided evenly over
+    them, the remainder going to the first ones. The rest is in ``ResidualConfig`` and ``NetConfig``.
 
     Raises ``ConfigError`` for values that make no network.
     """
@@ -50,19 +50,17 @@ class MLP(Classifier):
     """Stem → stages of fully-connected blocks → linear head.
 
     ``(N, in_chans, S, S)`` or ``(N, in_chans·S²)`` to logits ``(N, num_classes)``, where S is ``image_size``. A block
-    is exactly a[l+2] = g(z[l+2] + W_s a[l]) with g = ReLU, and its plain twin a[l+2] = g(z[l+2]). Without a norm
-    and with He initialisation each residual block multiplies the signal, until it overflows: from some hundred layers
-    on use ``zero_init_residual``, ``scale_residual`` or a norm.
+    is exactly a[l+2] = g(z[l+2] + W_s a[l]) with g = ReLU, and its plain counterpart a[l+2] = g(z[l+2]). Without a norm
+    and with He initialisation each residual block multiplies the signal, until it overflows: beyond some hundred layers
+    use ``zero_init_residual``, ``scale_residual`` or a norm.
     """
 
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()
         self.config = config
         self.stem = make_stem(config)
-        inputs = (config.widths[0], *config.widths)
-        self.stages = nn.Sequential(
-            *(make_stage(config, i, inputs[i], blocks) for i, blocks in enumerate(spread(config.blocks, config.widths)))
-        )
+        inputs, counts = (config.widths[0], *config.widths), divide_blocks(config.blocks, config.widths)
+        self.stages = nn.Sequential(*(make_stage(config, i, inputs[i], blocks) for i, blocks in enumerate(counts)))
         self.num_features = inputs[min(config.blocks, len(config.widths))]
         self.head = make_head(self.num_features, config.num_classes)
 
@@ -73,8 +71,8 @@ class MLP(Classifier):
         return features
 
 
-def spread(blocks: int, widths: tuple[int, ...]) -> list[int]:
-    """How many blocks each width gets: as even as can be, earlier ones first."""
+def divide_blocks(blocks: int, widths: tuple[int, ...]) -> list[int]:
+    """Blocks of each width: divided evenly, the remainder going to the first ones."""
     each, rest = divmod(blocks, len(widths))
     return [each + (number < rest) for number in range(len(widths))]
 

@@ -1,4 +1,4 @@
-"""Trained weights by ``name.tag``: where they lie at the Hugging Face Hub, and how their images were prepared.
+"""Trained weights by ``name.tag``: where they are on the Hugging Face Hub, and how their images are preprocessed.
 
 They are timm's repositories ``timm/<name>.<tag>``, most of them converted from torchvision's weights of the same name
 (``tv`` is its V1, ``tv2`` its V2). Preprocessing is that of timm 1.0.31's evaluation.
@@ -97,7 +97,7 @@ PRETRAINED = Registry[Pretrained](
 
 
 def default_tag(name: str) -> str:
-    """The ``name.tag`` that stands for a name alone, or ``name`` itself where it has a tag.
+    """The default ``name.tag`` of a name, or ``name`` itself where it has a tag.
 
     Raises ``ConfigError`` for a network that nobody trained, with the nearest one that somebody did.
     """

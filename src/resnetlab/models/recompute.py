@@ -1,4 +1,4 @@
-"""Activation checkpointing: memory for one more forward pass, with nothing else changed."""
+"""Recompute activations (activation checkpointing): less memory for one more forward pass, the same results."""
 
 import ctypes
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -14,7 +14,7 @@ from resnetlab.models.classifier import Classifier
 
 
 def recompute_blocks(net: nn.Module, every: int) -> Classifier:
-    """Let each stage of ``net`` run in segments of ``every`` blocks, in place, and return it.
+    """Run each stage of ``net`` in segments of ``every`` blocks, changed in place and returned.
 
     In training only the input of a segment is kept; what else its backward pass needs is computed a second time (Chen
     et al. 2016, arXiv:1604.06174). Outputs, gradients and running statistics are those of the unchanged network, to the
@@ -42,7 +42,7 @@ def segment_length(blocks: int) -> int:
 
 
 class SegmentedStage(nn.Sequential):
-    """Blocks one after the other, ``every`` of them at a time under a checkpoint while gradients are on."""
+    """A stage that recomputes its activations in segments of ``every`` blocks while gradients are on."""
 
     def __init__(self, *blocks: nn.Module, every: int = 1) -> None:
         super().__init__(*blocks)
@@ -60,7 +60,7 @@ class SegmentedStage(nn.Sequential):
 
 
 def give_freed_memory_back() -> None:
-    """Let glibc give back to the system what is free in its heap; where the C library is another, nothing happens.
+    """Return free heap memory to the system (glibc; other C libraries ignore it).
 
     Small tensors that stay break the places of large ones that were freed, and the next segment's find none that is
     whole: one step of cifar_resnet1202 with 128 images took 12 GiB for the 0.8 in use.
@@ -80,7 +80,7 @@ def _run(segment: nn.Sequential, x: Tensor) -> Tensor:
 
 
 class HeldStatistics(AbstractContextManager[None]):
-    """BN within takes the statistics of the batch, as in training, but leaves its running ones alone.
+    """Inside, BN normalises with batch statistics as in training, but keeps its running statistics.
 
     Without this a recomputed batch counts twice, and running means are off by up to 0.35 (as timm's are). A momentum
     of 0 rather than no running statistics at all: the recomputation must save the same tensors as the first pass did.

@@ -1,4 +1,4 @@
-"""What a network costs, counted on the meta device: no weights, no memory, any depth in seconds."""
+"""What a network costs, counted on the meta device: no weights and no memory at any depth."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from resnetlab.models.init import build
 class Layer:
     """One convolution, matrix or max-pool as it ran.
 
-    ``side`` is that of the map that it gave, or for a layer in a block, that the block gave; vectors have side 1.
+    ``side`` is that of its output map, or for a layer in a block, of the block's output; vectors have side 1.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A direct part of the network (stem, one stage, head) and the shape of what it gave without the batch."""
+    """A part of the network (stem, one stage, head) and its output shape without the batch."""
 
     name: str
     output: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Surgery on depth: a network made deeper, shallower, of another order or plain, with the weights that it has.
+"""Surgery on depth: make a trained network deeper or shallower, reorder its blocks, or cut its shortcuts.
 
 Each function gives a new network and leaves the given one alone. The blocks of the result are named without gaps, and
 its ``config`` rebuilds it: ``config.make()`` takes its ``state_dict()`` and gives the same outputs.
@@ -16,7 +16,7 @@ from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.classifier import Classifier
 from resnetlab.models.config import ResidualConfig
 from resnetlab.models.init import build
-from resnetlab.models.mlp import MLPConfig, spread
+from resnetlab.models.mlp import MLPConfig, divide_blocks
 from resnetlab.models.resnet import ResNetConfig
 from resnetlab.models.shortcuts import IdentityShortcut
 
@@ -57,7 +57,7 @@ def deepen(net: nn.Module, stage: int, n: int, seed: int = 0) -> Classifier:
 
 
 def drop_blocks(net: nn.Module, which: Collection[str]) -> Classifier:
-    """``net`` without the blocks of the names ``which``, such as ``"stages.1.2"``: in place of each there is nothing.
+    """``net`` without the blocks of the names ``which``, such as ``"stages.1.2"``: each is skipped.
 
     The lesion of Veit et al. 2016, arXiv:1605.06431, §4.1, as a smaller network: the blocks behind a gap move up, so
     ``stages.1.3`` becomes ``stages.1.2``.
@@ -149,16 +149,16 @@ def to_plain(net: nn.Module) -> Classifier:
 def with_depths(config: ResidualConfig, depths: Sequence[int]) -> ResidualConfig:
     """``config`` with so many blocks in each stage.
 
-    Raises ``ConfigError`` where no configuration has them: a fully-connected net has just a total, spread evenly.
+    Raises ``ConfigError`` where no configuration has them: a fully-connected net divides its total evenly.
     """
     if isinstance(config, ResNetConfig):
         return replace(config, depths=tuple(depths))
     if isinstance(config, MLPConfig):
         changed = replace(config, depth=config.depth + 2 * (sum(depths) - config.blocks))
-        even = spread(changed.blocks, changed.widths)
+        even = divide_blocks(changed.blocks, changed.widths)
         if even != list(depths):
             raise ConfigError(
-                f"a fully-connected net cannot have {list(depths)} blocks over widths {config.widths}: it spreads "
+                f"a fully-connected net cannot have {list(depths)} blocks over widths {config.widths}: it divides "
                 f"{sum(depths)} blocks as {even}; keep to that, or use a net of one width"
             )
         return changed
@@ -166,11 +166,11 @@ def with_depths(config: ResidualConfig, depths: Sequence[int]) -> ResidualConfig
 
 
 def _checked_config(net: nn.Module) -> ResidualConfig:
-    """The configuration of a network that is just what it says: surgery by configuration is right for no other."""
+    """The configuration of ``net``, checked to describe it exactly: surgery edits both together."""
     config = getattr(net, "config", None)
     if not isinstance(net, Classifier) or not isinstance(config, ResidualConfig):
         raise ConfigError(
-            f"surgery needs a network of residual blocks, or its plain twin, not {type(net).__name__}; "
+            f"surgery needs a network of residual blocks, or a plain one, not {type(net).__name__}; "
             "make one with create_model, such as cifar_resnet20"
         )
     # The text of a module shows every layer with its sizes and strides.

@@ -1,4 +1,4 @@
-"""Named tensors from files that nobody vouches for: names and shapes first, values later, and no code ever.
+"""Read named tensors from untrusted files: names and shapes first, values later, and never run code.
 
 ``.safetensors`` holds no code. A ``.pth`` is a pickle, which can name any function to call: it is read by torch's
 restricted unpickler alone (``weights_only=True``), which knows tensors and plain containers and calls nothing else.
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 from torch import Tensor
 
-from resnetlab.core.errors import CheckpointError
+from resnetlab.core.errors import CheckpointError, first_line
 from resnetlab.core.files import folder_exists, read_folder
 
 SAFE = ".safetensors"
@@ -27,7 +27,7 @@ _WRAPPERS = ("state_dict", "model")
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor that may still lie on disk: its shape, whether it holds fractions, and how to read it."""
+    """A tensor that may still be on disk: its shape, whether it is floating-point, and how to read it."""
 
     shape: tuple[int, ...]
     floating: bool
@@ -109,10 +109,9 @@ def _unpickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:
         # A hostile pickle can raise anything on its way; every fault of the file is the one answer below.
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise CheckpointError(
-            f"{path} was refused: it is damaged, or holds more than tensors ({reason}). Nothing in it was run. "
-            "Save the state dict alone: torch.save(net.state_dict(), …), or as safetensors"
+            f"{path} was refused: it is damaged, or holds more than tensors ({first_line(error)}). Nothing in "
+            "it was run. Save the state dict alone: torch.save(net.state_dict(), …), or as safetensors"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Weights of other projects into our networks, and ours into theirs; every tensor is accounted for."""
+"""Load weights of other projects into our networks, and export ours under their names; every tensor is reported."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from resnetlab.core.errors import CheckpointError, ConfigError
 from resnetlab.models.init import HEAD
-from resnetlab.models.key_mapping import OWN, Theirs, find_dialect, head_names, their_names
+from resnetlab.models.key_mapping import OURS, TheirTensor, find_dialect, head_names, their_names
 from resnetlab.models.weight_files import Entry, open_state
 
 _COUNTERS = ".num_batches_tracked"
@@ -21,11 +21,11 @@ _SHOWN = 4
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What became of every tensor of the source, and of every one of the network.
+    """What happened to every tensor of the source and of the network.
 
     - ``matched``: loaded under the same name. ``renamed``: (their name, ours).
     - ``adapted``: (our name, what was done), for the first convolution under ``adapt_input``.
-    - ``skipped``: in the source and not used. ``missing``: in the network and left as it was.
+    - ``skipped``: in the source, not used. ``missing``: in the network, left as it was.
     """
 
     origin: str
@@ -47,7 +47,7 @@ class LoadReport:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """Which tensor of the source goes where; made and checked before any is read."""
+    """Which tensor of the source goes where, checked before any is read."""
 
     loaded: dict[str, str]
     adapted: dict[str, str]
@@ -106,7 +106,7 @@ def load_weights(
     )
 
 
-def export_weights(model: nn.Module, dialect: str = OWN) -> dict[str, Tensor]:
+def export_weights(model: nn.Module, dialect: str = OURS) -> dict[str, Tensor]:
     """The network's state dict under another project's names and shapes, which that project loads strictly.
 
     Raises ``ConfigError`` where that project has no such network.
@@ -151,7 +151,7 @@ def inspect_weights(source: str | Path | Mapping[str, Tensor]) -> Inspection:
 def _make_plan(
     model: nn.Module,
     entries: dict[str, Entry],
-    theirs: dict[str, Theirs],
+    theirs: dict[str, TheirTensor],
     heads: tuple[str, str],
     *,
     reset_head: bool,

@@ -168,7 +168,7 @@ FAMILIES = {
 
 
 MOST_DIGITS = 5
-"""Digits of a depth; a longer one is a slip of the finger, and no machine could hold the network."""
+"""Most digits of a depth; guards against typing errors: no machine could hold a deeper network."""
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
@@ -209,7 +209,7 @@ def create_model(
 ) -> nn.Module:
     """The named network with its initial weights, a function of ``seed`` and of each parameter's name alone.
 
-    ``shortcut`` is ``"A"``, ``"B"``, ``"C"``, or None for the plain twin; left out, it is the paper's choice for that
+    ``shortcut`` is ``"A"``, ``"B"``, ``"C"``, or None for the plain net; left out, it is the paper's choice for that
     name (A for ``cifar_resnet*``, B for ``resnet18`` … ``resnet152``). ``overrides`` are further fields of the
     network's configuration. ``device="meta"`` gives shapes without memory.
 
@@ -237,7 +237,7 @@ def create_model(
 
 
 def _fit_type(config: NetConfig, key: str, value: Any) -> Any:
-    """``value`` as the setting's type has it: a list passes for a tuple, and 1 for 1.0, but no text for a number.
+    """``value`` converted to the type of the setting: a list to a tuple, 1 to 1.0, but no text to a number.
 
     A wrong word where a word is expected passes too: the configuration's own check names the right ones.
     """

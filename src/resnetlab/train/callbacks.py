@@ -8,7 +8,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from resnetlab.core.errors import MissingExtraError
+from resnetlab.core.errors import load_extra
 from resnetlab.core.files import atomic_write
 from resnetlab.core.serialize import as_plain
 from resnetlab.records.run import EpochRecord
@@ -177,11 +177,4 @@ def scalars(record: EpochRecord) -> Iterator[tuple[str, float]]:
 
 
 def _writer_class() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except Exception as error:  # a broken dependency of it fails in other ways than ImportError
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise MissingExtraError(
-            f"TensorBoard's files need tensorboard, which does not load ({reason}); pip install 'resnetlab[track]'"
-        ) from error
-    return SummaryWriter
+    return load_extra("torch.utils.tensorboard", "a log for TensorBoard", "track").SummaryWriter

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from resnetlab.core.errors import ConfigError
-from resnetlab.core.files import is_vacant
+from resnetlab.core.files import require_vacant
 from resnetlab.core.serialize import as_plain
 from resnetlab.records.run import Metrics, ReportedSplit
 from resnetlab.train.recipe import Recipe, as_text
@@ -47,10 +47,7 @@ def prune_run(folder: Path, blocks: Collection[str], out: Path, which: Literal["
 
     if not blocks:
         raise ConfigError("no block is named; give those to leave out, such as --without stages.2.1")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; give a folder for the smaller network")
-    if not is_vacant(out):
-        raise ConfigError(f"{out} is not empty; give a new or an empty folder for the smaller network")
+    require_vacant(out, "smaller network")
     net, data, recipe = restored_network(folder, which)
     smaller = without_blocks(net, blocks)
     names = sorted(set(blocks))

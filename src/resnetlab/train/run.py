@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from resnetlab.core.errors import ConfigError, DataError, DivergedError
-from resnetlab.core.files import atomic_write, folder_exists, folder_lock, is_vacant, read_json, write_json
+from resnetlab.core.files import atomic_write, folder_exists, folder_lock, read_json, require_vacant, write_json
 from resnetlab.core.serialize import as_plain, read_record, write_record
 from resnetlab.records.run import EpochRecord, Metrics, RunRecord
 from resnetlab.train.recipe import (
@@ -266,11 +266,7 @@ def claim_folder(recipe: Recipe, out: Path, *, resume: bool) -> bool:
 
     Raises ``ConfigError`` if ``out`` holds anything else, or this run without ``resume``.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; give a folder for the run")
-    if not (out / RECIPE).is_file():
-        if not is_vacant(out):
-            raise ConfigError(f"{out} is not empty and holds no run; choose another folder")
+    if not require_vacant(out, "run", RECIPE):
         return False
     if not resume:
         raise ConfigError(
