@@ -11,7 +11,7 @@ from safetensors.torch import load
 from resnetlab.core.errors import CheckpointError
 from resnetlab.core.files import read_folder
 from tests.faults import processes
-from tests.faults.operations import checkpoint_manager_at
+from tests.faults.operations import checkpoint_manager_at, packed
 from tests.faults.processes import Pool
 from tests.faults.runs import Notes
 
@@ -89,8 +89,8 @@ def _falls_back(out: Path, before: dict[str, bytes]) -> bool:
     """Whether a resumed run goes on from the version before, and says so."""
     checkpoints, notes = checkpoint_manager_at(out, 3, WIDTHS), Notes()
     checkpoints.resume(notes)
-    same = checkpoints._pack()["model.safetensors"] == before["model.safetensors"]
-    return same and len(checkpoints.state.history) == 1 and any("going on from" in note for note in notes.notes)
+    same = packed(checkpoints)["model.safetensors"] == before["model.safetensors"]
+    return same and len(checkpoints.state.history) == 1 and any("resuming from" in note for note in notes.notes)
 
 
 def _passes_without_sums(path: Path) -> bool:

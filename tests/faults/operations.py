@@ -14,6 +14,7 @@ import torch
 from resnetlab.core.errors import CheckpointError
 from resnetlab.core.files import read_folder, replace_folder
 from resnetlab.records.run import EpochRecord, Metrics
+from resnetlab.train.checkpoint import pack
 from resnetlab.train.checkpoint_manager import CheckpointManager
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import Trainer
@@ -128,9 +129,17 @@ def write_epochs(out: Path, before: int, number: int, way: str, protected: bool)
     os._exit(3 if count["operations"] < number else 1)
 
 
+def packed(checkpoints: CheckpointManager) -> dict[str, bytes]:
+    """The files of the checkpoint that it would write now."""
+    return pack(checkpoints.state.to_checkpoint(checkpoints.environment))
+
+
 def wanted(epoch: int) -> dict[str, bytes]:
-    files = checkpoint_manager_at(Path("nowhere"), epoch)._pack()
-    return {name: data for name, data in files.items() if name.endswith(".safetensors")}
+    return {
+        name: data
+        for name, data in packed(checkpoint_manager_at(Path("nowhere"), epoch)).items()
+        if name.endswith(".safetensors")
+    }
 
 
 def _holds(out: Path, before: int, number: int, way: str, protected: bool) -> bool | None:

@@ -8,7 +8,7 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.core.serialize import as_plain
 from resnetlab.data.config import AugmentConfig
 from resnetlab.study import Study, study_command
-from resnetlab.study.config import known_axes, read_axes
+from resnetlab.study.config import known_axes, read_axes, study_recipe
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import Recipe
 
@@ -54,12 +54,12 @@ def test_depths_kinds_and_family_are_short_for_axes(words, model, axes):
 def test_only_the_short_form_trains_without_a_random_crop():
     assert config_of("--depths", 8).recipe.training.augment.crop_padding == 0
     assert config_of("--depths", 8, "--crop-padding", 1).recipe.training.augment.crop_padding == 1
-    assert config_of("--axis", "depth=8").recipe == Recipe()
+    assert config_of("--axis", "depth=8").recipe == study_recipe()
 
 
 def test_command_of_a_study_makes_the_same_study():
     odd = Study(
-        recipe=Recipe(model="mlp_resnet8", seed=4, options={"norm": "layer"}),
+        recipe=replace(study_recipe(), model="mlp_resnet8", seed=4, options={"norm": "layer"}),
         axes={
             "options.widths": ("[64]", "[64, 32]"),
             "depth": ("8", "9"),
@@ -71,7 +71,7 @@ def test_command_of_a_study_makes_the_same_study():
     short = Study(
         recipe=replace(Study().recipe, options={"norm": "layer"}), axes={"shortcut": BOTH, "depth": ("8", "14")}
     )
-    lr = Study(recipe=Recipe(), axes={"shortcut": ("A", "none"), "training.lr": ("0.05", "0.1")}, seeds=2)
+    lr = Study(recipe=study_recipe(), axes={"shortcut": ("A", "none"), "training.lr": ("0.05", "0.1")}, seeds=2)
     commands = {
         "resnetlab study --out STUDY": Study(),
         "resnetlab study --out STUDY --depths 8 14 --options norm layer": short,

@@ -14,6 +14,7 @@ import pytest
 from resnetlab.core.errors import ConfigError, DataError
 from resnetlab.data.config import AugmentConfig
 from resnetlab.study import NoStudyCallback, Study, plan_runs, read_results, read_study, run_study, study_command
+from resnetlab.study.config import study_recipe
 from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import Recipe
@@ -21,7 +22,7 @@ from tests.study.conftest import timeless
 
 SHORT = TrainConfig(epochs=2, batch_size=128, device="cpu", augment=AugmentConfig(crop_padding=0))
 TINY = Study(
-    recipe=Recipe(model="mlp_resnet8", training=SHORT),
+    recipe=replace(study_recipe(), model="mlp_resnet8", training=SHORT),
     axes={"shortcut": ("none", "default"), "depth": ("4", "8")},
     seeds=2,
 )

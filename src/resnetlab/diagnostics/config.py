@@ -91,8 +91,9 @@ class DiagnosisConfig:
 
     @property
     def recipe(self) -> Recipe:
-        """The settings of a network that no run describes, but for its name."""
+        """The settings of a network that no run describes, but for its name. Nothing is chosen, so nothing held out."""
         return Recipe(
+            validation=False,
             shortcut=self.shortcut,
             options=self.options,
             split_seed=self.split_seed,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from resnetlab.core.errors import ConfigError, DataError
-from resnetlab.core.files import folder_lock, is_vacant, read_json
+from resnetlab.core.files import folder_lock, read_json, require_vacant
 from resnetlab.records.study import StudyRecord
 from resnetlab.study.config import Study, study_command, study_settings
 from resnetlab.study.convert import as_study, convert_folder, convert_results
@@ -15,20 +15,16 @@ from resnetlab.train.recipe import differences
 
 def claim_folder(study: Study, out: Path) -> None:
     """Raise ``ConfigError`` unless ``out`` is vacant, or holds this study, with as many seeds or fewer."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; give a folder for the study")
-    if (out / STUDY).is_file():
-        before = read_config(out)
-        # More seeds only add runs; all else would mix two studies.
-        more = replace(before, seeds=max(before.seeds, study.seeds))
-        changed = differences(study_settings(before), study_settings(study)) if more != study else []
-        if changed:
-            raise ConfigError(
-                f"{out} holds a study with other settings: {', '.join(changed)}; "
-                "give the same settings or another folder"
-            )
-    elif not is_vacant(out):
-        raise ConfigError(f"{out} is not empty and holds no study; choose another folder")
+    if not require_vacant(out, "study", STUDY):
+        return
+    before = read_config(out)
+    # More seeds only add runs; all else would mix two studies.
+    more = replace(before, seeds=max(before.seeds, study.seeds))
+    changed = differences(study_settings(before), study_settings(study)) if more != study else []
+    if changed:
+        raise ConfigError(
+            f"{out} holds a study with other settings: {', '.join(changed)}; give the same settings or another folder"
+        )
 
 
 def read_config(out: Path) -> Study:
