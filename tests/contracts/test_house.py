@@ -150,7 +150,7 @@ def test_commands_of_the_documents_are_commands(monkeypatch):
         elif words[:1] == ["python"]:
             assert (ROOT / words[1]).is_file(), line
         else:
-            assert words[:1] in ([], ["git"], ["cd"], ["open"], ["export"]), line
+            assert words[:1] in ([], ["pip"], ["git"], ["cd"], ["open"], ["export"]), line
 
 
 def test_readme_shows_what_the_demo_record_says(capsys):

@@ -25,9 +25,9 @@ def test_lost_rank_is_started_again():
     assert (counts["held"], counts["control_lost"]) == (1, 1), counts
 
 
-def test_damage_read_without_sums_passes_most_of_the_time():
-    counts = FAULTS["damage"].function(100, 2, Pool())
-    assert counts["control_lost"] > counts["control_n"] / 2
+def test_damage_read_without_sums_passes_about_half_of_the_time():
+    counts = FAULTS["damage"].function(400, 2, Pool())
+    assert 0.35 < counts["control_lost"] / counts["control_n"] < 0.65
 
 
 def test_table_shows_each_count():
