@@ -381,12 +381,10 @@ def test_hub_takes_names_alone(place):
 
 @pytest.mark.parametrize("error", [ImportError("no"), RuntimeError("operator is missing"), OSError("libarrow.so")])
 def test_library_that_does_not_load_names_the_extra(monkeypatch, tmp_path, error):
-    import resnetlab.data.hub as hub
-
     def fail(name):
         raise error
 
-    monkeypatch.setattr(hub, "import_module", fail)
+    monkeypatch.setattr("resnetlab.core.errors.import_module", fail)
     for source in (f"parquet:{tmp_path}", "hub:owner/name"):
         with pytest.raises(MissingExtraError, match=r"pip install 'resnetlab\[hub\]'"):
             load_data(source)
