@@ -84,8 +84,6 @@ def test_report_of_a_diagnosis_loads_no_torch(tmp_path):
 
 
 def test_public_names_exist_and_a_wrong_one_says_what_there_is():
-    import resnetlab
-
     for name in resnetlab.__all__:
         assert getattr(resnetlab, name) is not None
     with pytest.raises(AttributeError, match="create_model"):
