@@ -34,7 +34,7 @@ test-slow: .venv/installed-dev  ## run what is left out of the usual tests: larg
 	$(BIN)/python -m pytest -n 2 -m slow
 
 # A browser is the system's; nothing but its program is needed, no driver and no Python package.
-test-browser: .venv/installed-dev  ## open every kind of page in Chromium, which must be there: pictures in runs/browser
+test-browser: .venv/installed-dev  ## open every kind of page in Chromium, which must be there: screenshots in runs/browser
 	@$(BIN)/python -m tests.browser.chromium
 	$(BIN)/python -m pytest -m browser tests/browser
 

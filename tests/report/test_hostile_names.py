@@ -13,8 +13,10 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture(scope="module", params=PAGES)
 def pages(request) -> tuple[str, dict[str, str]]:
-    """A harmless page of a kind, and a page with each hostile name."""
-    return PAGES[request.param]("made"), pages_of(request.param)
+    """A harmless page of a kind, and a page with each hostile name; pages hold SVG alone, so no PNG is drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resnetlab.report.figure.to_png", lambda _figure: b"")
+        return PAGES[request.param]("made"), pages_of(request.param)
 
 
 def test_names_are_thirty_and_distinct():

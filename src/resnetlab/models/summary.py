@@ -80,7 +80,7 @@ def summarise(config: NetConfig) -> Summary:
 
 def count_multiply_adds(net: nn.Module, image: tuple[int, ...]) -> int:
     """Multiply-adds of one image: half of what torch's flop counter gives (papers print this figure as FLOPs)."""
-    with _mode(net, training=False), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), _mode(net, training=False), FlopCounterMode(display=False) as counter:
         net(torch.empty(1, *image, device="meta"))
     return int(counter.get_total_flops()) // 2
 
@@ -136,7 +136,7 @@ def trace(net: nn.Module, image: tuple[int, ...]) -> tuple[list[Stage], list[Lay
         for name, module in net.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear | nn.MaxPool2d | ResidualBlock)
     ]
-    with _mode(net, training=False):
+    with torch.no_grad(), _mode(net, training=False):
         net(torch.empty(1, *image, device="meta"))
     for handle in handles:
         handle.remove()

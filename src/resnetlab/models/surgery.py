@@ -207,12 +207,12 @@ def _place(net: Classifier, name: str) -> tuple[int, int]:
 
 def _shape_changers(config: ResidualConfig) -> set[tuple[int, int]]:
     """Places of the blocks whose output has another shape: those where option B has no identity."""
-    twin = build(replace(config, shortcut="B"), seed=0, device="meta")
-    assert isinstance(twin, Classifier)
+    other = build(replace(config, shortcut="B"), seed=0, device="meta")
+    assert isinstance(other, Classifier)
     return {
         (stage, number)
-        for stage in range(len(twin.stages))
-        for number, block in enumerate(_stage(twin, stage))
+        for stage in range(len(other.stages))
+        for number, block in enumerate(_stage(other, stage))
         if not isinstance(block.shortcut, IdentityShortcut)
     }
 
@@ -252,8 +252,8 @@ def _place_like(block: ResidualBlock, net: Classifier) -> None:
 
 def _with_drops(net: Classifier) -> Classifier:
     """``net`` with the drop probabilities that stochastic depth has for its present number of blocks."""
-    twin = build(net.config, seed=0, device="meta")
-    for block, like in zip(net.modules(), twin.modules(), strict=True):
+    fresh = build(net.config, seed=0, device="meta")
+    for block, like in zip(net.modules(), fresh.modules(), strict=True):
         if isinstance(block, ResidualBlock) and isinstance(like, ResidualBlock):
             block.drop.p = like.drop.p
     return net

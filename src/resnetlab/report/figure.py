@@ -36,10 +36,15 @@ class Drawing:
 
 def render(name: str, description: str, figure: "Figure") -> Drawing:
     """The figure as SVG and PNG, equal whenever it is drawn again in the same style."""
+    return Drawing(name=name, description=description, svg=to_svg(figure), png=to_png(figure))
+
+
+def to_png(figure: "Figure") -> bytes:
+    """The figure as PNG, with 150 pixels an inch."""
     png = BytesIO()
     with _any_letters():
         figure.savefig(png, format="png", dpi=150)
-    return Drawing(name=name, description=description, svg=to_svg(figure), png=png.getvalue())
+    return png.getvalue()
 
 
 def to_svg(figure: "Figure") -> bytes:
