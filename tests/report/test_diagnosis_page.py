@@ -5,11 +5,10 @@ import pytest
 
 from resnetlab.core.serialize import write_record
 from resnetlab.records.diagnosis import ANALYSES, read_diagnosis
-from resnetlab.report.diagnosis.formats import thinned
 from resnetlab.report.diagnosis.lesion import tables as lesion_tables
 from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_page, report_of, write_diagnosis_report
 from resnetlab.report.run.figures import PALETTE
-from resnetlab.report.table import Table
+from resnetlab.report.table import Table, thinned
 from tests.made import HOSTILE, diagnosis, lesion_result
 from tests.report.test_study_page import Elements
 

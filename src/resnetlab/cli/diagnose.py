@@ -104,8 +104,8 @@ def print_study_diagnosis(diagnosis: "StudyDiagnosis", page: Path) -> None:
 def print_diagnosis(diagnosis: "Diagnosis", page: Path) -> None:
     """A short table for each analysis, what it says, and the verdicts last."""
     from resnetlab.cli.tables import print_table
-    from resnetlab.report.diagnosis.formats import thinned
     from resnetlab.report.diagnosis.page import diagnosis_title, report_of, verdict_lines
+    from resnetlab.report.table import thinned
 
     print(diagnosis_title(diagnosis))
     for note in diagnosis.notes:

@@ -52,11 +52,6 @@ class Loader:
         """Steps in an epoch. An incomplete last batch is dropped: BN would take its statistics from too few samples."""
         return len(self.samples) // self.batch_size
 
-    @property
-    def micro_batch(self) -> int:
-        """Images that go through the network at once."""
-        return self.batch_size // (self.ranks * self.micro_batches)
-
     def shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch from step ``start`` on, ``micro_batches`` to a step.
 

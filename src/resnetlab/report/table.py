@@ -1,6 +1,6 @@
 """A table as rows of text, for the terminal and for the page alike, and how its figures are written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from resnetlab.core.stats import Interval, Sample
 
@@ -12,6 +12,16 @@ class Table:
     caption: str
     heads: tuple[str, ...]
     rows: list[tuple[str, ...]]
+
+
+def thinned(table: Table, most: int) -> Table:
+    """The table with at most so many rows, the first and the last among them, and the rest said in the caption."""
+    rows = len(table.rows)
+    if rows <= most:
+        return table
+    kept = sorted({round(number * (rows - 1) / (most - 1)) for number in range(most)})
+    caption = f"{table.caption} ({len(kept)} of {rows} rows)"
+    return replace(table, caption=caption, rows=[table.rows[number] for number in kept])
 
 
 def percent(values: Sample | None) -> str:
@@ -40,3 +50,23 @@ def interval(values: Interval, factor: float, digits: int) -> str:
 def plain(value: float, digits: int, sign: str = "-") -> str:
     """The value with so many decimals; in powers of ten where a net that barely trained has a loss of millions."""
     return f"{value:{sign}.{digits}f}" if abs(value) < 1e5 else f"{value:{sign}.1e}"
+
+
+def short(value: float | None) -> str:
+    """Three digits, in powers of ten where it is far from 1; a dash for what is no number."""
+    return "–" if value is None else f"{value:.3g}"
+
+
+def signed(value: float | None) -> str:
+    """A change with its sign."""
+    return "–" if value is None else f"{value:+.2f}"
+
+
+def share(value: float | None) -> str:
+    """A fraction in percent, with the sign; a dash for what is no number."""
+    return "–" if value is None else f"{value:.1%}"
+
+
+def points(value: float | None) -> str:
+    """A fraction in percent with two decimals, without the sign; a dash for what is no number."""
+    return "–" if value is None else f"{100 * value:.2f}"

@@ -12,9 +12,8 @@ import numpy as np
 from resnetlab.core.errors import DataError
 from resnetlab.records.diagnosis import LARGEST_IMAGE, CamResult, Diagnosis
 from resnetlab.report.contact_sheet import CELL, DPI, EDGE, GAP, GREY, HEAD, LARGEST, Array, fit, to_png, write
-from resnetlab.report.diagnosis.formats import share
 from resnetlab.report.figure import Drawing
-from resnetlab.report.table import Table
+from resnetlab.report.table import Table, share
 
 Heat = np.ndarray[Any, np.dtype[np.floating[Any]]]
 

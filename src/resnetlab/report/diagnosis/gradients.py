@@ -3,10 +3,9 @@
 from typing import TYPE_CHECKING
 
 from resnetlab.records.diagnosis import Diagnosis
-from resnetlab.report.diagnosis.formats import short
 from resnetlab.report.diagnosis.panels import ShownNet, draw_line, drawing, finish, panels, positive, shown_nets, span
 from resnetlab.report.figure import Drawing
-from resnetlab.report.table import Table
+from resnetlab.report.table import Table, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

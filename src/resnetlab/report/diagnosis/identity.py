@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING
 
 from resnetlab.records.diagnosis import Diagnosis, IdentityResult
 from resnetlab.records.run import Metrics
-from resnetlab.report.diagnosis.formats import points
 from resnetlab.report.diagnosis.panels import drawing, finish, panels
 from resnetlab.report.figure import Drawing
 from resnetlab.report.run.figures import PALETTE
-from resnetlab.report.table import Table
+from resnetlab.report.table import Table, points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

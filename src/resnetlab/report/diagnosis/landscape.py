@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from resnetlab.records.diagnosis import Diagnosis, LandscapeResult
-from resnetlab.report.diagnosis.formats import share, short
 from resnetlab.report.diagnosis.panels import drawing
 from resnetlab.report.figure import Drawing
-from resnetlab.report.table import Table
+from resnetlab.report.table import Table, share, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,11 +5,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from resnetlab.records.diagnosis import Diagnosis, LesionResult
-from resnetlab.report.diagnosis.formats import points, short
 from resnetlab.report.diagnosis.panels import ShownNet, draw_line, drawing, finish, panels, shown_nets, span
 from resnetlab.report.figure import Drawing
 from resnetlab.report.run.figures import PALETTE
-from resnetlab.report.table import Table
+from resnetlab.report.table import Table, points, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

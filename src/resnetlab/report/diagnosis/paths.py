@@ -3,10 +3,9 @@
 from typing import TYPE_CHECKING
 
 from resnetlab.records.diagnosis import Diagnosis, PathResult
-from resnetlab.report.diagnosis.formats import share, short
 from resnetlab.report.diagnosis.panels import drawing
 from resnetlab.report.figure import Drawing
-from resnetlab.report.table import Table
+from resnetlab.report.table import Table, share, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resnetlab.records.diagnosis import Diagnosis, SettingResult
-from resnetlab.report.diagnosis.formats import signed
 from resnetlab.report.diagnosis.panels import drawing
 from resnetlab.report.figure import Drawing, plainly
 from resnetlab.report.run.figures import PALETTE
-from resnetlab.report.table import Table
+from resnetlab.report.table import Table, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from resnetlab.records.run import ClassificationReport, EpochRecord, Metrics, RunRecord
-from resnetlab.report.table import Table, plain
+from resnetlab.report.table import Table, plain, points, share
 
 PAIRS = 12
 """Confusions that are shown."""
@@ -102,8 +102,8 @@ def class_table(report: ClassificationReport) -> Table:
             (
                 report.classes[k],
                 f"{report.scores[k].n:,}",
-                _share(report.scores[k].recall),
-                _share(report.scores[k].precision),
+                share(report.scores[k].recall),
+                share(report.scores[k].precision),
             )
             for k in order
         ],
@@ -132,7 +132,7 @@ def epoch_table(history: Sequence[EpochRecord]) -> Table:
                 str(epoch.epoch),
                 f"{epoch.learning_rate:.4g}",
                 plain(epoch.running_loss, 4),
-                _percent(epoch.running_error),
+                points(epoch.running_error),
                 *(text for name in splits for text in _loss_and_error(_measured(epoch).get(name))),
                 "–" if epoch.images_per_second is None else f"{epoch.images_per_second:,.0f}",
                 f"{epoch.seconds:.1f}",
@@ -149,7 +149,7 @@ def _measured(epoch: EpochRecord) -> dict[str, Metrics]:
 
 
 def _loss_and_error(metrics: Metrics | None) -> tuple[str, str]:
-    return ("–", "–") if metrics is None else (plain(metrics.loss, 4), _percent(metrics.error))
+    return ("–", "–") if metrics is None else (plain(metrics.loss, 4), points(metrics.error))
 
 
 def _right(metrics: Metrics) -> str:
@@ -196,14 +196,6 @@ def _short(count: int) -> str:
         if count >= factor:
             return f"{count / factor:.3g} {unit}"
     return str(count)
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
 
 
 def _counted(count: int, noun: str) -> str:
