@@ -18,7 +18,7 @@ from sklearn.datasets import load_sample_images
 
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.files import write_json
-from resnetlab.data.image import decode
+from resnetlab.data.decode import decode
 
 SIZE, QUALITY, SIDE = (4000, 3000), 90, 224
 

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from resnetlab.core.errors import DataError
+from resnetlab.data.decode import decode
 from resnetlab.data.encoded import EncodedSplit, _begin_worker
-from resnetlab.data.image import decode
 from resnetlab.data.transforms import ResizedCrop
 from tests.conftest import ROOT
 from tests.faults.images import encoded

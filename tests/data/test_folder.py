@@ -12,9 +12,9 @@ from resnetlab.core.errors import DataError
 from resnetlab.data import ingest
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.dataset import Split, split_by_class
+from resnetlab.data.decode import decode
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.folder import list_folder
-from resnetlab.data.image import decode
 from resnetlab.data.sources import load_data
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from resnetlab.data import ingest
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.dataset import Split
+from resnetlab.data.decode import decode
 from resnetlab.data.encoded import EncodedSplit
-from resnetlab.data.image import decode
 from resnetlab.data.inspect import inspect_data, pick_samples
 from tests.data.test_folder import add, classes_of
 from tests.data.test_folder import read as read_folder

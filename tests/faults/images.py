@@ -17,7 +17,7 @@ from PIL import Image
 from resnetlab.core.errors import DataError
 from resnetlab.core.randomness import generator
 from resnetlab.data.config import DecodeConfig
-from resnetlab.data.image import decode
+from resnetlab.data.decode import decode
 from resnetlab.data.sources import load_data
 
 DEADLINE = 20.0

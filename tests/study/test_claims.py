@@ -7,7 +7,7 @@ import pytest
 from torch import distributed as dist
 
 from resnetlab.core.errors import ResNetLabError
-from resnetlab.study.claims import StoreClaims
+from resnetlab.study.workers import StoreClaims
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from resnetlab.core.errors import DataError
 from resnetlab.data.dataset import Chosen, Encoding, Split, others
-from resnetlab.data.image import decode
+from resnetlab.data.decode import decode
 from resnetlab.data.transforms import ResizedCrop
 
 LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)

@@ -17,8 +17,8 @@ from resnetlab.core.errors import DataError, printable
 from resnetlab.core.files import read_file
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.dataset import Chosen, Encoding, ImageData, Images, Numbers, Split, SplitName
+from resnetlab.data.decode import DecodedImage, Pixels, read_image, reason
 from resnetlab.data.encoded import EncodedSplit
-from resnetlab.data.image import DecodedImage, Pixels, read_image, reason
 
 MOST_ARRAY_BYTES = 1 << 30
 """Decoded images of all splits together that are held in memory; those that turn out bad count too."""

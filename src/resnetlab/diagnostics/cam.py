@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from resnetlab.core.errors import ConfigError, require, unknown_name
 from resnetlab.data.dataset import ImageData
-from resnetlab.data.image import decode
+from resnetlab.data.decode import decode
 from resnetlab.diagnostics.context import Context
 from resnetlab.diagnostics.load import UNTRAINED, DiagnosedNet
 from resnetlab.diagnostics.probes import eval_mode

@@ -10,11 +10,11 @@ from resnetlab.core.errors import ResNetLabError
 from resnetlab.core.files import folder_lock, read_json, write_json
 from resnetlab.core.serialize import write_record
 from resnetlab.records.study import StudyRecord
-from resnetlab.study.claims import Claims, Everything, StoreClaims
 from resnetlab.study.config import Study, study_settings
 from resnetlab.study.convert import convert_folder
 from resnetlab.study.folder import claim_folder, is_former, read_study
 from resnetlab.study.plan import RESULTS, STUDY, NoStudyCallback, PlannedRun, StudyCallback, plan_runs, read_ended
+from resnetlab.study.workers import Claims, Everything, StoreClaims
 from resnetlab.train.recipe import fitted_config
 from resnetlab.train.run import DATA, check_data, claim_data, run_recipe
 

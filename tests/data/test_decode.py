@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from resnetlab.core.errors import DataError
-from resnetlab.data.image import MOST_PIXELS, MOST_PIXELS_HELD, crop_box, decode, read_image
+from resnetlab.data.decode import MOST_PIXELS, MOST_PIXELS_HELD, crop_box, decode, read_image
 from tests.conftest import ROOT
 from tests.faults.images import encoded, seed_files
 
@@ -196,7 +196,7 @@ def test_cmyk_jpeg_is_not_inverted():
 
 @pytest.mark.parametrize(("mode", "expected"), [("La", 255 - 51 + 20), ("RGBa", 255 - 51 + 20)])
 def test_premultiplied_colours_lie_on_white(mode, expected):
-    from resnetlab.data.image import _to_rgb
+    from resnetlab.data.decode import _to_rgb
 
     colour = (20,) * (len(mode) - 1) + (51,)
     assert difference(np.asarray(_to_rgb(Image.new(mode, (1, 1), colour))), np.array([expected])).max() <= 1
@@ -356,7 +356,7 @@ def test_formats_that_take_more_memory_have_fewer_pixels():
 MEASURE = """
 import sys
 from pathlib import Path
-from resnetlab.data.image import decode
+from resnetlab.data.decode import decode
 def peak():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
 start = peak()
