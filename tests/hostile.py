@@ -76,7 +76,9 @@ def diagnosis_page(name: str, drawn: Any = None) -> str:
 def seedwise_page(name: str, drawn: Any = None) -> str:
     """The page of a study's diagnosis in which a value has that name."""
     found = study_diagnosis(name)
-    return render_study_diagnosis(found, drawn or draw_study_diagnosis(found))
+    # All figures write a name by one function; without gradients and blocks that of the lesions alone is drawn.
+    runs = [replace(run, net=replace(run.net, gradients=[], blocks=[])) for run in found.runs]
+    return render_study_diagnosis(found, drawn or draw_study_diagnosis(replace(found, runs=runs)))
 
 
 PAGES = {

@@ -20,7 +20,15 @@ from typing import Any
 CONTEXT = multiprocessing.get_context("forkserver")
 # torch loads the half of itself that compiles with the first optimizer, which would cost each child a second.
 CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "cattrs", "resnetlab.data.sources", "resnetlab.models.summary", "resnetlab.train.gradients"]
+    [
+        "torch._dynamo",
+        "cattrs",
+        "sklearn.datasets",
+        "sklearn.model_selection",
+        "resnetlab.data.sources",
+        "resnetlab.models.summary",
+        "resnetlab.train.gradients",
+    ]
     + ["resnetlab.report.run.page", "matplotlib.figure", "matplotlib.backends.backend_svg"]
     + [f"resnetlab.cli.{name}" for name in ("commands", "train", "progress", "tables")]
     + [
