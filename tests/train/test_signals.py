@@ -1,6 +1,8 @@
 """A request to stop is obeyed after the step, which is saved."""
 
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -74,3 +76,16 @@ def test_a_signal_within_training_is_only_noted():
 def test_ctrl_c_that_no_signal_asked_for_stays_one():
     with pytest.raises(KeyboardInterrupt), stop_on_signals():
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("kind", "code"), [("Interrupted", 143), ("KeyboardInterrupt", -signal.SIGINT)])
+def test_signal_within_exec_keeps_its_exit_code(kind, code):
+    """As while a library makes its dataclasses; a plain KeyboardInterrupt is the control."""
+    script = (
+        "import sys\nfrom resnetlab.core.errors import StoppedError\nfrom resnetlab.train import signals\n"
+        f"signals.Interrupted = {'signals.' if kind == 'Interrupted' else ''}{kind}\n"
+        "try:\n    with signals.stop_on_signals():\n"
+        "        exec('import os, signal\\nos.kill(os.getpid(), signal.SIGTERM)\\nfor _ in range(1000): pass')\n"
+        "except StoppedError as error:\n    sys.exit(error.exit_code)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == code

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        # Another signal than Ctrl-C's names itself (``train.stopping``).
+        # Another signal than Ctrl-C's names itself (``train.signals``).
         return 128 + (error.args[0] if error.args else SIGINT)
     except BrokenPipeError:
         # The reader of our output left (resnetlab list | head): nobody is there to be told.

@@ -16,6 +16,14 @@ ASK_EVERY = 10
 """Steps between the questions of several ranks to each other: each costs a message, and all must stop at the same."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal that nobody asks for: it ends what is being done, where it stands.
+
+    No ``Exception``, which a library that is being loaded may catch. And no plain ``KeyboardInterrupt``: where that
+    passes through ``exec``, as it does while dataclasses are made, Python ends by SIGINT whatever the exit code is.
+    """
+
+
 class StopRequest:
     """The signal that asked to stop, if one has.
 
@@ -37,16 +45,12 @@ class StopRequest:
             self._deferred = False
 
     def note(self, number: int, _frame: FrameType | None) -> None:
-        """Handle a signal; raises ``KeyboardInterrupt`` where nobody asks for it.
-
-        That and no error of ours, since a library that is being loaded may catch every ``Exception``. It carries the
-        number, for where it leaves before ``stop_on_signals`` can tell.
-        """
+        """Handle a signal; raises ``Interrupted`` with its number where nobody asks for it."""
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = number
         if not self._deferred:
-            raise KeyboardInterrupt(number)
+            raise Interrupted(number)
 
     def agreed(self, step: int, device: torch.device) -> int | None:
         """The signal on which to stop after ``step``: one's own, or where there are several ranks any rank's."""
