@@ -79,7 +79,7 @@ def test_ctrl_c_that_no_signal_asked_for_stays_one():
 
 
 @pytest.mark.parametrize(("kind", "code"), [("Interrupted", 143), ("KeyboardInterrupt", -signal.SIGINT)])
-def test_signal_within_exec_keeps_its_exit_code(kind, code):
+def test_signal_within_exec_keeps_its_exit_code(tmp_path, kind, code):
     """As while a library makes its dataclasses; a plain KeyboardInterrupt is the control."""
     script = (
         "import sys\nfrom resnetlab.core.errors import StoppedError\nfrom resnetlab.train import signals\n"
@@ -88,4 +88,6 @@ def test_signal_within_exec_keeps_its_exit_code(kind, code):
         "        exec('import os, signal\\nos.kill(os.getpid(), signal.SIGTERM)\\nfor _ in range(1000): pass')\n"
         "except StoppedError as error:\n    sys.exit(error.exit_code)\n"
     )
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == code
+    (tmp_path / "command.py").write_text(script)
+    done = subprocess.run([sys.executable, "-m", "command"], capture_output=True, check=False, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
