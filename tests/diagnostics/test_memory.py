@@ -40,7 +40,7 @@ def noise(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.slow
 @pytest.mark.parametrize("what", [("gradients", "residuals"), ("all",)], ids=" ".join)
-def test_diagnosis_of_1202_layers_takes_less_than_4_gigabytes(tmp_path, images, what):
+def test_diagnosis_of_1202_layers_takes_less_than_4_gigabytes(tmp_path, noise, what):
     """Of images of CIFAR's size the passes alone, a batch of 32; the whole grid of signals on digits, for time."""
     words = ["--data", noise] if what != ("all",) else []
     used = peak("cifar_resnet1202", "--what", *what, *words, "--out", tmp_path / "found")
