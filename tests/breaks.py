@@ -1,4 +1,4 @@
-"""``python -m tests.breaks [NAME …]`` breaks the code on purpose, one line at a time, and runs the tests that must fail.
+"""``python -m tests.breaks [NAME …]`` breaks the code on purpose, a line at a time, and runs tests that must fail.
 
 Each break is made in a copy of ``src``. A break that no test finds is a fault of the tests; so is one that a test finds
 by an error of its own, which is why the tests must run to their end (exit code 1) and pass on the copy unbroken.
@@ -200,13 +200,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         tests = sorted({test for name in names for test in BREAKS[name].tests.split()})
         if code := exit_code(broken("", Path(place) / "whole"), tests):
-            print(f"the tests fail on the code as it is: exit code {code}")
+            sys.stderr.write(f"the tests fail on the code as it is: exit code {code}\n")
             return 1
         for number, name in enumerate(names):
             code = exit_code(broken(name, Path(place) / str(number)), BREAKS[name].tests.split())
             found += code == 1
-            print(f"{'found' if code == 1 else f'NOT FOUND, exit code {code}'}: {name}", flush=True)
-    print(f"{found} of {len(names)} found")
+            sys.stderr.write(f"{'found' if code == 1 else f'NOT FOUND, exit code {code}'}: {name}\n")
+    sys.stdout.write(f"{found} of {len(names)} found\n")
     return int(found < len(names))
 
 
