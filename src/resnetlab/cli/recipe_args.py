@@ -9,8 +9,8 @@ import tyro
 
 from resnetlab.cli.recipe_help import recipe_help
 from resnetlab.core.errors import ConfigError
+from resnetlab.train.folder import RECIPE
 from resnetlab.train.recipe import Recipe, check_best_by, load_recipe, read_recipe
-from resnetlab.train.run import RECIPE
 
 SUFFIXES = (".yaml", ".yml")
 
