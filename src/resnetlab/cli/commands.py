@@ -104,7 +104,7 @@ def report_study_diagnosis(folder: Path) -> None:
     """Draw the page of the study's diagnosis in ``folder`` again. Raises ``DataError`` where it is damaged."""
     from resnetlab.cli.diagnose import print_study_diagnosis
     from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS, read_study_diagnosis
-    from resnetlab.report.study_diagnosis.page import write_study_diagnosis_report
+    from resnetlab.report.study.diagnosis import write_study_diagnosis_report
 
     diagnosis = read_study_diagnosis(folder / STUDY_DIAGNOSIS)
     print_study_diagnosis(diagnosis, write_study_diagnosis_report(diagnosis, folder))
