@@ -14,8 +14,8 @@ import tyro
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import SOURCES
+from resnetlab.train.folder import RECIPE
 from resnetlab.train.recipe import Recipe, check_best_by, load_recipe, read_recipe
-from resnetlab.train.run import RECIPE
 
 SUFFIXES = (".yaml", ".yml")
 
