@@ -31,14 +31,13 @@ def load_data(
     decode: DecodeConfig = AS_IT_IS,
     on_progress: Progress | None = None,
     *,
-    compact_labels: bool = False,
     refuse: Refuse = raise_it,
 ) -> ImageData:
     """The data that ``source`` names: a row of ``SOURCES``, or the path of a folder of images.
 
     ``split_seed`` decides the split of a set that comes without one. ``on_progress`` is told how many of how many
-    images were decoded. ``compact_labels`` leaves out classes that no image has. ``refuse`` is told of every reason not
-    to train on what was read; it may gather them where the set is only looked at.
+    images were decoded. ``refuse`` is told of every reason not to train on what was read; who only looks at the set may
+    gather them.
 
     Raises ``ConfigError`` for an unknown source or a setting that it does not have, ``DataError`` for what cannot be
     read, ``MissingExtraError`` where the extra ``hub`` is needed and not there.
@@ -53,8 +52,8 @@ def load_data(
     if isinstance(read, ImageData):
         data, folders = read, False
     else:
-        data, folders = _ingest(read, decode, on_progress, refuse, compact_labels), read.folders
-    if compact_labels:
+        data, folders = _ingest(read, decode, on_progress, refuse), read.folders
+    if decode.compact_labels:
         data = compact_classes(data)
     labels = {name: split.labels.cpu().numpy() for name, split in data.splits.items()}
     # Those of encoded images were judged before these were opened.
@@ -70,9 +69,7 @@ def load_data(
     return data
 
 
-def _ingest(
-    given: "EncodedSet", decode: DecodeConfig, on_progress: Progress | None, refuse: Refuse, compact_labels: bool
-) -> ImageData:
+def _ingest(given: "EncodedSet", decode: DecodeConfig, on_progress: Progress | None, refuse: Refuse) -> ImageData:
     from resnetlab.data.ingest import ingest
 
     told: set[str] = set()
@@ -80,7 +77,7 @@ def _ingest(
     def check(chosen: Mapping[SplitName, Numbers]) -> None:
         reasons = given.judge(chosen)
         labels = {split: given.labels[numbers] for split, numbers in chosen.items()}
-        folders = given.folders and not compact_labels
+        folders = given.folders and not decode.compact_labels
         judge_classes(given.classes, labels, given.source, reasons.append, folders=folders)
         for reason in reasons:
             if reason not in told:
@@ -127,7 +124,7 @@ def _read(scheme: str, place: str, split_seed: int) -> "ImageData | EncodedSet":
     if scheme == "npz":
         from resnetlab.data.npz import read_npz
 
-        return read_npz(Path(place), split_seed)
+        return read_npz(place, split_seed)
     if scheme == "folder":
         from resnetlab.data.folder import read_folder
 
