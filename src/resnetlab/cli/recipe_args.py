@@ -14,8 +14,8 @@ import tyro
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import SOURCES
+from resnetlab.train.folder import RECIPE
 from resnetlab.train.recipe import Recipe, check_best_by, load_recipe, read_recipe
-from resnetlab.train.run import RECIPE
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -81,7 +81,7 @@ FIRST = (
 GROUPS = {
     "Run and output": ("log", "quiet", "json", "print_config", "max_steps", "save_every", "keep_top", "evaluate_train"),
     "Network": ("shortcut", "options", "freeze"),
-    "Data": ("split_seed", "image_size", "on_bad", "workers", "overfit_batches"),
+    "Data": ("split_seed", "image_size", "on_bad", "workers", "compact_labels", "overfit_batches"),
     "Validation": ("best_by", "early_stop"),
     "Optimizer": ("optimizer", "head_lr", "momentum", "nesterov", "weight_decay", "decay_all", "clip_norm", "ema"),
     "Schedule": (*("warmup_epochs", "warmup_steps", "warmup_until_error", "milestones", "milestone_steps", "gamma"),),
