@@ -98,6 +98,7 @@ def test_missing_file_gives_exit_code_three(run, tmp_path):
     code, _, errors = run("train", tmp_path / "none.yaml")
     assert code == 3
     assert "there is no recipe" in errors
+    assert "settings as flags" in errors
 
 
 @pytest.mark.parametrize("before", [("--epochs", "3"), ("--gamma", "0.5"), ("--flip",)])

@@ -26,10 +26,10 @@ from resnetlab.study.config import (
 
 @dataclass(frozen=True, kw_only=True)
 class StudyCommand(WithRecipe):
-    """Compare networks that differ in what is asked and in nothing else, over seeds; make tables, figures and a page.
+    """Compare networks that differ only in the settings under study, over seeds; make tables, figures and a page.
 
-    Alone it compares plain and residual nets at depths 8, 20 and 56. RECIPE is a YAML file of settings, with or without
-    axes and seeds; flags change what it says. Under torchrun the processes share the runs. The same command given again
+    Without arguments it compares plain and residual nets at depths 8, 20 and 56. RECIPE is a YAML file of settings,
+    with or without axes and seeds; flags override it. Under torchrun the processes share the runs. The same command
     resumes a study that was interrupted.
     """
 
