@@ -30,7 +30,7 @@ CamVerdict = Literal["focused", "between", "spread", "coarse", "blank", "broken"
 
 FOCUSED, SPREAD, FEW = 0.25, 0.5, 4
 CLASSES = 8
-"""Images that are looked at where none are named: the first of each class, of so many classes at most."""
+"""Images shown where none are named: the first of each class, for this many classes at most."""
 
 RULE = (
     "The heat of a cell of the map is how much it supports the predicted class (Selvaraju et al. 2017, eq. 1 and 2). A "

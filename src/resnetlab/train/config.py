@@ -68,7 +68,7 @@ class TrainConfig:
     """Decay of an exponential moving average of weights and statistics, such as 0.999; the average is what is evaluated
     and kept. 0 is off."""
     freeze: str | None = None
-    """Fine-tuning: the part up to which nothing is trained, such as stem or stages.2; its norms keep their
+    """Fine-tuning: freeze the network up to and including this part, such as stem or stages.2; frozen norms keep their
     statistics."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How training images are augmented."""

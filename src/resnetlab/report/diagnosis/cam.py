@@ -1,4 +1,4 @@
-"""Images beside what the answers to them rest on, as one sheet for each net."""
+"""Images beside what the predictions for them rest on, as one sheet for each net."""
 
 from base64 import b64decode
 from collections.abc import Sequence

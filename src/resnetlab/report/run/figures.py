@@ -32,7 +32,7 @@ RUN_STYLE: dict[Any, Any] = STYLE | {
     "figure.facecolor": PALETTE["paper"],
 }
 MARKED = 40
-"""With so many epochs or fewer, each has a dot."""
+"""Up to this many epochs, each has a dot."""
 
 Line = tuple[str, str, str, Callable[[EpochRecord], float | None]]
 LOSS: list[Line] = [
