@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.core.serialize import read_record, write_record
-from resnetlab.diagnostics.path_gradient import record
-from resnetlab.diagnostics.paths import MOST_LENGTHS, explain, path_lengths
+from resnetlab.diagnostics.paths import MOST_LENGTHS, explain, path_lengths, record
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.layers import Multiplier
 from resnetlab.models.recompute import recompute_blocks

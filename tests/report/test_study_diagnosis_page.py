@@ -5,9 +5,13 @@ import pytest
 from resnetlab.core.serialize import read_record, write_record
 from resnetlab.records.study_diagnosis import StudyDiagnosis
 from resnetlab.report.run.figures import PALETTE
-from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
-from resnetlab.report.study_diagnosis.page import render_study_diagnosis, write_study_diagnosis_report
-from resnetlab.report.study_diagnosis.tables import difference_tables, measure_tables
+from resnetlab.report.study.diagnosis import (
+    difference_tables,
+    draw_study_diagnosis,
+    measure_tables,
+    render_study_diagnosis,
+    write_study_diagnosis_report,
+)
 from tests.made import HOSTILE, study_diagnosis
 from tests.report.test_study_page import Elements
 

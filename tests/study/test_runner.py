@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.core.errors import ConfigError, DataError
+from resnetlab.core.errors import CheckpointError, ConfigError, DataError
 from resnetlab.data.config import AugmentConfig
 from resnetlab.study import NoStudyCallback, Study, plan_runs, read_results, read_study, run_study, study_command
 from resnetlab.study.config import study_recipe
@@ -50,6 +50,15 @@ class Began(NoStudyCallback):
 
     def on_run_end(self, run, record):
         assert record.status == "finished"
+
+
+def test_study_whose_first_run_cannot_start_leaves_the_folder_to_the_next_attempt(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"x" * 100)
+    study = replace(TINY, seeds=1, axes={"depth": ("4",)})
+    with pytest.raises(CheckpointError):
+        run_study(replace(study, recipe=replace(study.recipe, weights=str(tmp_path / "w.safetensors"))), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    assert len(run_study(study, tmp_path / "a").runs) == 1
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import pytest
 from resnetlab.data.config import AugmentConfig
 from resnetlab.study import RUNS, Study, run_study, study_command
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.folder import RECORD
 from resnetlab.train.recipe import Recipe
-from resnetlab.train.run import RECORD
 from tests.conftest import ROOT
 from tests.study.conftest import timeless
 

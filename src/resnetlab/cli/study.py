@@ -88,7 +88,7 @@ class StudyCommand(WithRecipe):
         # What is wrong with it is told before torch is loaded.
         study = self.config
 
-        from resnetlab.cli.study_progress import StudyProgress
+        from resnetlab.cli.progress import StudyProgress
         from resnetlab.train.signals import stop_on_signals
 
         try:

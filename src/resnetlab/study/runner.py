@@ -13,10 +13,11 @@ from resnetlab.records.study import StudyRecord
 from resnetlab.study.config import Study, study_settings
 from resnetlab.study.convert import convert_folder
 from resnetlab.study.folder import claim_folder, is_former, read_study
-from resnetlab.study.plan import RESULTS, STUDY, NoStudyCallback, PlannedRun, StudyCallback, plan_runs, read_ended
+from resnetlab.study.plan import RESULTS, RUNS, STUDY, NoStudyCallback, PlannedRun, StudyCallback, plan_runs, read_ended
 from resnetlab.study.workers import Claims, Everything, StoreClaims
+from resnetlab.train.folder import DATA, check_data, claim_data
 from resnetlab.train.recipe import fitted_config
-from resnetlab.train.run import DATA, check_data, claim_data, run_recipe
+from resnetlab.train.run import run_recipe
 
 if TYPE_CHECKING:
     from resnetlab.data.dataset import ImageData
@@ -54,7 +55,10 @@ def run_study(
 
 @contextmanager
 def _begun(study: Study, data: "ImageData", out: Path, leads: bool) -> Iterator[None]:
-    """Hold the folder, with settings and data noted in it; ranks that do not lead wait until that is done."""
+    """Hold the folder, with settings and data noted in it; ranks that do not lead wait until that is done.
+
+    Both go again where the study fails before its first run has begun, so that the folder is free for another attempt.
+    """
     if not leads:
         _await_settings(study, out)
         check_data(data, out)
@@ -62,12 +66,18 @@ def _begun(study: Study, data: "ImageData", out: Path, leads: bool) -> Iterator[
         return
     with folder_lock(out):
         # Another process may have taken the folder since.
-        claim_folder(study, out)
+        held = claim_folder(study, out)
         if is_former(out):
             convert_folder(out)
         write_json(out / STUDY, study_settings(study))
         claim_data(data, out)
-        yield
+        try:
+            yield
+        except BaseException:
+            if not held and not (out / RUNS).exists():
+                for name in (DATA, STUDY):
+                    (out / name).unlink(missing_ok=True)
+            raise
 
 
 def _await_settings(study: Study, out: Path) -> None:

@@ -37,7 +37,12 @@ def run_verdict(record: RunRecord) -> list[str]:
         lines.append(f"Ended after {done} of {planned} epochs" + (f": {record.message}" if record.message else ""))
     elif record.message:
         lines.append(record.message)
-    return [*lines, best_sentence(record)]
+    return [*lines, best_sentence(record), *changes(record)]
+
+
+def changes(record: RunRecord) -> list[str]:
+    """Which settings were changed while the run was under way, a sentence each."""
+    return [f"Settings {text}: no one recipe gives this result" for text in record.changes]
 
 
 def best_sentence(record: RunRecord) -> str:
