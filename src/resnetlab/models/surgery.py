@@ -213,7 +213,7 @@ def _shape_changers(config: ResidualConfig) -> set[tuple[int, int]]:
         (stage, number)
         for stage in range(len(other.stages))
         for number, block in enumerate(_stage(other, stage))
-        if not isinstance(block.shortcut, IdentityShortcut)
+        if type(block.shortcut) is not IdentityShortcut
     }
 
 
@@ -229,7 +229,7 @@ def _zero_blocks(config: ResidualConfig, stage: int, n: int, seed: int, device: 
 
 def _require_identity(block: ResidualBlock) -> None:
     """Raise ``ConfigError`` unless the block gives g(0 + x) = x for every x that can reach it."""
-    if not isinstance(block.shortcut, IdentityShortcut):
+    if type(block.shortcut) is not IdentityShortcut:
         raise ConfigError("the stage has no block yet, and its first one changes the shape; deepen another stage")
     if not isinstance(block.activation, nn.ReLU | nn.Identity):
         raise ConfigError(
