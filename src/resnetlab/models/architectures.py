@@ -1,5 +1,6 @@
 """Architectures by name: a variant is a row, a family of free depth a row with a rule; configurations as plain data."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
@@ -97,9 +98,21 @@ def _mlp(shortcut: ShortcutOption | None) -> Callable[[int], MLPConfig]:
     return lambda depth: MLPConfig(depth=depth, shortcut=shortcut)
 
 
+def _wide_branches(groups: int, base_width: int) -> dict[str, Any]:
+    """ResNeXt: bottlenecks of ``groups`` groups, each of ``base_width``/64 of the width."""
+    return {"branch": "bottleneck", "groups": groups, "base_width": base_width}
+
+
 _18, _34, _50, _101, _152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
 _BOTTLENECK: dict[str, Any] = {"branch": "bottleneck"}
+_26, _200, _269 = (2, 2, 2, 2), (3, 24, 36, 3), (3, 30, 48, 8)
 _PRE: dict[str, Any] = {"order": "pre"}
+_SE: dict[str, Any] = {"se_reduction": 16}
+# timm's: 32 groups, however wide the map.
+_GROUPS: dict[str, Any] = {"norm": "group", "norm_groups": 32}
+# The stem of ResNet-D without its averages; that of ResNet-S is twice as wide (He et al. 2018, §4, and GluonCV).
+_C: dict[str, Any] = {"stem": "deep", **_BOTTLENECK}
+_S: dict[str, Any] = {"stem": "deep", "stem_width": 128, **_BOTTLENECK}
 
 ROWS = Registry[Row](
     "model",
@@ -108,28 +121,57 @@ ROWS = Registry[Row](
         "plain34": Row(config=_imagenet(_34, shortcut=None), parameters=21_623_848),
         "resnet18": Row(config=_imagenet(_18), parameters=11_689_512),
         "resnet34": Row(config=_imagenet(_34), parameters=21_797_672),
+        "resnet26": Row(config=_imagenet(_26, **_BOTTLENECK), parameters=15_995_176),
         "resnet50": Row(config=_imagenet(_50, **_BOTTLENECK), parameters=25_557_032),
         "resnet101": Row(config=_imagenet(_101, **_BOTTLENECK), parameters=44_549_160),
         "resnet152": Row(config=_imagenet(_152, **_BOTTLENECK), parameters=60_192_808),
+        "resnet200": Row(config=_imagenet(_200, **_BOTTLENECK), parameters=64_673_832),
+        "resnet50_gn": Row(config=_imagenet(_50, **_BOTTLENECK, **_GROUPS), parameters=25_557_032),
+        "resnet50c": Row(config=_imagenet(_50, **_C), parameters=25_576_264),
+        "resnet101c": Row(config=_imagenet(_101, **_C), parameters=44_568_392),
+        "resnet152c": Row(config=_imagenet(_152, **_C), parameters=60_212_040),
+        "resnet50s": Row(config=_imagenet(_50, **_S), parameters=25_680_808),
+        "resnet101s": Row(config=_imagenet(_101, **_S), parameters=44_672_936),
+        "resnet152s": Row(config=_imagenet(_152, **_S), parameters=60_316_584),
         "resnetv2_18": Row(config=_imagenet(_18, **_PRE), parameters=11_687_720),
         "resnetv2_34": Row(config=_imagenet(_34, **_PRE), parameters=21_795_880),
         "resnetv2_50": Row(config=_imagenet(_50, **_PRE, **_BOTTLENECK), parameters=25_549_352),
         "resnetv2_101": Row(config=_imagenet(_101, **_PRE, **_BOTTLENECK), parameters=44_541_480),
         "resnetv2_152": Row(config=_imagenet(_152, **_PRE, **_BOTTLENECK), parameters=60_185_128),
+        "resnetv2_18d": Row(config=_deep(_18, **_PRE), parameters=11_706_952),
+        "resnetv2_34d": Row(config=_deep(_34, **_PRE), parameters=21_815_112),
+        "resnetv2_50d": Row(config=_deep(_50, **_PRE, **_BOTTLENECK), parameters=25_568_584),
+        "resnetv2_101d": Row(config=_deep(_101, **_PRE, **_BOTTLENECK), parameters=44_560_712),
+        "resnetv2_152d": Row(config=_deep(_152, **_PRE, **_BOTTLENECK), parameters=60_204_360),
+        "resnetv2_50d_gn": Row(config=_deep(_50, **_PRE, **_BOTTLENECK, **_GROUPS), parameters=25_568_584),
         "resnet18d": Row(config=_deep(_18), parameters=11_708_744),
+        "resnet34d": Row(config=_deep(_34), parameters=21_816_904),
+        "resnet26d": Row(config=_deep(_26, **_BOTTLENECK), parameters=16_014_408),
         "resnet50d": Row(config=_deep(_50, **_BOTTLENECK), parameters=25_576_264),
         "resnet101d": Row(config=_deep(_101, **_BOTTLENECK), parameters=44_568_392),
         "resnet152d": Row(config=_deep(_152, **_BOTTLENECK), parameters=60_212_040),
-        "resnet200d": Row(config=_deep((3, 24, 36, 3), **_BOTTLENECK), parameters=64_693_064),
+        "resnet200d": Row(config=_deep(_200, **_BOTTLENECK), parameters=64_693_064),
         "wide_resnet50_2": Row(config=_imagenet(_50, **_BOTTLENECK, base_width=128), parameters=68_883_240),
         "wide_resnet101_2": Row(config=_imagenet(_101, **_BOTTLENECK, base_width=128), parameters=126_886_696),
-        "resnext50_32x4d": Row(config=_imagenet(_50, **_BOTTLENECK, groups=32, base_width=4), parameters=25_028_904),
-        "resnext101_32x8d": Row(config=_imagenet(_101, **_BOTTLENECK, groups=32, base_width=8), parameters=88_791_336),
-        "resnext101_64x4d": Row(config=_imagenet(_101, **_BOTTLENECK, groups=64, base_width=4), parameters=83_455_272),
-        "seresnet50": Row(config=_imagenet(_50, **_BOTTLENECK, se_reduction=16), parameters=28_088_024),
-        "seresnext50_32x4d": Row(
-            config=_imagenet(_50, **_BOTTLENECK, se_reduction=16, groups=32, base_width=4), parameters=27_559_896
-        ),
+        "resnext50_32x4d": Row(config=_imagenet(_50, **_wide_branches(32, 4)), parameters=25_028_904),
+        "resnext50d_32x4d": Row(config=_deep(_50, **_wide_branches(32, 4)), parameters=25_048_136),
+        "resnext101_32x4d": Row(config=_imagenet(_101, **_wide_branches(32, 4)), parameters=44_177_704),
+        "resnext101_32x8d": Row(config=_imagenet(_101, **_wide_branches(32, 8)), parameters=88_791_336),
+        "resnext101_64x4d": Row(config=_imagenet(_101, **_wide_branches(64, 4)), parameters=83_455_272),
+        "seresnet18": Row(config=_imagenet(_18, **_SE), parameters=11_779_624),
+        "seresnet34": Row(config=_imagenet(_34, **_SE), parameters=21_960_416),
+        "seresnet50": Row(config=_imagenet(_50, **_BOTTLENECK, **_SE), parameters=28_088_024),
+        "seresnet101": Row(config=_imagenet(_101, **_BOTTLENECK, **_SE), parameters=49_326_872),
+        "seresnet152": Row(config=_imagenet(_152, **_BOTTLENECK, **_SE), parameters=66_821_848),
+        "seresnet152d": Row(config=_deep(_152, **_BOTTLENECK, **_SE), parameters=66_841_080),
+        "seresnet200d": Row(config=_deep(_200, **_BOTTLENECK, **_SE), parameters=71_855_096),
+        "seresnet269d": Row(config=_deep(_269, **_BOTTLENECK, **_SE), parameters=113_672_760),
+        "seresnext26d_32x4d": Row(config=_deep(_26, **_wide_branches(32, 4), **_SE), parameters=16_809_512),
+        "seresnext50_32x4d": Row(config=_imagenet(_50, **_wide_branches(32, 4), **_SE), parameters=27_559_896),
+        "seresnext101_32x4d": Row(config=_imagenet(_101, **_wide_branches(32, 4), **_SE), parameters=48_955_416),
+        "seresnext101_32x8d": Row(config=_imagenet(_101, **_wide_branches(32, 8), **_SE), parameters=93_569_048),
+        "seresnext101d_32x8d": Row(config=_deep(_101, **_wide_branches(32, 8), **_SE), parameters=93_588_280),
+        "seresnext101_64x4d": Row(config=_imagenet(_101, **_wide_branches(64, 4), **_SE), parameters=88_232_984),
         "wide_resnet16_4": Row(config=_wide(16, 4), parameters=2_748_890),
         "wide_resnet16_8": Row(config=_wide(16, 8), parameters=10_961_370),
         "wide_resnet28_10": Row(config=_wide(28, 10), parameters=36_479_194),
@@ -203,7 +245,26 @@ def _named_config(name: str) -> NetConfig:
     depth = name.removeprefix(family)
     if family in FAMILIES and 0 < len(depth) <= MOST_DIGITS and not depth.startswith("0"):
         return FAMILIES[family].config(family, int(depth))
-    raise unknown_name("model", name, listed_names())
+    raise _unknown_depth(name) or unknown_name("model", name, listed_names())
+
+
+def _unknown_depth(name: str) -> ConfigError | None:
+    """The error for a name that differs from a known one in its depth alone: any depth can be built all the same."""
+    parts = re.fullmatch(r"(\D*?v2_|\D+)(\d{1,5})(\D.*)?", name)
+    if parts is None:
+        return None
+    start, depth, end = parts[1], int(parts[2]), parts[3] or ""
+    known = [row for row in ROWS if re.fullmatch(rf"{re.escape(start)}\d+{re.escape(end)}", row)]
+    if not known:
+        return None
+    nearest = min(known, key=lambda row: abs(int(row.removeprefix(start).removesuffix(end)) - depth))
+    config = ROWS[nearest].config
+    assert isinstance(config, ResNetConfig | VGGConfig)
+    depths = list(config.depths)
+    return ConfigError(
+        f"unknown model {name!r}; the nearest depth is {nearest!r}, and any other can be built from it by the blocks "
+        f"of its stages: create_model({nearest!r}, depths={depths}), or --model {nearest} --options depths '{depths}'"
+    )
 
 
 def config_to_plain(config: object) -> dict[str, Any]:
