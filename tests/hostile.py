@@ -7,10 +7,9 @@ from resnetlab.report.diagnosis import cam
 from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_page
 from resnetlab.report.run.figures import draw_run_figures
 from resnetlab.report.run.page import render_run_page
+from resnetlab.report.study.diagnosis import draw_study_diagnosis, render_study_diagnosis
 from resnetlab.report.study.figures import draw_figures
 from resnetlab.report.study.page import render_page
-from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
-from resnetlab.report.study_diagnosis.page import render_study_diagnosis
 from tests.made import HOSTILE, axis_study, depth_study, diagnosis, run, study_diagnosis
 
 NAMES = (

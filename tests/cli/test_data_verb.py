@@ -32,13 +32,14 @@ def test_json_is_one_object_and_the_same_as_the_file(run, tmp_path):
 def test_planted_faults_of_a_set_are_told(run, tmp_path):
     folder = tmp_path / "set"
     folder.mkdir()
-    train, labels, test, _ = make_folder(folder, compress=False)
+    train, labels, test, other = make_folder(folder, compress=False)
     train[5] = train[2]
     test[0] = train[1]
     test[3] = 7
     (folder / NAMES[0]).write_bytes(idx(train))
     (folder / NAMES[1]).write_bytes(idx(np.where(labels == 3, 0, labels)))
     (folder / NAMES[2]).write_bytes(idx(test))
+    (folder / NAMES[3]).write_bytes(idx(np.where(other == 3, 0, other)))
     (folder / "classes.txt").write_text("$a\n\x1b[31mred\nc\nd\n")
     code, out, errors = run("data", "inspect", f"idx:{folder}", "--out", tmp_path / "out")
     assert (code, errors) == (0, "")

@@ -120,7 +120,9 @@ def test_help_shows_what_matters_first_then_every_flag_once(run):
     flags = re.findall(r"^  (--[a-z-]+)", shown, re.MULTILINE)
     assert len(flags) == len(set(flags)) > 60
     expected = {f"--{name.replace('_', '-')}" for name in names_of(Recipe)}
-    assert expected | {"--out", "--resume", "--log", "--quiet", "--json", "--print-config"} == set(flags)
+    assert expected | {"--out", "--resume", "--accept-changes", "--log", "--quiet", "--json", "--print-config"} == set(
+        flags
+    )
 
 
 def names_of(settings: type) -> list[str]:

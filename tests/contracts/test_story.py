@@ -9,10 +9,9 @@ from resnetlab.records.diagnosis import Diagnosis
 from resnetlab.records.gradients import BlockGradient
 from resnetlab.records.study import KINDS, StudyRecord
 from resnetlab.records.study_diagnosis import StudyDiagnosis
+from resnetlab.report.study.diagnosis import difference_tables, draw_study_diagnosis, measure_tables
 from resnetlab.report.study.figures import draw_figures
 from resnetlab.report.study.tables import contrast_tables, error_table, gradient_table, trace_table, verdict_lines
-from resnetlab.report.study_diagnosis.figures import draw_study_diagnosis
-from resnetlab.report.study_diagnosis.tables import difference_tables, measure_tables
 from resnetlab.report.table import Table
 from tests.conftest import ROOT
 

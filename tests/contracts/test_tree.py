@@ -12,10 +12,6 @@ ROOMS = sorted({path.parent for path in PACKAGE.rglob("*.py")})
 TWO_SUBJECTS = {
     ("checkpoint", "checkpoint_manager"): "what a checkpoint is; when one is kept, and which",
     ("diagnosis", "diagnosis_statistics"): "every run of a study diagnosed; what that says over the seeds",
-    ("path_gradient", "paths"): "the gradient along one path; the analysis of all their lengths",
-    ("recipe_args", "recipe_help"): "how a command reads its recipe; the help that it shows",
-    ("signal", "signal_grid"): "the analysis of signal; the settings that it is measured under",
-    ("study", "study_progress"): "the verb study; its progress on a terminal",
     ("study", "study_diagnosis"): "the record of a study; that of its diagnosis",
     ("weight_files", "weights"): "reading files of weights; loading them into a network",
 }

@@ -135,13 +135,13 @@ def test_splits_that_contradict_each_other_are_refused(tmp_path):
 def test_all_three_splits_are_read_and_a_test_without_labels_is_none(tmp_path):
     tables = good()
     secret = table([encoded(p) for p in TEST], [-1] * 6)
-    three = {"train": tables["train"], "validation": tables["test"], "dev": tables["test"]}
+    three = {"train": tables["train"], "validation": tables["test"]}
     data = read(write(tmp_path / "three", three | {"test": tables["train"]}))
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 12, "validation": 6, "test": 12}
-    assert data.notes[1:] == ("not read: dev",)
+    assert data.notes[1:] == ()
     data = read(write(tmp_path / "secret", {"train": tables["train"], "test": secret, "validation": tables["test"]}))
     assert (data.test, data.validation.labels.tolist()) == (None, FEWER)
-    assert data.notes[1:] == ("test has no labels",)
+    assert data.notes[1:] == ("test has no labels and is left out",)
 
 
 def test_images_are_called_by_their_file_and_row(tmp_path):

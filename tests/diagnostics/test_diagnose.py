@@ -59,7 +59,6 @@ def test_lesion_builds_no_signal_grid_and_no_network_at_initialisation(data, tmp
     from resnetlab.diagnostics import load, signal
 
     monkeypatch.setattr(signal, "signal_grid", counted("grid", signal.signal_grid))
-    monkeypatch.setattr(signal, "own_setting", counted("grid", signal.own_setting))
     monkeypatch.setattr(load.DiagnosedNet, "at_start", counted("initial", load.DiagnosedNet.at_start))
     recipe = Recipe(model="cifar_resnet14", training=replace(Recipe().training, epochs=1, max_steps=2))
     resnetlab.run_recipe(recipe, tmp_path / "run")

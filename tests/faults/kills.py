@@ -69,7 +69,7 @@ def train_in_place(out: Path, inside: int | None) -> None:
     def save(checkpoints: CheckpointManager) -> None:
         nonlocal writes
         writes += 1
-        checkpoint = checkpoints.state.to_checkpoint(checkpoints.environment)
+        checkpoint = checkpoints.state.to_checkpoint(checkpoints.environment, checkpoints.settings)
         tensors = {"model": checkpoint.model, "training": checkpoint.training}
         if writes == inside:
             buffer = io.BytesIO()

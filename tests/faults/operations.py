@@ -131,7 +131,7 @@ def write_epochs(out: Path, before: int, number: int, way: str, protected: bool)
 
 def packed(checkpoints: CheckpointManager) -> dict[str, bytes]:
     """The files of the checkpoint that it would write now."""
-    return pack(checkpoints.state.to_checkpoint(checkpoints.environment))
+    return pack(checkpoints.state.to_checkpoint(checkpoints.environment, checkpoints.settings))
 
 
 def wanted(epoch: int) -> dict[str, bytes]:

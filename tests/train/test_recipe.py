@@ -10,6 +10,7 @@ from resnetlab.core.serialize import read_record
 from resnetlab.data.dataset import Split, hold_out
 from resnetlab.records.run import REPORT, ClassificationReport, RunRecord
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.folder import Claim
 from resnetlab.train.recipe import (
     Recipe,
     differences,
@@ -57,6 +58,7 @@ def test_run_leaves_its_folder_and_evaluates_to_the_same_figure(ended):
         "recipe.yaml",
         "data.json",
         "classes.json",
+        "run.json",
         "examination.json",
         "report.html",
         "README.md",
@@ -150,16 +152,14 @@ def test_data_that_have_changed_are_refused(tmp_path, ended):
 
 def test_a_folder_taken_by_another_process_meanwhile_is_not_shared(tmp_path, monkeypatch):
     """Between the first look at the folder and the lock, another run begins and ends there."""
-    import resnetlab.train.run as module
+    original, other = Claim.check, Recipe(model="cifar_resnet8", seed=5, training=TINY.training)
 
-    original, other = module.claim_folder, Recipe(model="cifar_resnet8", seed=5, training=TINY.training)
+    def late(claim):
+        original(claim)
+        monkeypatch.setattr(Claim, "check", original)
+        run_recipe(other, claim.out)
 
-    def late(recipe, out, *, resume):
-        original(recipe, out, resume=resume)
-        monkeypatch.setattr(module, "claim_folder", original)
-        run_recipe(other, out)
-
-    monkeypatch.setattr(module, "claim_folder", late)
+    monkeypatch.setattr(Claim, "check", late)
     with pytest.raises(ConfigError):
         run_recipe(TINY, tmp_path / "run")
 

@@ -60,7 +60,7 @@ class Report:
         from resnetlab.cli.study import report_study
         from resnetlab.records.diagnosis import DIAGNOSIS
         from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS
-        from resnetlab.train.run import RECIPE
+        from resnetlab.train.folder import RECIPE
 
         if (self.folder / RECIPE).is_file():
             report_run(self.folder)
@@ -79,8 +79,8 @@ def report_run(folder: Path) -> None:
     from resnetlab.core.serialize import as_plain, read_record
     from resnetlab.records.run import RunRecord
     from resnetlab.report.run.page import read_report, write_run_report
+    from resnetlab.train.folder import RECORD
     from resnetlab.train.recipe import Recipe
-    from resnetlab.train.run import RECORD
 
     if not (folder / RECORD).is_file():
         raise DataError(f"the run in {folder} has not ended (it has no {RECORD}); resume it: --resume auto")
@@ -104,7 +104,7 @@ def report_study_diagnosis(folder: Path) -> None:
     """Draw the page of the study's diagnosis in ``folder`` again. Raises ``DataError`` where it is damaged."""
     from resnetlab.cli.diagnose import print_study_diagnosis
     from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS, read_study_diagnosis
-    from resnetlab.report.study_diagnosis.page import write_study_diagnosis_report
+    from resnetlab.report.study.diagnosis import write_study_diagnosis_report
 
     diagnosis = read_study_diagnosis(folder / STUDY_DIAGNOSIS)
     print_study_diagnosis(diagnosis, write_study_diagnosis_report(diagnosis, folder))

@@ -30,7 +30,7 @@ class Data:
     split_seed: int = 0
     """Decides the split of data that comes without one."""
     decode: Annotated[DecodeConfig, tyro.conf.OmitArgPrefixes]
-    """How encoded images are read."""
+    """How images and labels are read."""
     out: Path = Path("runs/inspect")
     """Folder for contact-sheet.png and inspect.json."""
     json: bool = False

@@ -90,7 +90,7 @@ def print_json(diagnosis: "Diagnosis | StudyDiagnosis") -> None:
 def print_study_diagnosis(diagnosis: "StudyDiagnosis", page: Path) -> None:
     """The measures over the seeds, their differences, and where the page is."""
     from resnetlab.cli.tables import print_table
-    from resnetlab.report.study_diagnosis.tables import difference_tables, measure_tables, verdict_table
+    from resnetlab.report.study.diagnosis import difference_tables, measure_tables, verdict_table
 
     for line in diagnosis.left_out:
         print(f"left out: {line}")

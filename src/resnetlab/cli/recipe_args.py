@@ -1,16 +1,21 @@
-"""From the words of a command to its recipe: the values of a file, or of a run, changed by flags."""
+"""From the words of a command to its recipe: the values of a file, or of a run, changed by flags; and its help."""
 
-from dataclasses import dataclass, replace
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Self
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
-from resnetlab.cli.recipe_help import recipe_help
 from resnetlab.core.errors import ConfigError
+from resnetlab.data.config import SOURCES
+from resnetlab.train.folder import RECIPE
 from resnetlab.train.recipe import Recipe, check_best_by, load_recipe, read_recipe
-from resnetlab.train.run import RECIPE
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -65,3 +70,120 @@ def resumed_run(words: list[str]) -> Path | None:
     values = [word.removeprefix("--resume=") for word in words if word.startswith("--resume=")]
     values += [word for before, word in pairwise(words) if before == "--resume"]
     return Path(values[-1]) if values and values[-1] not in ("never", "auto") else None
+
+
+WIDTH, COLUMN = 110, 30
+FIRST = (
+    *("steps", "lowest", "highest"),
+    *("model", "data", "epochs", "batch_size", "lr", "schedule", "flip", "weights", "validation", "seed"),
+    *("device", "out", "resume"),
+)
+GROUPS = {
+    "Run and output": ("log", "quiet", "json", "print_config", "max_steps", "save_every", "keep_top", "evaluate_train"),
+    "Network": ("shortcut", "options", "freeze"),
+    "Data": ("split_seed", "image_size", "on_bad", "workers", "compact_labels", "overfit_batches"),
+    "Validation": ("best_by", "early_stop"),
+    "Optimizer": ("optimizer", "head_lr", "momentum", "nesterov", "weight_decay", "decay_all", "clip_norm", "ema"),
+    "Schedule": (*("warmup_epochs", "warmup_steps", "warmup_until_error", "milestones", "milestone_steps", "gamma"),),
+    "Speed and memory": ("precision", "channels_last", "compile", "accumulate", "checkpoint_blocks", "sync_bn"),
+}
+REST = "Augmentation and targets"
+EXAMPLES = (
+    "{prog} recipes/digits/resnet20.yaml --out runs/digits20",
+    "{prog} recipes/digits/resnet20.yaml --seed 1 --lr 0.1 --out runs/other",
+    "{prog} --model resnet18 --data photos/ --weights resnet18.tv_in1k --epochs 10 --out runs/photos",
+)
+EXIT_CODES = (
+    "0 done · 1 the run diverged · 2 wrong settings · 3 data · 4 checkpoint or weights · 5 disk or a missing extra · "
+    "130 Ctrl-C, 143 SIGTERM (both saved)"
+)
+WORDS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag: its name in the settings, the words that stand in a command, and what it does."""
+
+    name: str
+    words: str
+    text: str
+
+
+def recipe_help(command: type, prog: str) -> str:
+    """The help of a command that takes a recipe, from the docstrings of its fields; ``prog`` is its name."""
+    flags = {flag.name: flag for flag in flags_of(command)}
+    parts = [f"usage: {prog} [RECIPE] [FLAGS]", inspect.cleandoc(command.__doc__ or "")]
+    parts.append(_section("The flags that matter most", [flags.pop(name) for name in FIRST if name in flags]))
+    sources = [Flag(name, name, text) for name, text in SOURCES.items()]
+    parts.append(_section("What --data takes", sources))
+    parts.append(_section("Examples", [Flag("", line.format(prog=prog), "") for line in EXAMPLES]))
+    parts.append("Exit codes\n" + textwrap.fill(EXIT_CODES, WIDTH, initial_indent="  ", subsequent_indent="  "))
+    for title, names in GROUPS.items():
+        parts.append(_section(title, [flags.pop(name) for name in names if name in flags]))
+    parts.append(_section(REST, list(flags.values())))
+    return "\n\n".join(part for part in parts if part)
+
+
+def flags_of(settings: type) -> Iterator[Flag]:
+    """The flags of a dataclass of settings, nested ones too, in the order of its fields."""
+    texts, types = field_texts(settings), get_type_hints(settings, include_extras=True)
+    for one in fields(settings):
+        # Of the commands' own fields some are annotated for tyro; their flags have no --no- form.
+        annotated = get_origin(types[one.name]) is Annotated
+        kind = get_args(types[one.name])[0] if annotated else types[one.name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            yield from flags_of(kind)
+        elif one.name != "file":
+            yield Flag(one.name, _words(one.name, kind, pair=not annotated), texts[one.name] + _default(one))
+
+
+def field_texts(settings: type) -> dict[str, str]:
+    """What stands below each field of a dataclass, those of its bases too."""
+    found: dict[str, str] = {}
+    for base in reversed(settings.__mro__[:-1]):
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(body, ast.ClassDef)
+        for line, text in pairwise(body.body):
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(text, ast.Expr):
+                found[line.target.id] = " ".join(ast.literal_eval(text.value).split())
+    return found
+
+
+def _words(name: str, kind: Any, pair: bool) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        return f"{flag}, --no-{flag[2:]}" if pair else flag
+    word = _word(kind)
+    return f"{flag} {word}" if word else flag
+
+
+def _word(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return "|".join(_word(part) for part in inner if part is not NoneType)
+    if origin is Literal:
+        return "|".join(map(str, inner))
+    if origin is tuple:
+        return f"{_word(inner[0])} …"
+    return "NAME VALUE …" if origin is dict else WORDS.get(kind, "")
+
+
+def _default(one: Any) -> str:
+    value = one.default
+    if value in (None, MISSING, ()) or isinstance(value, Mapping):
+        return ""
+    word = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+    return f" (default: {word})"
+
+
+def _section(title: str, flags: list[Flag]) -> str:
+    lines = [title]
+    for flag in flags:
+        text = textwrap.wrap(flag.text, WIDTH - COLUMN - 2)
+        # A flag that is longer than its column has a line of its own.
+        if len(flag.words) + 2 > COLUMN or not text:
+            lines.append(f"  {flag.words}")
+        else:
+            lines.append(f"  {flag.words:{COLUMN}}{text.pop(0)}")
+        lines += [f"  {'':{COLUMN}}{line}" for line in text]
+    return "\n".join(lines) if flags else ""

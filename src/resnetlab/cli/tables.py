@@ -6,7 +6,7 @@ from pathlib import Path
 from resnetlab.core.errors import ConfigError
 from resnetlab.records.run import Metrics, RunRecord
 from resnetlab.records.study import StudyRecord
-from resnetlab.report.run.tables import best_sentence
+from resnetlab.report.run.tables import best_sentence, changes
 from resnetlab.report.study.tables import answer_lines, contrast_tables, error_table, gradient_table
 from resnetlab.report.table import Table
 
@@ -30,6 +30,8 @@ def print_run(record: RunRecord, out: Path) -> None:
         print_metrics(record.final.reported, record.final.reported_split)
         if record.chosen_by:
             print(best_sentence(record))
+    for line in changes(record):
+        print(line)
     print(f"{record.model}, {record.parameters:,} parameters, {record.seconds:.1f} s; run in {out}")
     if (out / "report.html").is_file():
         print(f"report: {out / 'report.html'}")

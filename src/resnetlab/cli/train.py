@@ -14,8 +14,8 @@ import tyro
 from resnetlab.cli.recipe_args import WithRecipe
 from resnetlab.core.errors import ConfigError, DivergedError, StoppedError
 from resnetlab.records.run import RunRecord
+from resnetlab.train.folder import RECIPE
 from resnetlab.train.recipe import recipe_text
-from resnetlab.train.run import RECIPE
 
 if TYPE_CHECKING:
     from resnetlab.cli.progress import RunProgress
@@ -38,6 +38,8 @@ class Train(WithRecipe):
     of a run resumes it with its own recipe."""
     log: Literal["none", "tensorboard"] = "none"
     """tensorboard writes its event files to tensorboard/ in the run folder (extra track)."""
+    accept_changes: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Resume with another recipe, or other data, than the run began with; the record says what was changed and when."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the result alone, and errors."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -79,7 +81,13 @@ class Train(WithRecipe):
                 stop = stack.enter_context(stop_on_signals())
                 progress, callback, on_progress = self.watch(folder, stack)
                 record = run_recipe(
-                    self.recipe, folder, resume=resume, callback=callback, stop=stop, on_progress=on_progress
+                    self.recipe,
+                    folder,
+                    resume=resume,
+                    callback=callback,
+                    stop=stop,
+                    on_progress=on_progress,
+                    accept_changes=self.accept_changes,
                 )
         except StoppedError as error:
             raise StoppedError(f"{error}{how_to_resume(folder)}", error.signal) from error

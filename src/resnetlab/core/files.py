@@ -8,8 +8,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from stat import S_ISREG
@@ -34,11 +34,16 @@ def _storage_errors(path: Path) -> Iterator[None]:
 def check_place(folder: Path) -> None:
     """Make ``folder`` and, where it was not there, remove it again. Raises ``StorageError`` where the system refuses,
     so that a place that cannot be written to is known before the work, and nothing is left behind."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    missing = _missing(folder)
     with _storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for made in missing:
             made.rmdir()
+
+
+def _missing(folder: Path) -> list[Path]:
+    """``folder`` and those above it that do not exist, the innermost first."""
+    return [place for place in (folder, *folder.parents) if not place.exists()]
 
 
 def sync_folder(folder: Path) -> None:
@@ -115,8 +120,10 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
         sync_folder(folder.parent)
 
 
-def read_folder(folder: Path, *, fall_back: bool = False) -> tuple[Path, dict[str, bytes]]:
-    """Where the newest complete version of ``folder`` lies, and its files, every sum checked.
+def read_folder(
+    folder: Path, *, fall_back: bool = False, only: Collection[str] | None = None
+) -> tuple[Path, dict[str, bytes]]:
+    """Where the newest complete version of ``folder`` lies, and its files, or ``only`` those, every sum checked.
 
     With ``fall_back`` a damaged version is passed over for the one before. Raises ``CheckpointError`` where there is
     none, or a damaged one and no ``fall_back``.
@@ -125,7 +132,7 @@ def read_folder(folder: Path, *, fall_back: bool = False) -> tuple[Path, dict[st
     for version in _versions(folder):
         if (version / MANIFEST).is_file():
             try:
-                return version, _read_version(version)
+                return version, _read_version(version, only)
             except CheckpointError as error:
                 if not fall_back:
                     raise
@@ -181,9 +188,11 @@ def _settle(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def _read_version(folder: Path) -> dict[str, bytes]:
+def _read_version(folder: Path, only: Collection[str] | None) -> dict[str, bytes]:
     files = {}
     for name, entry in _manifest_entries(folder).items():
+        if only is not None and name not in only:
+            continue
         data = _read_bytes(folder / name)
         if len(data) != entry["bytes"] or digest(data) != entry["sha256"]:
             raise CheckpointError(f"{folder / name} is damaged: its SHA-256 is not the one in {MANIFEST}")
@@ -213,21 +222,44 @@ def _read_bytes(path: Path) -> bytes:
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; the system lets go when the process ends, however it ends.
 
-    Raises ``ConfigError`` where another process holds it, ``StorageError`` where the system refuses.
+    A folder that was made for it, and in which nothing was written, goes again. Raises ``ConfigError`` where another
+    process holds it, ``StorageError`` where the system refuses.
     """
-    import fcntl
-
+    missing = _missing(folder)
     with _storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = _locked(folder)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another process is writing in {folder}; wait for it or choose another folder") from None
         yield
     finally:
+        if [path.name for path in folder.iterdir()] == [LOCK]:
+            _remove_made(folder, missing)
         os.close(handle)
+
+
+def _locked(folder: Path) -> int:
+    import fcntl
+
+    while True:
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            if not isinstance(error, BlockingIOError):
+                raise
+            raise ConfigError(f"another process is writing in {folder}; wait for it or choose another folder") from None
+        # Whoever held it before may have removed the file since it was opened: a lock on that holds nothing.
+        if (folder / LOCK).exists() and os.path.samestat(os.fstat(handle), (folder / LOCK).stat()):
+            return handle
+        os.close(handle)
+
+
+def _remove_made(folder: Path, made: list[Path]) -> None:
+    with suppress(OSError):  # what another process has put there meanwhile stays
+        (folder / LOCK).unlink()
+        for place in made:
+            place.rmdir()
 
 
 MOST_BYTES = 1 << 29

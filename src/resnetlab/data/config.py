@@ -22,7 +22,7 @@ SOURCES = {
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """How encoded images (folders, Parquet, the Hub) become arrays.
+    """How images and labels are read; size and damage are settings of encoded images (folders, Parquet, the Hub).
 
     Raises ``ConfigError`` for values that make no images.
     """
@@ -34,6 +34,8 @@ class DecodeConfig:
     workers: int = 0
     """Threads that open images before training, and processes that decode them while the network trains; 0 does both
     in this one. The result is the same."""
+    compact_labels: bool = False
+    """Leave out classes that no image has, and number the others anew: for labels from 1 on, or with gaps."""
 
     def __post_init__(self) -> None:
         require(self.image_size is None or 1 <= self.image_size <= 8192, "image_size", self.image_size, "1 to 8192")

@@ -1,6 +1,7 @@
 """From the text of ``--data`` to images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,8 +9,10 @@ import numpy as np
 import torch
 
 from resnetlab.core.errors import ConfigError, DataError, unknown_name
+from resnetlab.data.classes import Refuse, compact_classes, judge_classes, raise_it
 from resnetlab.data.config import SOURCES, DecodeConfig
-from resnetlab.data.dataset import TEST_SHARE, ImageData, Split
+from resnetlab.data.dataset import TEST_SHARE, ImageData, Numbers, Split, SplitName
+from resnetlab.data.splits import parse_choice
 
 if TYPE_CHECKING:
     from resnetlab.data.ingest import EncodedSet
@@ -23,12 +26,18 @@ AS_IT_IS = DecodeConfig()
 
 
 def load_data(
-    source: str, split_seed: int = 0, decode: DecodeConfig = AS_IT_IS, on_progress: Progress | None = None
+    source: str,
+    split_seed: int = 0,
+    decode: DecodeConfig = AS_IT_IS,
+    on_progress: Progress | None = None,
+    *,
+    refuse: Refuse = raise_it,
 ) -> ImageData:
     """The data that ``source`` names: a row of ``SOURCES``, or the path of a folder of images.
 
     ``split_seed`` decides the split of a set that comes without one. ``on_progress`` is told how many of how many
-    images were decoded.
+    images were decoded. ``refuse`` is told of every reason not to train on what was read; who only looks at the set may
+    gather them.
 
     Raises ``ConfigError`` for an unknown source or a setting that it does not have, ``DataError`` for what cannot be
     read, ``MissingExtraError`` where the extra ``hub`` is needed and not there.
@@ -39,18 +48,43 @@ def load_data(
             f"image_size={decode.image_size} is not possible for {source}: its images are arrays and are taken as "
             f"they are; image_size is for {', '.join(f'{name}:' for name in ENCODED)}"
         )
-    data = _read(scheme, place, split_seed)
-    if not isinstance(data, ImageData):
-        from resnetlab.data.ingest import ingest
-
-        data = ingest(data, decode, on_progress)
+    read = _read(scheme, place, split_seed)
+    if isinstance(read, ImageData):
+        data, folders = read, False
+    else:
+        data, folders = _ingest(read, decode, on_progress, refuse), read.folders
+    if decode.compact_labels:
+        data = compact_classes(data)
+    labels = {name: split.labels.cpu().numpy() for name, split in data.splits.items()}
+    # Those of encoded images were judged before these were opened.
+    told: Refuse = refuse if isinstance(read, ImageData) else lambda _: None
+    notes = judge_classes(data.classes, labels, source, told, folders=folders)
+    data = replace(data, notes=(*data.notes, *notes))
     if len(data.train) < 2 or len(data.classes) < 2 or not len(data.reported):
-        raise DataError(
+        refuse(
             f"{source} has {len(data.train)} training and {len(data.reported)} {data.reported_split} images of "
             f"{len(data.classes)} classes; a classifier needs at least two to train on, one to test and two classes: "
             "at least two of each"
         )
     return data
+
+
+def _ingest(given: "EncodedSet", decode: DecodeConfig, on_progress: Progress | None, refuse: Refuse) -> ImageData:
+    from resnetlab.data.ingest import ingest
+
+    told: set[str] = set()
+
+    def check(chosen: Mapping[SplitName, Numbers]) -> None:
+        reasons = given.judge(chosen)
+        labels = {split: given.labels[numbers] for split, numbers in chosen.items()}
+        folders = given.folders and not decode.compact_labels
+        judge_classes(given.classes, labels, given.source, reasons.append, folders=folders)
+        for reason in reasons:
+            if reason not in told:
+                told.add(reason)
+                refuse(reason)
+
+    return ingest(given, decode, on_progress, refuse, check)
 
 
 def _parse(source: str) -> tuple[str, str]:
@@ -64,7 +98,7 @@ def _parse(source: str) -> tuple[str, str]:
             raise ConfigError(f"--data {scheme}: names no {what.lower()}; write {scheme}:{what}")
         return scheme, place
     path = Path(source)
-    if source and path.is_dir():
+    if source and (path.is_dir() or (not colon and Path(parse_choice(source)[0]).is_dir())):
         return "folder", source
     if path.is_file():
         raise ConfigError(f"{source} is a file; write npz:FILE or parquet:DIR, or give a folder of images")
@@ -90,11 +124,11 @@ def _read(scheme: str, place: str, split_seed: int) -> "ImageData | EncodedSet":
     if scheme == "npz":
         from resnetlab.data.npz import read_npz
 
-        return read_npz(Path(place), split_seed)
+        return read_npz(place, split_seed)
     if scheme == "folder":
         from resnetlab.data.folder import read_folder
 
-        return read_folder(Path(place), split_seed)
+        return read_folder(place, split_seed)
     from resnetlab.data.hub import read_hub, read_parquet
 
     read = read_hub if scheme == "hub" else read_parquet

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.diagnostics.config import DiagnosisConfig
+from resnetlab.train.folder import RECIPE
 from resnetlab.train.recipe import Recipe, recipe_data, recipe_network
-from resnetlab.train.run import RECIPE, restored_network
+from resnetlab.train.run import restored_network
 
 if TYPE_CHECKING:
     import torch

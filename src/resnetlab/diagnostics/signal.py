@@ -1,18 +1,23 @@
 """Which settings carry signal and gradient through the network before any training?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import isfinite, log10
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resnetlab.core.errors import ConfigError
 from resnetlab.diagnostics.context import Context
 from resnetlab.diagnostics.load import DiagnosedNet
 from resnetlab.diagnostics.probes import Probe, recompute_activations, repeatable
 from resnetlab.diagnostics.sentences import orders, some
-from resnetlab.diagnostics.signal_grid import own_setting, signal_grid
+from resnetlab.models.config import NetConfig, ResidualConfig
 from resnetlab.models.init import build
+from resnetlab.models.mlp import MLPConfig
+from resnetlab.models.resnet import ResNetConfig
+from resnetlab.models.surgery import with_depths
 from resnetlab.records.diagnosis import BlockStatistics, Diagnosis, Finding, NetResult, SettingResult, SignalResult
 from resnetlab.train.recipe import fitted_config
 
@@ -26,7 +31,7 @@ RULE = (
     "signal from the first block's input to the last block's output, backward that of ∂L/∂a from the last block's "
     f"output to the first block's input, in orders of magnitude. More than +{ORDERS:g} in either: exploding; less than "
     f"−{ORDERS:g} in either: vanishing; a value that is not finite: broken; one that is exactly zero: silent; else "
-    "steady. That is how a net starts: a steady one may still not train at a given rate, another may at a lower one."
+    "steady. This describes the start only: a steady net may fail at a given rate, another may train at a lower one."
 )
 
 
@@ -98,7 +103,7 @@ def explain(diagnosis: Diagnosis) -> Finding:
     own, settings = diagnosis.net.signal.own, diagnosis.net.signal.settings
     steady = [one for one in settings if one.verdict == "steady"]
     mine = next((one for one in settings if one.setting == own), None)
-    sentences = [f"{len(steady)} of {len(settings)} settings are steady before any training."]
+    sentences = [f"{len(steady)} of {len(settings)} settings are steady before training."]
     if mine:
         sentences.append(
             f"The setting of this net ({_words(own)}) is {mine.verdict}: signal {orders(mine.forward)}, gradient "
@@ -132,3 +137,79 @@ def _count(settings: Sequence[SettingResult], kind: str, blocks: int) -> str:
 
 def _words(setting: dict[str, str]) -> str:
     return ", ".join(f"{name} {text}" for name, text in setting.items())
+
+
+FACTOR = 3
+DEEP = 100
+"""Blocks from which on the other depth of the grid is a third, and not three times as many."""
+
+Setting = tuple[dict[str, str], NetConfig]
+
+_BARE: dict[str, Any] = {"init": "he", "zero_init_residual": False, "scale_residual": False}
+_PLAIN: dict[str, dict[str, Any]] = {"He": {}, "Xavier": {"init": "xavier"}}
+_RESIDUAL: dict[str, dict[str, Any]] = {
+    **_PLAIN,
+    "zero branch": {"zero_init_residual": True},
+    "1/√L branch": {"scale_residual": True},
+}
+
+
+def signal_grid(config: NetConfig) -> list[Setting]:
+    """Settings in words with their configurations: the network's own depth and another one, plain and residual, every
+    norm of its family, and each start that a setting allows. All weights are drawn as He et al. or as Glorot & Bengio
+    (Xavier) have it; residual branches, drawn as He has it, also start at zero (Goyal et al. 2017), at 1/√L of that,
+    and without norms as SkipInit and Fixup have it.
+
+    Raises ``ConfigError`` for a network without blocks.
+    """
+    if not isinstance(config, ResidualConfig):
+        raise ConfigError(
+            "the signal of a network is measured block by block, and this one has no blocks, as VGG has none"
+        )
+    return [setting for deep in _depths(config) for setting in _of_depth(deep)]
+
+
+def own_setting(config: NetConfig) -> dict[str, str]:
+    """How ``signal_grid`` names the setting of the network itself."""
+    return next((words for words, other in signal_grid(config) if other == config), {})
+
+
+def _depths(config: ResidualConfig) -> list[ResidualConfig]:
+    if isinstance(config, MLPConfig):
+        first = config.depth - 2 * config.blocks
+        blocks = max(1, config.blocks)
+        return [config, replace(config, depth=first + 2 * _other(blocks))]
+    assert isinstance(config, ResNetConfig)
+    deep = sum(config.depths) > DEEP
+    return [config, with_depths(config, [-(-n // FACTOR) if deep else FACTOR * n for n in config.depths])]
+
+
+def _other(blocks: int) -> int:
+    return -(-blocks // FACTOR) if blocks > DEEP else FACTOR * blocks
+
+
+def _of_depth(config: ResidualConfig) -> Iterator[Setting]:
+    for kind in ("plain", "residual"):
+        shortcut = None if kind == "plain" else config.shortcut or "A"
+        for norm in _norms(config):
+            for start, changes in _starts(config, norm, shortcut).items():
+                plainly = _BARE | ({"scaling": "none"} if isinstance(config, ResNetConfig) else {})
+                changed: NetConfig = replace(config, **(plainly | changes | {"shortcut": shortcut, "norm": norm}))
+                words = {"blocks": str(_blocks(config)), "kind": kind, "norm": norm, "start": start}
+                yield words, changed
+
+
+def _norms(config: ResidualConfig) -> tuple[str, ...]:
+    return ("batch", "layer", "none") if isinstance(config, MLPConfig) else ("batch", "group", "none")
+
+
+def _starts(config: ResidualConfig, norm: str, shortcut: str | None) -> dict[str, dict[str, Any]]:
+    if shortcut is None:
+        return _PLAIN
+    if norm != "none" or isinstance(config, MLPConfig):
+        return _RESIDUAL
+    return _RESIDUAL | {"SkipInit": {"scaling": "skipinit"}, "Fixup": {"scaling": "fixup"}}
+
+
+def _blocks(config: ResidualConfig) -> int:
+    return config.blocks if isinstance(config, MLPConfig) else sum(config.depths)  # type: ignore[attr-defined]

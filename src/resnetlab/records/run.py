@@ -87,6 +87,7 @@ class RunRecord:
     ``chosen_by`` is the split by which ``best/`` was chosen; None where nothing was chosen, and ``best/`` is the last
     epoch. Test was evaluated after the last epoch and for the best one only, or after each where nothing was chosen.
     ``gradient_trace`` has the gradients at the start, after 1, 2, 4, 8 … steps and, of a run that finished, at the end.
+    ``changes`` says which settings the run did not begin with, and since when; ``recipe`` has those it ended with.
     """
 
     model: str
@@ -103,7 +104,8 @@ class RunRecord:
     seconds: float
     gradient_trace: list[GradientMoment] = field(default_factory=list)
     chosen_by: ReportedSplit | None = None
-    format: Literal[2] = 2
+    changes: list[str] = field(default_factory=list)
+    format: Literal[3] = 3
 
     @property
     def final(self) -> EpochRecord | None:
@@ -119,10 +121,13 @@ class RunRecord:
 
     @classmethod
     def upgrade(cls, plain: dict[str, Any]) -> dict[str, Any]:
-        """A record of format 1 as one of format 2: each epoch was evaluated on test, which chose the best."""
-        if plain.get("format") != 1:
-            return plain
-        return plain | {"chosen_by": "test", "recipe": upgrade_recipe(plain["recipe"]), "format": 2}
+        """A record of an earlier format as one of today's.
+
+        In format 1 each epoch was evaluated on test, which chose the best; format 2 knew no changes.
+        """
+        if plain.get("format") == 1:
+            plain = plain | {"chosen_by": "test", "recipe": upgrade_recipe(plain["recipe"]), "format": 2}
+        return plain | {"format": 3} if plain.get("format") == 2 else plain
 
 
 def upgrade_recipe(plain: dict[str, Any]) -> dict[str, Any]:
@@ -140,8 +145,8 @@ def upgrade_recipe(plain: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """One class: its images, recall (the share of them that was found) and precision (the share of what was taken for
-    it that is it). None where the class has no image, or was never predicted."""
+    """One class: its images, recall (the share of them predicted as it) and precision (the share of what was predicted
+    as it that is right). None where the class has no image, or was never predicted."""
 
     n: int
     precision: float | None
@@ -150,7 +155,7 @@ class ClassScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """An image that was taken for another class, with the probability that the network gave that class.
+    """An image that was predicted as another class, with the probability that the network gave that class.
 
     ``sample`` is its number in the split and ``name`` that of its file, where it has one; ``image`` is a PNG of at most
     128 pixels a side in base64.

@@ -19,8 +19,8 @@ from resnetlab.records.study import StudyRecord
 from resnetlab.study.config import FAMILIES, Study, depth_axes, study_recipe, study_settings
 from resnetlab.study.plan import RESULTS, STUDY, PlannedRun, folder_word, plan_runs
 from resnetlab.study.results import make_record, study_run
+from resnetlab.train.folder import RECIPE, RECORD
 from resnetlab.train.recipe import Recipe, write_recipe
-from resnetlab.train.run import RECIPE, RECORD
 
 MOVED = ("options", "data", "split_seed", "decode", "training")
 """Settings of a study over kinds that are those of its recipe."""

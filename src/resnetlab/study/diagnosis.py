@@ -168,7 +168,7 @@ def study_diagnosis_command(folder: Path, config: DiagnosisConfig, where: Where)
 
 def write_study_diagnosis(diagnosis: StudyDiagnosis, out: Path) -> Path:
     """Write the record and its page to ``out``; the path of the page."""
-    from resnetlab.report.study_diagnosis.page import write_study_diagnosis_report
+    from resnetlab.report.study.diagnosis import write_study_diagnosis_report
 
     write_record(out / STUDY_DIAGNOSIS, diagnosis)
     # As ``write_diagnosis`` does with a study's.

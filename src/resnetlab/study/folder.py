@@ -13,10 +13,13 @@ from resnetlab.study.results import make_record, study_run
 from resnetlab.train.recipe import differences
 
 
-def claim_folder(study: Study, out: Path) -> None:
-    """Raise ``ConfigError`` unless ``out`` is vacant, or holds this study, with as many seeds or fewer."""
+def claim_folder(study: Study, out: Path) -> bool:
+    """Whether ``out`` holds this study, with as many seeds or fewer; if not, it is vacant.
+
+    Raises ``ConfigError`` if it holds anything else.
+    """
     if not require_vacant(out, "study", STUDY):
-        return
+        return False
     before = read_config(out)
     # More seeds only add runs; all else would mix two studies.
     more = replace(before, seeds=max(before.seeds, study.seeds))
@@ -25,6 +28,7 @@ def claim_folder(study: Study, out: Path) -> None:
         raise ConfigError(
             f"{out} holds a study with other settings: {', '.join(changed)}; give the same settings or another folder"
         )
+    return True
 
 
 def read_config(out: Path) -> Study:

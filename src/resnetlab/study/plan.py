@@ -19,8 +19,8 @@ from resnetlab.records.run import RunRecord
 from resnetlab.records.study import in_words
 from resnetlab.study.config import Study
 from resnetlab.train.callbacks import Callback, NoCallback
+from resnetlab.train.folder import RECORD
 from resnetlab.train.recipe import Recipe
-from resnetlab.train.run import RECORD
 
 STUDY, RUNS, RESULTS = "study.json", "runs", "results.json"
 

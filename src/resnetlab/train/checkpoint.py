@@ -26,13 +26,25 @@ MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.jso
 FILES = (MODEL, TRAINING, STATE)
 
 
+@dataclass(kw_only=True)
+class RunSettings:
+    """What decides a run: ``values``, as plain data, and in words the ``changes`` since it began.
+
+    ``changes`` is filled as the run resumes from a checkpoint of other values.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A checkpoint: tensors by name, the epochs that led to them, and where the run stood.
 
     ``model`` is the network that is kept. ``training`` has ``optimizer/<parameter>/<slot>``, with a moving average the
     trained network as ``raw/<name>``, and in mid-epoch ``epoch/losses`` and ``epoch/wrong``, one number a step.
-    ``moments`` are those of the trace; ``environment`` holds the versions and the hardware it was made on.
+    ``moments`` are those of the trace; ``environment`` holds the versions and the hardware it was made on, ``settings``
+    the recipe and the data, without which a resume could not tell that they are no longer the same.
     """
 
     model: dict[str, Tensor]
@@ -44,6 +56,7 @@ class Checkpoint:
     seconds: float = 0.0
     scaler: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    settings: RunSettings = field(default_factory=RunSettings)
     origin: Path = Path()
 
 
@@ -57,6 +70,7 @@ def pack(checkpoint: Checkpoint) -> dict[str, bytes]:
         "seconds": checkpoint.seconds,
         "scaler": checkpoint.scaler,
         "environment": checkpoint.environment,
+        "settings": as_plain(checkpoint.settings),
     }
     return {
         MODEL: save(_for_file(checkpoint.model), metadata={"format": "pt"}),
@@ -80,6 +94,7 @@ def unpack(files: dict[str, bytes], origin: Path) -> Checkpoint:
             seconds=float(state["seconds"]),
             scaler=dict(state["scaler"]),
             environment=dict(state["environment"]),
+            settings=_settings(state, origin),
             origin=origin,
         )
     except (KeyError, ValueError, TypeError, RecursionError, SafetensorError) as error:
@@ -96,6 +111,23 @@ def read_checkpoint(folder: Path, *, fall_back: bool = False) -> Checkpoint:
     """
     origin, files = read_folder(folder, fall_back=fall_back)
     return unpack(files, origin)
+
+
+def read_settings(folder: Path) -> RunSettings:
+    """The settings in the newest whole version of a checkpoint, without its tensors; empty where it holds none.
+
+    Raises ``CheckpointError`` where there is none.
+    """
+    origin, files = read_folder(folder, fall_back=True, only=[STATE])
+    try:
+        return _settings(json.loads(files[STATE]), origin)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{origin} is not a checkpoint of resnetlab ({error!r})") from error
+
+
+def _settings(state: dict[str, Any], origin: Path) -> RunSettings:
+    # Checkpoints that were written before have none.
+    return from_plain(RunSettings, state.get("settings", {}), str(origin / STATE))
 
 
 def _whole(value: Any) -> int:

@@ -8,10 +8,11 @@ import torch
 from resnetlab.core.files import folder_exists, read_folder, replace_folder
 from resnetlab.records.run import EpochRecord, ReportedSplit, rank_epochs
 from resnetlab.train.callbacks import Callback, write_metrics
-from resnetlab.train.checkpoint import FILES, Checkpoint, pack, unpack
+from resnetlab.train.checkpoint import FILES, Checkpoint, RunSettings, pack, unpack
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import share_bytes, world
 from resnetlab.train.prepare import environment_of
+from resnetlab.train.recipe import changed_settings
 from resnetlab.train.state import TrainingState
 
 LAST, BEST, TOP, METRICS = "last", "best", "top", "metrics.jsonl"
@@ -22,17 +23,25 @@ class CheckpointManager:
     """Saves ``state`` in the folder ``out``, as the settings say; of several ranks only the leading one writes.
 
     With ``chooses`` the best epoch is that of the best metrics on validation, else the last one. Without a folder
-    nothing is saved.
+    nothing is saved. ``settings`` go into every checkpoint.
     """
 
     def __init__(
-        self, out: Path | None, config: TrainConfig, state: TrainingState, device: torch.device, *, chooses: bool
+        self,
+        out: Path | None,
+        config: TrainConfig,
+        state: TrainingState,
+        device: torch.device,
+        *,
+        chooses: bool,
+        settings: RunSettings | None = None,
     ) -> None:
         self.out = out
         self.config = config
         self.state = state
         self.chosen_by: ReportedSplit | None = "validation" if chooses else None
         self.environment = environment_of(device)
+        self.settings = settings or RunSettings()
 
     @property
     def saves(self) -> bool:
@@ -51,8 +60,18 @@ class CheckpointManager:
             before, now = checkpoint.environment.get(key), self.environment.get(key)
             if before != now:
                 callback.on_note(f"{key} was {before} and is {now}: the run resumes, but not to the same bits")
+        self._note_changes(checkpoint, callback)
         # A kill between checkpoint and metrics left a line out.
         self.write_metrics()
+
+    def _note_changes(self, checkpoint: Checkpoint, callback: Callback) -> None:
+        """Tell, and keep, what is set otherwise than when the checkpoint was made."""
+        self.settings.changes[:] = checkpoint.settings.changes
+        changed = changed_settings(checkpoint.settings.values, self.settings.values)
+        if changed:
+            text = f"changed after epoch {len(checkpoint.history)}, step {checkpoint.step}: {', '.join(changed)}"
+            callback.on_note(f"{text}; the run resumes with the new settings, so no one recipe gives its result")
+            self.settings.changes.append(text)
 
     def read(self, which: str) -> Checkpoint | None:
         """A checkpoint that the leading rank reads for all; None where there is none."""
@@ -82,7 +101,7 @@ class CheckpointManager:
         if self.out is None:
             return
         # Every rank takes part: their losses are added up.
-        checkpoint = self.state.to_checkpoint(self.environment)
+        checkpoint = self.state.to_checkpoint(self.environment, self.settings)
         finite = bool(checkpoint.training["epoch/losses"].isfinite().all()) and self.state.is_finite()
         if self.saves and finite:
             replace_folder(self.out / LAST, pack(checkpoint))
@@ -91,7 +110,7 @@ class CheckpointManager:
         """Save the epoch. ``best/`` goes first: ``last/`` tells a resumed run that both were written."""
         if not self.saves or self.out is None:
             return
-        files, history = pack(self.state.to_checkpoint(self.environment)), self.state.history
+        files, history = pack(self.state.to_checkpoint(self.environment, self.settings)), self.state.history
         ranking = self.ranking(history)
         if ranking[0] is history[-1]:
             replace_folder(self.out / BEST, files)

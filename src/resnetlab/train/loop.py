@@ -16,10 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from resnetlab.core.errors import ConfigError, DivergedError, StoppedError
 from resnetlab.core.randomness import derive_seed
+from resnetlab.core.serialize import as_plain
 from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
 from resnetlab.records.run import EpochRecord, Metrics, ReportedSplit
 from resnetlab.train.callbacks import Callback, Meter, NoCallback
+from resnetlab.train.checkpoint import RunSettings
 from resnetlab.train.checkpoint_manager import BEST, CheckpointManager
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import share_buffers, sum_over_ranks, world
@@ -57,6 +59,7 @@ def fit(
     stop: StopRequest | None = None,
     trace: Trace | None = None,
     choose: bool = True,
+    settings: RunSettings | None = None,
 ) -> list[EpochRecord]:
     """Train ``net`` in place and return its epochs; with EMA on, ``net`` ends with the averaged weights.
 
@@ -68,6 +71,7 @@ def fit(
     and a run that finds one resumes from it, bit for bit, from the middle of an epoch too. The order of the samples is
     a function of (seed, epoch), how one is augmented of (seed, epoch, sample), and whatever the network draws itself
     (dropout) of (seed, step, rank). ``trace`` measures the network now and then, and changes no bit of all this.
+    ``settings`` stand in every checkpoint, ``config`` and ``seed`` by default: a run that resumes with others says so.
 
     Raises ``ConfigError`` for an early stop without validation images. Raises ``DivergedError`` for a loss that is not
     finite, with the step and where it began; the checkpoint before it stays, and ``net`` goes back to it; without one
@@ -81,9 +85,18 @@ def fit(
     loader = make_loader(data, config, device, seed)
     if loader.batch_size < config.batch_size:
         callback.on_note(f"batch_size={config.batch_size} is more than all {len(loader)} training images: one batch")
-    evaluated = evaluation_loaders(data, config, device)
     trainer = Trainer(
-        net, loader, config, seed, evaluated, chooses=chooses, out=out, callback=callback, stop=stop, trace=trace
+        net,
+        loader,
+        config,
+        seed,
+        evaluation_loaders(data, config, device),
+        chooses=chooses,
+        out=out,
+        callback=callback,
+        stop=stop,
+        trace=trace,
+        settings=settings,
     )
     return trainer.fit()
 
@@ -117,6 +130,7 @@ class Trainer:
         callback: Callback | None = None,
         stop: StopRequest | None = None,
         trace: Trace | None = None,
+        settings: RunSettings | None = None,
     ) -> None:
         self.loader, self.evaluated = loader, dict(evaluated or {})
         self.config, self.seed, self.chooses = config, seed, chooses
@@ -135,7 +149,8 @@ class Trainer:
         )
         self.ddp_net = net
         """The network as it is called in training; with several ranks it averages their gradients."""
-        self.checkpoints = CheckpointManager(out, config, self.state, loader.device, chooses=chooses)
+        settings = settings or RunSettings(values={"training": as_plain(config), "seed": seed})
+        self.checkpoints = CheckpointManager(out, config, self.state, loader.device, chooses=chooses, settings=settings)
 
     def fit(self) -> list[EpochRecord]:
         """Train from where the checkpoints stand to the end."""

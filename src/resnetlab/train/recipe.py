@@ -185,6 +185,22 @@ def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -
     return found
 
 
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between the settings in a checkpoint and those of today, of the entries that both have.
+
+    A setting that the checkpoint's version did not know had its default value.
+    """
+    kinds: dict[str, type] = {"recipe": Recipe, "training": TrainConfig}
+    found = []
+    for name in [name for name in before if name in now]:
+        old, kind = before[name], kinds.get(name)
+        if kind is None:
+            found += differences({name: old}, {name: now[name]})
+        else:
+            found += differences(as_plain(from_plain(kind, old, f"the {name} of the checkpoint")), now[name])
+    return found
+
+
 def write_recipe(path: Path, recipe: Recipe) -> None:
     """The recipe as YAML, which ``read_recipe`` reads."""
     atomic_write(path, recipe_text(recipe))

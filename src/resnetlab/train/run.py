@@ -1,7 +1,8 @@
 """A run: a recipe in a folder, trained and recorded.
 
-A run folder holds ``recipe.yaml``, ``data.json`` (what the data were), ``classes.json``, ``metrics.jsonl``, ``last/``
-and ``best/``; once the run has ended ``record.json``, ``examination.json``, ``report.html`` and a model card too.
+A run folder holds ``recipe.yaml``, ``data.json`` (what the data were) and ``classes.json``, with their sums in
+``run.json``; ``metrics.jsonl``, ``last/`` and ``best/``; once the run has ended ``record.json``, ``examination.json``,
+``report.html`` and a model card too. It belongs to the run from the first step on: a start that fails leaves nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,18 +11,30 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
-from resnetlab.core.errors import ConfigError, DataError, DivergedError
-from resnetlab.core.files import atomic_write, folder_exists, folder_lock, read_json, require_vacant, write_json
-from resnetlab.core.serialize import as_plain, read_record, write_record
+from resnetlab.core.errors import DivergedError, StorageError, first_line
+from resnetlab.core.files import (
+    atomic_write,
+    folder_exists,
+)
+from resnetlab.core.serialize import as_plain, from_plain, read_record, write_record
 from resnetlab.records.run import EpochRecord, Metrics, RunRecord
+from resnetlab.train.folder import (
+    RECIPE,
+    RECORD,
+    Claim,
+    begun_settings,
+    check_data,
+    claimed,
+    edited_files,
+    has_ended,
+    refusal,
+)
 from resnetlab.train.recipe import (
     Recipe,
-    differences,
     fitted_config,
     read_recipe,
     recipe_data,
     recipe_network,
-    write_recipe,
 )
 
 if TYPE_CHECKING:
@@ -30,11 +43,11 @@ if TYPE_CHECKING:
 
     from resnetlab.data.dataset import ImageData
     from resnetlab.models.config import NetConfig
+    from resnetlab.records.run import ClassificationReport
     from resnetlab.train.callbacks import Callback
+    from resnetlab.train.checkpoint import RunSettings
     from resnetlab.train.gradients import GradientTrace
     from resnetlab.train.signals import StopRequest
-
-RECIPE, RECORD, DATA, CLASSES = "recipe.yaml", "record.json", "data.json", "classes.json"
 
 
 def run_recipe(
@@ -47,6 +60,7 @@ def run_recipe(
     on_progress: Callable[[int, int], None] | None = None,
     page: bool = True,
     alone: bool = False,
+    accept_changes: bool = False,
 ) -> RunRecord:
     """Train the recipe in the folder ``out`` and return its record.
 
@@ -54,9 +68,10 @@ def run_recipe(
     gives its record again. A run that diverges has a record too, with ``status="diverged"``. Under torchrun every rank
     calls this, and the leading one writes. ``on_progress`` is called with (done, total) while data are read. ``page``
     writes report, page and model card too; a study has a page of its own. With ``alone`` a rank trains by itself.
+    ``accept_changes`` resumes with another recipe, data or classes than the run began with, and the record says so.
 
-    Raises ``ConfigError`` if ``out`` holds another run, or this one without ``resume``; ``StoppedError`` if ``stop``
-    asked for it.
+    Raises ``ConfigError`` if ``out`` holds another run, or this one without ``resume``, or with other settings than it
+    began with; ``StoppedError`` if ``stop`` asked for it.
     """
     from resnetlab.models.summary import summarise
     from resnetlab.train.callbacks import NoCallback
@@ -66,12 +81,13 @@ def run_recipe(
 
     callback = callback or NoCallback()
     with nullcontext(world()) if alone else process_group(recipe.training.device) as here:
-        if _has_ended(recipe, out, resume):
+        claim = Claim(recipe, out, resume=resume, accept_changes=accept_changes)
+        if has_ended(claim):
             return read_record(RunRecord, out / RECORD)
         data = recipe_data(recipe, on_progress)
         device = pick_device(recipe.training.device)
         config = check_recipe(recipe, data)
-        with _claimed(recipe, data, out, resume, here.leads) as ended:
+        with claimed(claim, data, here.leads) as ended:
             if ended:
                 return read_record(RunRecord, out / RECORD)
             started = perf_counter()
@@ -79,7 +95,10 @@ def run_recipe(
             for note in notes:
                 callback.on_note(note)
             trace = GradientTrace(net, first_batch(recipe, data, device), recipe.seed)
-            history, fault = _fit(net, recipe, data, out, callback, stop, trace)
+            settings = run_settings(recipe, data)
+            if here.leads:
+                claim.begin(data)
+            history, fault = _fit(net, recipe, data, out, callback, stop, trace, settings)
             end, cost = trace.measure(net), summarise(config)
             record = RunRecord(
                 model=recipe.model,
@@ -97,13 +116,39 @@ def run_recipe(
                 data=data.fingerprint,
                 environment=environment_of(device),
                 seconds=perf_counter() - started,
+                changes=settings.changes,
             )
             if here.leads:
-                if page:
-                    write_pages(record, net, data, recipe, out)
-                # Last: a run without its record has not ended.
+                report = None
+                with _noted("examined", out, callback):
+                    report = _examine(record, net, data, recipe, out) if page else None
+                # A run with its record has ended, whatever becomes of the pages that are drawn from it.
                 write_record(out / RECORD, record)
+                with _noted("drawn", out, callback):
+                    if page:
+                        write_pages(record, report, out)
     return record
+
+
+@contextmanager
+def _noted(what: str, out: Path, callback: "Callback") -> Iterator[None]:
+    """Make a note of a fault in what is only looked at; but a disk that refuses is told as such."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        callback.on_note(
+            f"the run was trained and is recorded, but could not be {what} ({type(error).__name__}: "
+            f"{first_line(error)}); resnetlab report {out} draws its page"
+        )
+
+
+def run_settings(recipe: Recipe, data: "ImageData") -> "RunSettings":
+    """What decides the run, as its checkpoints hold it."""
+    from resnetlab.train.checkpoint import RunSettings
+
+    return RunSettings(values={"recipe": as_plain(recipe), "data": data.fingerprint["sha256"]})
 
 
 def chooses(recipe: Recipe, data: "ImageData") -> bool:
@@ -155,6 +200,7 @@ def _fit(
     callback: "Callback",
     stop: "StopRequest | None",
     trace: "GradientTrace",
+    settings: "RunSettings",
 ) -> tuple[list[EpochRecord], str | None]:
     """Train ``net`` in place; the epochs of the run, and the message of one that diverged."""
     from resnetlab.train.checkpoint import read_checkpoint
@@ -172,65 +218,48 @@ def _fit(
             stop=stop,
             trace=trace.between,
             choose=recipe.validation,
+            settings=settings,
         )
         return history, None
     except DivergedError as error:
         return read_checkpoint(out / LAST).history if folder_exists(out / LAST) else [], str(error)
 
 
-def write_pages(record: RunRecord, net: "nn.Module", data: "ImageData", recipe: Recipe, out: Path) -> None:
-    """Write what people read of a run that has ended: ``examination.json``, ``report.html`` and ``README.md``."""
-    from resnetlab.core.config import command_of
+def _examine(
+    record: RunRecord, net: "nn.Module", data: "ImageData", recipe: Recipe, out: Path
+) -> "ClassificationReport | None":
+    """Write ``examination.json``, every answer of the trained network; None for a run that diverged."""
     from resnetlab.data.loader import Loader
     from resnetlab.records.run import REPORT
-    from resnetlab.report.model_card import CARD, run_card
-    from resnetlab.report.run.page import write_run_report
     from resnetlab.train.evaluate import classification_report
     from resnetlab.train.prepare import autocast
 
-    report = None
-    if record.final:
-        device = next(net.parameters()).device
-        loader = Loader(data.reported.to(device), data.normalisation, recipe.training.batch_size)
-        with autocast(recipe.training.precision, device):
-            report = classification_report(net, data, loader)
-        write_record(out / REPORT, report)
+    if not record.final:
+        return None
+    device = next(net.parameters()).device
+    loader = Loader(data.reported.to(device), data.normalisation, recipe.training.batch_size)
+    with autocast(recipe.training.precision, device):
+        report = classification_report(net, data, loader)
+    write_record(out / REPORT, report)
+    return report
+
+
+def write_pages(record: RunRecord, report: "ClassificationReport | None", out: Path) -> None:
+    """Write what people read of a run that has ended: ``report.html`` and ``README.md``."""
+    from resnetlab.core.config import command_of
+    from resnetlab.report.model_card import CARD, run_card
+    from resnetlab.report.run.page import write_run_report
+
     command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
     atomic_write(out / CARD, run_card(record, report, command))
     write_run_report(record, report, command, out)
-
-
-def _has_ended(recipe: Recipe, out: Path, resume: bool) -> bool:
-    """Whether the folder holds this very run with its record; the leading rank looks for all."""
-    from resnetlab.train.distributed import share_bytes, world
-
-    ended = world().leads and claim_folder(recipe, out, resume=resume) and (out / RECORD).is_file()
-    return share_bytes(b"yes" if ended else b"no") == b"yes"
-
-
-@contextmanager
-def _claimed(recipe: Recipe, data: "ImageData", out: Path, resume: bool, leads: bool) -> Iterator[bool]:
-    """Lock the folder and write recipe and data into it; True where another process has done this run meanwhile."""
-    from resnetlab.train.distributed import share_bytes
-
-    if not leads:
-        yield share_bytes(None) == b"yes"
-        return
-    with folder_lock(out):
-        ended = claim_folder(recipe, out, resume=resume) and (out / RECORD).is_file()
-        if not ended:
-            write_recipe(out / RECIPE, recipe)
-            claim_data(data, out)
-            write_json(out / CLASSES, list(data.classes))
-        share_bytes(b"yes" if ended else b"no")
-        yield ended
 
 
 def restored_network(folder: Path, which: Literal["last", "best"] = "last") -> "tuple[nn.Module, ImageData, Recipe]":
     """A run's trained network, its data and its recipe.
 
     Raises ``CheckpointError`` where the checkpoint is missing or damaged, ``DataError`` where the recipe is missing or
-    the data have changed.
+    the data, data.json or classes.json have changed, ``ConfigError`` where the recipe was edited.
     """
     from resnetlab.models.init import build
     from resnetlab.train.checkpoint import read_checkpoint
@@ -238,10 +267,20 @@ def restored_network(folder: Path, which: Literal["last", "best"] = "last") -> "
     from resnetlab.train.state import restore_model
 
     recipe = read_recipe(folder / RECIPE)
+    checkpoint = read_checkpoint(folder / which)
+    # The checkpoint's own: that of an epoch before a change that was accepted is another one.
+    if "recipe" in checkpoint.settings.values:
+        recipe = from_plain(Recipe, checkpoint.settings.values["recipe"], str(checkpoint.origin))
+    edited = edited_files(folder, begun_settings(folder))
+    if edited:
+        raise refusal(
+            edited,
+            f"{folder} is not as the run left it: {', '.join(edited)}; put it back as it was, or resume an unfinished "
+            "run with --accept-changes",
+        )
     data = recipe_data(recipe)
     check_data(data, folder)
     net = build(fitted_config(recipe, data), seed=recipe.seed, device=str(pick_device(recipe.training.device)))
-    checkpoint = read_checkpoint(folder / which)
     restore_model(net, checkpoint.model, checkpoint)
     return net, data, recipe
 
@@ -259,40 +298,3 @@ def evaluate_restored(net: "nn.Module", data: "ImageData", recipe: Recipe) -> Me
     loader = evaluation_loaders(data, recipe.training, pick_device(recipe.training.device))[data.reported_split]
     move_to(net, loader)
     return evaluate_batches(net, loader, recipe.training.precision)
-
-
-def claim_folder(recipe: Recipe, out: Path, *, resume: bool) -> bool:
-    """Whether ``out`` already holds this run; if not, it is vacant.
-
-    Raises ``ConfigError`` if ``out`` holds anything else, or this run without ``resume``.
-    """
-    if not require_vacant(out, "run", RECIPE):
-        return False
-    if not resume:
-        raise ConfigError(
-            f"{out} already holds a run; resume it with --resume auto (resume=True), or choose another folder"
-        )
-    changed = differences(as_plain(read_recipe(out / RECIPE)), as_plain(recipe))
-    if changed:
-        raise ConfigError(
-            f"{out} holds a run with other settings: {', '.join(changed)}; give the same settings or another folder"
-        )
-    return True
-
-
-def claim_data(data: "ImageData", folder: Path) -> None:
-    """Write into ``folder`` what the data are, or check that they are what was written when the run began."""
-    if (folder / DATA).is_file():
-        check_data(data, folder)
-    else:
-        write_json(folder / DATA, data.fingerprint)
-
-
-def check_data(data: "ImageData", folder: Path) -> None:
-    """Raise ``DataError`` unless the data are, to the bit, those that the run in ``folder`` began with."""
-    noted = read_json(folder / DATA)
-    if not isinstance(noted, dict) or noted.get("sha256") != data.fingerprint["sha256"]:
-        raise DataError(
-            f"{data.source} has changed since {folder} was begun: its SHA-256 is another; "
-            "put the data back, or choose another folder"
-        )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from resnetlab.core.errors import CheckpointError
 from resnetlab.records.run import EpochRecord
-from resnetlab.train.checkpoint import Checkpoint
+from resnetlab.train.checkpoint import Checkpoint, RunSettings
 from resnetlab.train.distributed import sum_over_ranks, world
 from resnetlab.train.gradients import Trace
 from resnetlab.train.optim import Ema
@@ -58,7 +58,7 @@ class TrainingState:
         self.losses.zero_()
         self.wrong.zero_()
 
-    def to_checkpoint(self, environment: dict[str, object]) -> Checkpoint:
+    def to_checkpoint(self, environment: dict[str, object], settings: RunSettings) -> Checkpoint:
         """The state as a checkpoint, from which ``restore`` resumes bit for bit.
 
         Within an epoch every rank calls this: their losses and counts are summed.
@@ -84,6 +84,7 @@ class TrainingState:
             seconds=self.seconds,
             scaler=self.scaler.state_dict(),
             environment=environment,
+            settings=settings,
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -1,0 +1,178 @@
+"""The folder of a run: whose it is, what stands in it from the first step on, and whether that was edited since."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnetlab.core.errors import ConfigError, DataError
+from resnetlab.core.files import digest, folder_exists, folder_lock, read_json, require_vacant, write_json
+from resnetlab.core.serialize import as_plain
+from resnetlab.train.recipe import Recipe, changed_settings, differences, read_recipe, write_recipe
+
+if TYPE_CHECKING:
+    from resnetlab.data.dataset import ImageData
+
+RECIPE, RECORD, DATA, CLASSES = "recipe.yaml", "record.json", "data.json", "classes.json"
+MANIFEST = "run.json"
+"""Sizes and sums of ``BEGUN``, as they were when the run began."""
+BEGUN = (RECIPE, DATA, CLASSES)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is asked of the folder ``out``: to hold the run of ``recipe``, new or to resume."""
+
+    recipe: Recipe
+    out: Path
+    resume: bool = False
+    accept_changes: bool = False
+
+    def check(self) -> bool:
+        """Whether ``out`` holds this run; if not, it is vacant.
+
+        Raises ``ConfigError`` if ``out`` holds anything else, this run without ``resume``, or with other settings than
+        it began with and without ``accept_changes``.
+        """
+        if not require_vacant(self.out, "run", RECIPE):
+            return False
+        if not self.resume:
+            raise ConfigError(
+                f"{self.out} already holds a run; resume it with --resume auto (resume=True), or choose another folder"
+            )
+        changed = self._changed()
+        if changed and (self.out / RECORD).is_file():
+            raise ConfigError(
+                f"{self.out} holds a run with other settings, which has ended: {', '.join(changed)}; choose another "
+                f"folder, and start from its weights with --weights {self.out}"
+            )
+        if changed and not self.accept_changes:
+            raise refusal(
+                changed,
+                f"{self.out} holds a run with other settings: {', '.join(changed)}; give the settings that it began "
+                "with, choose another folder, or resume with the new ones, which its record will say: --accept-changes "
+                "(accept_changes=True)",
+            )
+        return True
+
+    def _changed(self) -> list[str]:
+        begun, now = begun_settings(self.out), as_plain(self.recipe)
+        if "recipe" in begun:
+            changed = changed_settings(begun, {"recipe": now})
+        else:
+            changed = [] if self.accept_changes else differences(as_plain(read_recipe(self.out / RECIPE)), now)
+        return changed or edited_files(self.out, begun)
+
+    def check_data(self, data: "ImageData") -> None:
+        """Raise ``DataError`` unless the data are those of the run in ``out``, if it holds one."""
+        if (self.out / DATA).is_file() and not self.accept_changes:
+            check_data(data, self.out)
+
+    def begin(self, data: "ImageData") -> None:
+        """Write what the run is of: recipe, data and classes, and the manifest that vouches for them."""
+        write_recipe(self.out / RECIPE, self.recipe)
+        if self.accept_changes or not (self.out / DATA).is_file():
+            write_json(self.out / DATA, data.fingerprint)
+        write_json(self.out / CLASSES, list(data.classes))
+        write_json(self.out / MANIFEST, {"files": {name: _entry(self.out / name) for name in BEGUN}})
+
+    def undo(self) -> None:
+        """Remove what ``begin`` wrote; the manifest goes first, for what it vouches for is about to go."""
+        for name in (MANIFEST, CLASSES, DATA, RECIPE):
+            (self.out / name).unlink(missing_ok=True)
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    return {"bytes": len(data), "sha256": digest(data)}
+
+
+def begun_settings(folder: Path) -> dict[str, Any]:
+    """The settings with which the last checkpoint of the run was made; empty without one, or where it holds none."""
+    from resnetlab.train.checkpoint import read_settings
+    from resnetlab.train.checkpoint_manager import LAST
+
+    return read_settings(folder / LAST).values if folder_exists(folder / LAST) else {}
+
+
+def edited_files(folder: Path, begun: Mapping[str, Any]) -> list[str]:
+    """Which of ``BEGUN`` are not what the run wrote, a phrase each; none for a run that wrote no manifest.
+
+    A recipe with the settings of ``begun``, those of the last checkpoint, may be written otherwise.
+    """
+    if not (folder / MANIFEST).is_file():
+        return []
+    plain = read_json(folder / MANIFEST)
+    entries = plain.get("files") if isinstance(plain, dict) else None
+    if not isinstance(entries, dict):
+        raise DataError(f"{folder / MANIFEST} is damaged: it names no files; put it back, or delete it")
+    found = []
+    for name in BEGUN:
+        if (folder / name).is_file() and _entry(folder / name) == entries.get(name):
+            continue
+        if name == RECIPE and "recipe" in begun:
+            now = as_plain(read_recipe(folder / RECIPE))
+            found += [f"{RECIPE}: {line}" for line in changed_settings(begun, {"recipe": now})]
+        else:
+            found.append(f"{name} has changed since the run wrote it")
+    return found
+
+
+def refusal(changed: list[str], text: str) -> ConfigError | DataError:
+    """The error for a run of which that has changed: of the data, where nothing else has."""
+    files = (f"{DATA} ", f"{CLASSES} ")
+    return DataError(text) if all(line.startswith(files) for line in changed) else ConfigError(text)
+
+
+def has_ended(claim: Claim) -> bool:
+    """Whether the folder holds this very run with its record; the leading rank looks for all."""
+    from resnetlab.train.distributed import share_bytes, world
+
+    ended = world().leads and claim.check() and (claim.out / RECORD).is_file()
+    return share_bytes(b"yes" if ended else b"no") == b"yes"
+
+
+@contextmanager
+def claimed(claim: Claim, data: "ImageData", leads: bool) -> Iterator[bool]:
+    """Lock the folder; True where another process has done this run meanwhile.
+
+    What a run wrote that failed before its first checkpoint goes, so that the folder is free for the next attempt.
+    """
+    from resnetlab.train.checkpoint_manager import LAST
+    from resnetlab.train.distributed import share_bytes
+
+    if not leads:
+        yield share_bytes(None) == b"yes"
+        return
+    with folder_lock(claim.out):
+        held = claim.check()
+        ended = held and (claim.out / RECORD).is_file()
+        if not ended:
+            claim.check_data(data)
+        share_bytes(b"yes" if ended else b"no")
+        try:
+            yield ended
+        except BaseException:
+            if not held and not folder_exists(claim.out / LAST) and not (claim.out / RECORD).is_file():
+                claim.undo()
+            raise
+
+
+def claim_data(data: "ImageData", folder: Path) -> None:
+    """Write into ``folder`` what the data are, or check that they are what was written when the run began."""
+    if (folder / DATA).is_file():
+        check_data(data, folder)
+    else:
+        write_json(folder / DATA, data.fingerprint)
+
+
+def check_data(data: "ImageData", folder: Path) -> None:
+    """Raise ``DataError`` unless the data are, to the bit, those that the run in ``folder`` began with."""
+    noted = read_json(folder / DATA)
+    begun = begun_settings(folder).get("data", data.fingerprint["sha256"])
+    if not isinstance(noted, dict) or not noted.get("sha256") == begun == data.fingerprint["sha256"]:
+        raise DataError(
+            f"{data.source} has changed since {folder} was begun: its SHA-256 is another; "
+            "put the data back, or choose another folder"
+        )
