@@ -50,7 +50,7 @@ def test_what_a_checkpoint_says_is_believed(stated):
         ("resnetblur18", "resnet18", {}, "resnetblur18, whose names and shapes look alike, but it blurs"),
         ("resnetaa50", "resnet50", {}, "blurs its maps before every stride"),
         ("fcn_resnet50", "resnet50", {}, "its last stages may be dilated"),
-        ("resnet50_caffe", "resnet50", {}, "stride_in='1x1'"),
+        ("resnet50_caffe", "resnet50", {}, "stride is in the first 1×1"),
         ("resnet18", "resnet18", {"activation": "silu"}, "activation='relu'"),
         ("timm/resnet18.a1_in1k", "resnet18", {"stem_pool": False}, "stem_pool=True"),
         ("tv_resnet50", "resnet50", {"stride_in": "1x1"}, "stride_in='3x3'"),

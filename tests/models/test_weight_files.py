@@ -159,6 +159,35 @@ def test_options_of_argparse_are_read_and_are_attributes_alone(tmp_path):
         load_weights(small(), tmp_path / "bad.pth")
 
 
+def test_arrays_that_unpack_to_fill_the_memory_are_refused(tmp_path):
+    path = tmp_path / "net.npz"
+    np.savez_compressed(path, **{"layer1.0.conv1.weight": np.zeros((1, 2**25), "f4")})
+    assert path.stat().st_size < 200_000
+    for read in (inspect_weights, lambda source: load_weights(small(), source)):
+        with pytest.raises(CheckpointError, match=r"unpacks from .* save the weights without compression"):
+            read(path)
+
+
+def test_an_array_that_says_more_than_it_holds_is_damaged(tmp_path):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)})
+    with zipfile.ZipFile(tmp_path / "net.npz", "w") as archive:
+        archive.writestr("layer1.0.conv1.weight.npy", stream.getvalue())
+    with pytest.raises(CheckpointError, match="is damaged"):
+        inspect_weights(tmp_path / "net.npz")
+
+
+def test_a_trillion_numbers_that_share_one_are_counted_once(tmp_path):
+    torch.save({"layer1.0.conv1.weight": torch.full((1,), float("nan")).expand(10**12)}, tmp_path / "net.pth")
+    (found,) = inspect_weights(tmp_path / "net.pth")
+    assert found.not_finite == ("layer1.0.conv1.weight",)
+
+
+def test_keras_3_is_told_how_to_keep_the_names_of_its_layers():
+    with pytest.raises(CheckpointError, match=r"np\.savez\(FILE, \*\*\{w.path"):
+        load_weights(keras(), {"layers/conv2d_5/vars/0": torch.zeros(2)})
+
+
 def test_arrays_of_objects_are_not_unpickled(tmp_path):
     np.savez(tmp_path / "net.npz", **{"layer1.0.conv1.weight": np.array([Stranger()])})
     with pytest.raises(CheckpointError, match="holds no tensors by name"):

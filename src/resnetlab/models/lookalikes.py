@@ -28,7 +28,7 @@ LOOK_ALIKES = (
         "its last stages may be dilated",
     ),
     (r"resnetv2_\d+x\d.*|.*_bit", "its convolutions standardise their weights"),
-    (r".*caffe.*|resnet\d+_?v1", "its stride is in the first 1×1 convolution: stride_in='1x1'"),
+    (r".*caffe.*|resnet\d+_?v1", "its stride is in the first 1×1 convolution of a block"),
 )
 """Names of networks, by a pattern, and how each differs from the one whose names and shapes it has."""
 
@@ -68,14 +68,14 @@ def judge(state: StateDict, model: nn.Module, dialect: str) -> str:
     if not state.stated:
         return UNKNOWN
     name = printable(state.stated)
-    beside = state.stated in state.config.values()
+    beside = state.stated == state.config.get("architecture")
     place = "the config.json beside it" if beside else "it"
     if beside and state.config.get("model_args"):
         return (
             f"config.json says that it is a {name} with options of its own: that it computes the same cannot be known"
         )
     for pattern, how in LOOK_ALIKES:
-        if re.fullmatch(pattern, _plain_name(state.stated)) and not _agrees(config, how):
+        if re.fullmatch(pattern, _plain_name(state.stated)):
             raise CheckpointError(f"{place} says that it is a {name}, whose names and shapes look alike, but {how}")
     found = list(_named(state.stated, dialect, config))
     if not found:
@@ -90,12 +90,6 @@ def judge(state: StateDict, model: nn.Module, dialect: str) -> str:
         return f"it says that it is a {name} and has other shapes: that it computes the same cannot be known"
     _refuse_difference(config, fitting, place, f"a {name}")
     return f"{'config.json' if beside else 'it'} says that it is a {name}"
-
-
-def _agrees(config: NetConfig, how: str) -> bool:
-    """Whether the network has the very setting that a look-alike is told apart by."""
-    setting, _, value = how.rpartition(": ")[2].partition("=")
-    return bool(value) and repr(getattr(config, setting, "")) == value
 
 
 def _plain_name(stated: str) -> str:

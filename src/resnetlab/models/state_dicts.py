@@ -100,7 +100,9 @@ def _word(found: list[StateDict]) -> str:
 
 def find_states(opened: Opened) -> Iterator[StateDict]:
     """Every network of a checkpoint, in its order."""
-    stated = _stated(opened.beside)
+    # Of timm's config.json; any other may be that of another thing in the same folder.
+    architecture = opened.beside.get("architecture")
+    stated = architecture if isinstance(architecture, str) else ""
     for path, mapping, said in _walk(opened.content, (), stated, set()):
         names = {name: entry for name, value in mapping.items() if (entry := as_entry(value)) and isinstance(name, str)}
         prefixes = list(dict.fromkeys(prefix for name in names if (prefix := find_prefix(name)) is not None))
@@ -172,6 +174,8 @@ def _nothing(opened: Opened) -> str:
             elif not isinstance(value, Mapping | list | tuple):
                 kinds.append(f"{name!r}, a {type(value).__name__}")
     way = "give the state dict of a network (torch.save(net.state_dict(), …))"
+    if any(re.search(r"layers/.+/vars/\d+'$", name) for name in names):
+        way = "Keras 3 writes no names of layers there: np.savez(FILE, **{w.path: w.numpy() for w in model.weights})"
     if names:
         shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
         return (

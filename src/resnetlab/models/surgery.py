@@ -44,6 +44,11 @@ def deepen(net: nn.Module, stage: int, n: int, seed: int = 0) -> Classifier:
             f"a net with shortcut={config.shortcut!r} cannot be deepened: its blocks carry no identity to start from; "
             "use a net with shortcut 'A' or 'B'"
         )
+    if isinstance(config, ResNetConfig) and config.stride_at == "last":
+        raise ConfigError(
+            "a net with stride_at='last' cannot be deepened: the last block of a stage changes the shape; "
+            "use one with stride_at='first'"
+        )
     depths = _depths(result)
     depths[stage] += n
     result.config = with_depths(config, depths)

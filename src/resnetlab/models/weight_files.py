@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from pathlib import Path, PosixPath
 from typing import Any
 
@@ -34,6 +35,7 @@ _BESIDE_TENSORS: list[Any] = [
     *(Namespace, PosixPath, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType),
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
+_SMALL, _MOST_RATIO = 64 * 2**20, 50
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -173,7 +175,7 @@ def _unpickle(path: Path, origin: str, *, zipped: bool = False) -> Any:
         # A hostile pickle can raise anything on its way; every fault of the file is the one answer below.
         raise CheckpointError(
             f"{origin} was refused: {_reason(error)}. Nothing in it was run. If you trust it: "
-            "torch.save(torch.load(FILE, weights_only=False)[KEY OF THE STATE DICT], …), or save it as safetensors"
+            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], …), or .state_dict() of a whole network"
         ) from error
 
 
@@ -190,20 +192,34 @@ def _from_arrays(path: Path, origin: str) -> dict[str, Entry]:
     """The arrays of an ``.npz``, by name; none is read before its shape is known to fit."""
     found = {}
     with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
+        members = archive.infolist()
+        _refuse_bomb(origin, sum(m.file_size for m in members), sum(m.compress_size for m in members))
+        for entry in members:
+            member = entry.filename
             try:
-                with archive.open(member) as stream:
+                with archive.open(entry) as stream:
                     version = np.lib.format.read_magic(stream)
                     read_header = np.lib.format.read_array_header_1_0
                     if version != (1, 0):
                         read_header = np.lib.format.read_array_header_2_0
                     shape, _, dtype = read_header(stream)
+                if prod(shape) * dtype.itemsize > entry.file_size:
+                    raise ValueError(f"an array of shape {shape} is longer")
             except Exception as error:  # a damaged member fails in many ways
                 raise CheckpointError(f"{origin}: {member!r} is damaged ({first_line(error)}); get it again") from error
             if dtype.kind in "fiub":
                 name = member.removesuffix(".npy")
                 found[name] = Entry(tuple(shape), dtype.kind == "f", partial(_read_array, path, name, origin))
     return found
+
+
+def _refuse_bomb(origin: str, unpacked: int, packed: int) -> None:
+    """Trained weights hardly compress; a small file that unpacks to fill the memory is none of them."""
+    if unpacked > max(_SMALL, _MOST_RATIO * packed):
+        raise CheckpointError(
+            f"{origin} unpacks from {packed:,} to {unpacked:,} bytes, {unpacked // max(1, packed):,} times as many, "
+            f"where at most {_MOST_RATIO} are read; save the weights without compression"
+        )
 
 
 def _read_array(path: Path, name: str, origin: str) -> Tensor:
@@ -218,9 +234,12 @@ def _from_hdf5(path: Path, origin: str) -> dict[str, Entry]:
     """The data sets of an HDF5 file by their paths; links out of the file are not followed."""
     h5py = load_extra("h5py", f"{origin}, a file of HDF5,", "keras", ", or save its arrays as .npz")
     found = {}
+    sizes = [0, 0]
 
     def note(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub" and not (item.external or item.is_virtual):
+            sizes[0] += item.nbytes
+            sizes[1] += item.id.get_storage_size()
             found[name] = Entry(tuple(item.shape), item.dtype.kind == "f", partial(_read_dataset, path, name, origin))
 
     try:
@@ -228,6 +247,7 @@ def _from_hdf5(path: Path, origin: str) -> dict[str, Entry]:
             file.visititems(note)
     except Exception as error:
         raise CheckpointError(f"{origin} is damaged ({first_line(error)}); get it again") from error
+    _refuse_bomb(origin, *sizes)
     return found
 
 

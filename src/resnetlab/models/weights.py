@@ -85,9 +85,10 @@ def load_weights(
 ) -> LoadReport:
     """Load weights of this or another project into ``model``, in place; the names tell which project's they are.
 
-    ``source`` is a file (of safetensors, torch, numpy or Keras, whatever its suffix), a checkpoint folder, or a state
-    dict. Names and shapes are checked before any tensor is read, and a refusal leaves the network as it was. Of a
-    checkpoint that holds several networks ``which`` names one: the keys that lead to it, ``"ema"`` or ``"raw"``.
+    ``source`` is a file (of safetensors, torch, numpy or Keras, whatever its suffix), a checkpoint folder, a state
+    dict, or what a checkpoint holds around one. Names and shapes are checked before any tensor is read, and a refusal
+    leaves the network as it was. Of a checkpoint that holds several networks ``which`` names one: the keys that lead to
+    it, ``"ema"`` or ``"raw"``.
 
     Names and shapes do not say what a network computes. What the checkpoint or a ``config.json`` beside it says of its
     architecture is believed, and a network that contradicts it is refused; where nothing says it, the report does.
@@ -291,7 +292,13 @@ def _copy(
 
 
 def _count_not_finite(value: Tensor) -> int:
-    return int((~value.float().isfinite()).sum()) if value.is_floating_point() else 0
+    if not value.is_floating_point():
+        return 0
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        # A view that repeats its numbers, of which a file can say that they are a trillion: each is counted once.
+        value = value[tuple(slice(None) if step else slice(1) for step in value.stride())]
+    # Eight bits have no test of their own.
+    return int((~(value if value.element_size() > 1 else value.float()).isfinite()).sum())
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
