@@ -50,7 +50,7 @@ def test_an_average_beside_the_raw_weights_is_shown_and_chosen(run, tmp_path):
     assert "--which ema" in errors
     assert not out.exists()
     code, printed, _ = run(*convert, "--which", "ema")
-    assert (code, "names of torchvision of state_dict_ema" in printed) == (0, True)
+    assert (code, "names of torchvision under state_dict_ema" in printed) == (0, True)
     assert torch.equal(load_file(out)["head.weight"], average.head.weight)
 
 
@@ -142,3 +142,12 @@ def test_prune_keeps_the_smaller_net_of_a_run_and_says_what_it_costs(run, tmp_pa
     words = ("--model", "cifar_resnet20", *options)
     code, printed, _ = run("diagnose", out, *words, "--what", "lesion", "--images", "50", "--out", tmp_path / "seen")
     assert (code, "lesion" in printed) == (0, True)
+
+
+def test_convert_offers_every_project():
+    from typing import get_args
+
+    from resnetlab.cli.weights import Project
+    from resnetlab.models.dialects import DIALECTS
+
+    assert get_args(Project) == (*DIALECTS[1:], "safetensors")

@@ -45,7 +45,7 @@ PREFIXES = [
 def test_whatever_stands_before_every_name_is_taken_off(words, dialect):
     net = small()
     report = load_weights(net, put(words, export_weights(small(1), dialect)))
-    assert report.which == words.removesuffix(".")
+    assert report.which == words.replace("_orig_mod.", "").removesuffix(".")
     assert (report.skipped, report.missing, report.dialect) == ((), (), dialect)
     assert is_raw(net)
 
@@ -165,6 +165,7 @@ def test_backbones_of_self_supervision_load_with_a_new_head():
         (barlow, ("module.projector.0.weight",)),
         (moco | {"module.queue": torch.zeros(2)}, ("fc.0.weight", "fc.2.bias", "module.queue")),
         (simclr, ("fc.0.weight", "fc.2.weight")),
+        (put("module.", HEADLESS | {"prototypes.weight": torch.zeros(3, 9)}), ("prototypes.weight",)),  # SwAV's
         (HEADLESS, ()),
     ):
         with pytest.raises(CheckpointError, match=r"'fc.weight' is missing; pass reset_head=True"):
@@ -174,6 +175,22 @@ def test_backbones_of_self_supervision_load_with_a_new_head():
         headless = small(num_classes=0)
         load_weights(headless, content, reset_head=True)
         assert is_raw(headless)
+
+
+def test_blocks_beyond_the_networks_are_no_head():
+    deeper = HEADLESS | {"layer5.0.conv1.weight": torch.zeros(2, 2, 3, 3), "bn9.bias": torch.zeros(2)}
+    with pytest.raises(CheckpointError, match=r"'layer5.0.conv1.weight' of shape .* has no place in the network; 'bn9"):
+        load_weights(small(), deeper, reset_head=True)
+
+
+def test_names_of_layers_that_are_compiled_or_wrapped_one_by_one_are_theirs():
+    weights = {name.replace("layer1.", "layer1._orig_mod."): value for name, value in RAW.items()}
+    weights = {name.replace("layer2.0.", "layer2.0._checkpoint_wrapped_module."): v for name, v in weights.items()}
+    net = small()
+    assert load_weights(net, weights).skipped == ()
+    assert torch.equal(net.stages[1][0].branch.conv1.weight, RAW["layer2.0.conv1.weight"])
+    with pytest.raises(CheckpointError, match="two tensors of one name"):
+        load_weights(net, RAW | weights)
 
 
 def test_floating_point_counters_load_as_whole_numbers():

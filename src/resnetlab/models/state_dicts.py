@@ -23,6 +23,9 @@ _AVERAGE = re.compile(r"ema\d*|swa|avg|averaged?|shadow|teacher|target|momentum|
 _COUNTER_OF_AVERAGES = "n_averaged"
 _STATED = ("arch", "architecture", "model_name", "model", "net", "backbone")
 _OPTIONS = ("args", "opt", "config", "cfg", "hparams", "hyper_parameters")
+_WRAPPED = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
+"""What torch.compile and torch's wrappers of single layers put into the middle of names."""
+_TWICE = "{} has two tensors of one name; give the state dict of one network"
 _SHOWN = 3
 
 
@@ -104,21 +107,28 @@ def find_states(opened: Opened) -> Iterator[StateDict]:
     architecture = opened.beside.get("architecture")
     stated = architecture if isinstance(architecture, str) else ""
     for path, mapping, said in _walk(opened.content, (), stated, set()):
-        names = {name: entry for name, value in mapping.items() if (entry := as_entry(value)) and isinstance(name, str)}
+        tensors = {
+            name: entry for name, value in mapping.items() if isinstance(name, str) and (entry := as_entry(value))
+        }
+        names = {_WRAPPED.sub("", name): entry for name, entry in tensors.items()}
+        if len(names) < len(tensors):
+            raise CheckpointError(_TWICE.format(opened.origin))
         prefixes = list(dict.fromkeys(prefix for name in names if (prefix := find_prefix(name)) is not None))
         for prefix in prefixes:
             inner = {name for name in names if _owner(name, prefixes) == prefix}
             entries = {normal_name(name.removeprefix(prefix)): names[name] for name in names if name in inner}
             if len(entries) < len(inner):
-                raise CheckpointError(
-                    f"{opened.origin} has two tensors of one name; give the state dict of one network"
-                )
+                raise CheckpointError(_TWICE.format(opened.origin))
             label = ".".join([*path, prefix.rstrip("./")] if prefix else path)
             yield StateDict(
                 label=label,
                 dialect=find_dialect(entries),
                 entries=entries,
-                outside={str(name): _kind(value) for name, value in mapping.items() if name not in inner},
+                outside={
+                    str(name): _kind(value)
+                    for name, value in mapping.items()
+                    if name not in tensors or _WRAPPED.sub("", name) not in inner
+                },
                 average=_COUNTER_OF_AVERAGES in mapping or any(map(_AVERAGE.fullmatch, re.split(r"[._]", label))),
                 stated=said,
                 config=opened.beside,

@@ -1,5 +1,6 @@
 """Load weights of other projects into our networks, and export ours under their names; every tensor is reported."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -53,7 +54,7 @@ class LoadReport:
     def __str__(self) -> str:
         parts = ("matched", "renamed", "adapted", "skipped", "missing")
         counts = ", ".join(f"{len(getattr(self, part))} {part}" for part in parts)
-        where = f" of {self.which}" if self.which else ""
+        where = f" under {self.which}" if self.which else ""
         lines = [f"{self.origin}: names of {self.dialect}{where}; {counts}; {self.architecture}"]
         if self.not_finite:
             names = tuple(f"{name} ({count:,})" for name, count in self.not_finite)
@@ -93,7 +94,8 @@ def load_weights(
     Names and shapes do not say what a network computes. What the checkpoint or a ``config.json`` beside it says of its
     architecture is believed, and a network that contradicts it is refused; where nothing says it, the report does.
 
-    ``reset_head`` leaves out a head that is missing or of another number of classes: the network keeps its own.
+    ``reset_head`` leaves out a head that is missing, of another number of classes or of another kind, such as a
+    projection head: the network keeps its own.
     ``adapt_input`` fits the first convolution to another number of channels (``adapt_channels``). The counters
     ``num_batches_tracked`` may be missing, or floating-point.
 
@@ -261,15 +263,21 @@ def _note_input(plan: _Plan, own: str, name: str, before: int, after: int, adapt
 def _note_rest(
     plan: _Plan, entries: dict[str, Entry], known: set[str], heads: tuple[str, str], reset_head: bool, new_head: bool
 ) -> None:
-    # A head of several layers, as MoCo's and SimCLR's, has names of that kind too.
+    # A head of several layers, as MoCo's and SimCLR's, has names of that kind too; SwAV's has names of its own.
     inside_head = tuple(name.removesuffix(end) for name in heads for end in ("weight", "kernel") if name.endswith(end))
+    parts = {_part(name) for name in known}
     for name, entry in entries.items():
-        in_head = name in heads or name.startswith(inside_head)
+        in_head = name in heads or name.startswith(inside_head) or _part(name) not in parts
         if in_head and (new_head or (reset_head and name not in known)):
             plan.skipped.append(name)
         elif name not in known:
             remedy = "; pass reset_head=True (--reset-head) to leave the head out" if in_head else ""
             plan.faults.append(f"{name!r} of shape {entry.shape} has no place in the network{remedy}")
+
+
+def _part(name: str) -> str:
+    """The part of the network that a name is of, without numbers: all of ``layer1`` … ``layer9`` are of one."""
+    return re.sub(r"\d+", "", re.split(r"[./]", name, maxsplit=1)[0])
 
 
 def _copy(
