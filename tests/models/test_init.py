@@ -7,8 +7,8 @@ import torch
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.core.randomness import generator
+from resnetlab.models.architectures import config_from_plain, config_to_plain
 from resnetlab.models.blocks import ResidualBlock, last_scale
-from resnetlab.models.hub import config_from_plain, config_to_plain
 from resnetlab.models.zoo import create_model, model_config
 
 PAIRS = [
