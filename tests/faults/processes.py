@@ -1,6 +1,6 @@
 """Children to be killed.
 
-A process that imports torch takes two seconds to start, and whatever torch does first takes longer than the second time.
+A process that imports torch takes two seconds to start, and what torch does first takes longer than the second time.
 So children are forked from a parent that has imported it and trained one small run: the fork server of multiprocessing.
 It has one thread, and torch starts its own in the child.
 """
