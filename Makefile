@@ -28,10 +28,10 @@ demo: .venv/installed  ## set up, then compare plain and residual nets at depths
 	$(BIN)/resnetlab study --seeds 5 --processes 2 --out $(DEMO)
 
 test: .venv/installed-dev  ## set up, then run the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: .venv/installed-dev  ## run what is left out of the usual tests: large networks for real
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # A browser is the system's; nothing but its program is needed, no driver and no Python package.
 test-browser: .venv/installed-dev  ## open every kind of page in Chromium, which must be there: screenshots in runs/browser
