@@ -148,7 +148,7 @@ class _Ingestion:
         try:
             cell = content or self.retained.get(row) or self.given.cells[int(self.order[row])]
             content = cell if isinstance(cell, bytes) else read_file(cell)
-            image = read_image(content, own and self.fallback, own=own)
+            image = read_image(content, own and self.fallback, own=own, thorough=True)
         except Exception as error:  # a damaged image can fail in any way
             return reason(error)
         channels = image.pixels.reshape(-1, CHANNELS).T

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from resnetlab.data.dataset import ImageData
     from resnetlab.models.config import NetConfig
 
-WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th")
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".npz", ".h5")
 
 ShortcutChoice = Literal["default", "A", "B", "C", "none"]
 SHORTCUT_CHOICES = ("default", "A", "B", "C", "none")
