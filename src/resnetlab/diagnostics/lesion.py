@@ -142,14 +142,14 @@ def explain(diagnosis: Diagnosis) -> Finding:
     free = [change.blocks[0] for change in net.lesion.dropped if change.error <= net.lesion.intact.error]
     if free and verdict != "untrained":
         advice.append(
-            f"Without {some(free)}, each alone, the error is not higher: resnetlab weights prune RUN --out NEW "
-            f"--without {free[0]} keeps the smaller net. These {diagnosis.split} images chose the block; check it on "
-            "others."
+            f"Without {some(free)}{', each alone,' * (len(free) > 1)} the error is not higher: "
+            f"resnetlab weights prune RUN --out NEW --without {free[0]} keeps the smaller net. These {diagnosis.split} "
+            "images chose the block; check it on others."
         )
     if verdict == "fragile" and net.plain:
         advice.append(NO_SHORTCUTS)
     if verdict == "untrained":
-        advice.append("The net answers hardly better than by chance: a lesion tells nothing of it; train it first.")
+        advice.append("The net predicts hardly better than guessing, so lesions show nothing: train it first.")
     return Finding(analysis="lesion", verdict=verdict, sentences=sentences, advice=advice, rule=RULE)
 
 

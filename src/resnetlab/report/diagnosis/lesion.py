@@ -47,7 +47,7 @@ def draw(diagnosis: Diagnosis) -> list[Drawing]:
         for one in nets
         if one.net.lesion
     ]
-    words = f"{split} error in percent with blocks left out. {'; '.join(parts)}."
+    words = f"{split} error in percent with blocks left out: {'; '.join(parts)}."
     return [drawing("lesion", words, lambda: _figure(nets, split))]
 
 

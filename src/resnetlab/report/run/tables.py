@@ -88,8 +88,9 @@ def confused_pairs(report: ClassificationReport) -> Table:
     wrong.sort(key=lambda entry: (-entry[0], entry[1], entry[2]))
     names = report.classes
     return Table(
-        caption=f"Most frequent confusions: {min(len(wrong), PAIRS)} of {_counted(len(wrong), 'pair')} of classes",
-        heads=("true class", "predicted", "images", "of the class"),
+        caption=f"Most frequent confusions, with their share of the true class: {min(len(wrong), PAIRS)} of "
+        f"{_counted(len(wrong), 'pair')}",
+        heads=("true class", "predicted", "images", "share"),
         rows=[
             (names[true], names[predicted], f"{count:,}", f"{count / report.scores[true].n:.1%}")
             for count, true, predicted in wrong[:PAIRS]
