@@ -1,5 +1,6 @@
 """From the text of ``--data`` to images."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,8 @@ PLACES = dict(name.split(":") for name in SOURCES if ":" in name)
 ENCODED = ("folder", "parquet", "hub")
 """Schemes of encoded images, which can be read in any size; the others are arrays."""
 AS_IT_IS = DecodeConfig()
+BEHIND = re.compile(r"\[[^\[\]]*=[^\[\]]*\]|#")
+"""Where the path in a source ends."""
 
 
 def load_data(
@@ -67,6 +70,20 @@ def load_data(
             "at least two of each"
         )
     return data
+
+
+def split_source(source: str) -> tuple[str, str, str]:
+    """What stands before the path in a source, the path, and what stands behind it (brackets, columns, a scale).
+
+    There is no path for ``digits`` and the Hub.
+    """
+    scheme, colon, place = source.partition(":")
+    if source == "digits" or (colon and scheme == "hub"):
+        return source, "", ""
+    head = f"{scheme}:" if colon and scheme in PLACES else ""
+    place = place if head else source
+    where = BEHIND.split(place)[0] or place
+    return head, where, place[len(where) :]
 
 
 def _ingest(given: "EncodedSet", decode: DecodeConfig, on_progress: Progress | None, refuse: Refuse) -> ImageData:
