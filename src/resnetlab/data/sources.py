@@ -51,7 +51,7 @@ def load_data(
             f"image_size={decode.image_size} is not possible for {source}: its images are arrays and are taken as "
             f"they are; image_size is for {', '.join(f'{name}:' for name in ENCODED)}"
         )
-    read = _read(scheme, place, split_seed)
+    read = _read(scheme, place, split_seed, refuse)
     if isinstance(read, ImageData):
         data, folders = read, False
     else:
@@ -70,6 +70,15 @@ def load_data(
             "at least two of each"
         )
     return data
+
+
+def as_one(source: str) -> str | None:
+    """The source with all its images as one set, whatever their splits are called; None where it has no splits by name,
+    or says already which they are."""
+    scheme, place = _parse(source)
+    if scheme not in ENCODED or parse_choice(place)[1] is not None:
+        return None
+    return f"{scheme}:{place}[train={'*' if scheme == 'hub' else '.'}]"
 
 
 def split_source(source: str) -> tuple[str, str, str]:
@@ -126,7 +135,7 @@ def _parse(source: str) -> tuple[str, str]:
     raise ConfigError(f"{unknown_name('data source', source, SOURCES)}; and there is no folder {source}")
 
 
-def _read(scheme: str, place: str, split_seed: int) -> "ImageData | EncodedSet":
+def _read(scheme: str, place: str, split_seed: int, refuse: Refuse) -> "ImageData | EncodedSet":
     # Each reader is imported where it is needed: none of them pays for another's packages.
     if scheme == "digits":
         return read_digits(split_seed)
@@ -141,7 +150,7 @@ def _read(scheme: str, place: str, split_seed: int) -> "ImageData | EncodedSet":
     if scheme == "npz":
         from resnetlab.data.npz import read_npz
 
-        return read_npz(place, split_seed)
+        return read_npz(place, split_seed, refuse)
     if scheme == "folder":
         from resnetlab.data.folder import read_folder
 
@@ -149,7 +158,7 @@ def _read(scheme: str, place: str, split_seed: int) -> "ImageData | EncodedSet":
     from resnetlab.data.hub import read_hub, read_parquet
 
     read = read_hub if scheme == "hub" else read_parquet
-    return read(place, split_seed)
+    return read(place, split_seed, refuse)
 
 
 def read_digits(split_seed: int) -> ImageData:
