@@ -56,6 +56,24 @@ def test_a_run_that_was_moved_with_its_data_finds_them_beside_it(run, project):
     assert run("evaluate", "../run")[0] == 0
 
 
+def test_a_run_that_was_moved_without_its_data_finds_them_where_it_began(run, begun, tmp_path, monkeypatch):
+    shutil.copytree(begun / "run", tmp_path / "far" / "run")
+    monkeypatch.chdir(tmp_path)
+    assert run("evaluate", "far/run")[0] == 0
+
+
+def test_a_run_that_was_moved_deeper_finds_its_data_above(run, project):
+    shutil.move(project / "run", project / "runs" / "old" / "run")
+    assert run("evaluate", "../runs/old/run")[0] == 0
+
+
+def test_other_data_of_that_name_are_passed_over(run, project):
+    add(project / "empty", *(f"set/{name}/{number}.png" for name in "xy" for number in range(6)), level=7)
+    code, out, errors = run("evaluate", "../run")
+    assert (code, errors) == (0, "")
+    assert "n 2" in out
+
+
 def test_resuming_from_elsewhere_gives_the_record_of_before(run, project, begun):
     code, _, errors = run("train", "--resume", "../two", "--quiet")
     assert (code, errors) == (0, "")

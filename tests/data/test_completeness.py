@@ -114,6 +114,7 @@ EARLY = {
     "PNG, colour and alpha of 16 bits": png(rows_of(PIXELS[:8].repeat(3, 1)), 72, SIDE, depth=16, colour=6),
     "PNG, interlaced": png(adam7(PIXELS)[:-2000], SIDE, SIDE, interlaced=1),
     "PNG, interlaced, last byte": png(adam7(PIXELS)[:-1], SIDE, SIDE, interlaced=1),
+    "PNG, interlaced, last row whole": png(adam7(PIXELS[:63])[:-200], SIDE, 63, interlaced=1),
     "JPEG": jpeg(0.6),
     "JPEG, last part": jpeg(0.85),
     "JPEG, grey": jpeg(0.6, mode="L"),
