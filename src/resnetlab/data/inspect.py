@@ -93,7 +93,8 @@ def read_anyway(
     except (DataError, ConfigError):
         return None, reasons
     note = f"read as one set, {whole}, since its splits are not clear"
-    return replace(data, notes=(note, *data.notes)), reasons + further
+    # Parts of a folder that are read as classes say nothing of the classes.
+    return replace(data, notes=(note, *data.notes)), reasons if whole.startswith("folder:") else reasons + further
 
 
 def inspect_data(data: ImageData, on_progress: Progress | None = None, refusals: Sequence[str] = ()) -> Inspection:

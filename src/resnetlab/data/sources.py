@@ -51,19 +51,25 @@ def load_data(
             f"image_size={decode.image_size} is not possible for {source}: its images are arrays and are taken as "
             f"they are; image_size is for {', '.join(f'{name}:' for name in ENCODED)}"
         )
-    read = _read(scheme, place, split_seed, refuse)
+    told: list[str] = []
+
+    def tell(reason: str) -> None:
+        told.append(reason)
+        refuse(reason)
+
+    read = _read(scheme, place, split_seed, tell)
     if isinstance(read, ImageData):
         data, folders = read, False
     else:
-        data, folders = _ingest(read, decode, on_progress, refuse), read.folders
+        data, folders = _ingest(read, decode, on_progress, tell), read.folders
     if decode.compact_labels:
         data = compact_classes(data)
     labels = {name: split.labels.cpu().numpy() for name, split in data.splits.items()}
     # Those of encoded images were judged before these were opened.
-    told: Refuse = refuse if isinstance(read, ImageData) else lambda _: None
-    notes = judge_classes(data.classes, labels, source, told, folders=folders)
+    judge: Refuse = tell if isinstance(read, ImageData) else lambda _: None
+    notes = judge_classes(data.classes, labels, source, judge, folders=folders)
     data = replace(data, notes=(*data.notes, *notes))
-    if len(data.train) < 2 or len(data.classes) < 2 or not len(data.reported):
+    if not told and (len(data.train) < 2 or len(data.classes) < 2 or not len(data.reported)):
         refuse(
             f"{source} has {len(data.train)} training and {len(data.reported)} {data.reported_split} images of "
             f"{len(data.classes)} classes; a classifier needs at least two to train on, one to test and two classes: "
