@@ -83,9 +83,10 @@ def _jpeg(image: Image.Image, data: bytes, thorough: bool) -> str:
     if end is None or not (grey or (progressive and thorough)):
         return ""
     again = Image.open(BytesIO(data[:end] + PADDING + data[end:]), formats=["JPEG"])
-    if image.size != again.size:
-        again.draft(image.mode, image.size)
-    if again.size == image.size and np.array_equal(np.asarray(again), np.asarray(image)):
+    if (scale := round(again.width / image.width)) > 1:
+        again.draft(None, (max(1, again.width // scale), max(1, again.height // scale)))
+    # Of two scales there is nothing to compare.
+    if again.size != image.size or np.array_equal(np.asarray(again), np.asarray(image)):
         return ""
     return "its data end early: what is missing of its last scan would be grey"
 
