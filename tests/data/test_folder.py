@@ -224,6 +224,7 @@ def test_a_class_whose_images_are_all_bad_is_told(tmp_path):
         (["train/a/1.png", "train/b/", "val/a/1.png"], "classes without images to train on: b"),
         (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "classes without images to train on: c; .*those of train/"),
         (["train/a/1.png", "val/a/1.png"], "only one, a"),
+        (["data/train/a/1.png", "data/test/a/1.png"], "only one, data; if that is the set, give .*/data"),
     ],
 )
 def test_folders_that_no_classifier_can_learn_are_explained(tmp_path, names, message):

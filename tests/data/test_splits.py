@@ -148,7 +148,9 @@ def test_words_that_are_no_split_by_themselves_may_be_classes(tmp_path, names):
     [
         (("cat/", "dog/", "train/cat/", "train/dog/"), "train looks like a part of the set, cat, dog like a class"),
         (("cat/", "dog/", "test/"), "test looks like a part of the set, cat, dog like a class"),
-        (("train/a/", "test/a/", "extra/a/"), "test, train looks like a part of the set, extra like a class"),
+        (("train/a/", "test/a/", "extra/a/"), "which split is extra, beside test, train\\?"),
+        (("train/a/", "test/a/", "other/a/"), "test, train look like parts of the set, other like a class"),
+        (("train/a/", "holdout/a/"), "which split is holdout, beside train"),
         (("train/a/", "val/a/", "valid/a/"), "val, valid are several folders for one split"),
         (("train/a/", "Train/b/"), "Train, train are several folders for one split"),
         (("test/a/", "val/a/"), "no folder to train on"),

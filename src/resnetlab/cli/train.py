@@ -148,10 +148,12 @@ class Evaluate:
     """Folder of a run."""
     checkpoint: Literal["last", "best"] = "last"
     """The last epoch, or the best one by the validation images."""
+    data: str | None = None
+    """Where the images of the run are now; by default where they were when it began, or beside the run."""
 
     def __call__(self) -> None:
         from resnetlab.cli.tables import print_metrics
         from resnetlab.train.run import evaluate_restored, restored_network
 
-        net, data, recipe = restored_network(self.run, self.checkpoint)
+        net, data, recipe = restored_network(self.run, self.checkpoint, self.data)
         print_metrics(evaluate_restored(net, data, recipe), data.reported_split)

@@ -109,6 +109,8 @@ class Prune:
     """Folder for the smaller network: config.json, model.safetensors and a model card."""
     checkpoint: Literal["last", "best"] = "last"
     """The last epoch of the run, or its best one."""
+    data: str | None = None
+    """Where the images of the run are now; by default where they were when it began, or beside the run."""
 
     def __call__(self) -> None:
         from resnetlab.core.config import command_of
@@ -116,7 +118,7 @@ class Prune:
         from resnetlab.train.prune import prune_run
         from resnetlab.train.recipe import Recipe
 
-        found = prune_run(self.run, self.without, self.out, self.checkpoint)
+        found = prune_run(self.run, self.without, self.out, self.checkpoint, self.data)
         before, after = found.before, found.after
         print(f"without {', '.join(found.blocks)}:")
         error, loss = f"{before.error:.2%} → {after.error:.2%}", f"{before.loss:.4f} → {after.loss:.4f}"

@@ -30,26 +30,29 @@ def some(names: Sequence[str], most: int = LISTED) -> str:
 
 
 def without_unlabelled(
-    labels: Mapping[SplitName, Numbers], source: str, titles: Mapping[SplitName, str]
+    labels: Mapping[SplitName, Numbers], source: str, titles: Mapping[SplitName, str], refuse: Refuse = raise_it
 ) -> tuple[dict[SplitName, Numbers], list[str]]:
     """The splits that have labels, and what should be said of the others; ``titles`` is what each is called.
 
     A validation or test split whose labels are all ``MISSING`` is left out: its labels are kept secret.
 
-    Raises ``DataError`` for training images without labels, and for splits that lack some.
+    Refuses training images without labels, and splits that lack some.
     """
     kept, notes = {}, []
     for split, numbers in labels.items():
         unknown, count = int((numbers == MISSING).sum()), len(numbers)
         if unknown == count > 0 and split != "train":
             notes.append(f"{titles[split]} has no labels and is left out")
-        elif unknown or not count:
-            raise DataError(
+            continue
+        if unknown or not count:
+            refuse(
                 f"{source}: {unknown} of the {count} images of {titles[split]} have no label, or one beyond its "
                 f"classes; every image needs one. {MISSING}, null and an empty text mean none: a class needs another"
             )
-        else:
+        if unknown < count:
             kept[split] = numbers
+    if "train" not in kept:
+        raise DataError(f"{source} has no training images with labels")
     return kept, notes
 
 

@@ -1,8 +1,8 @@
 """Whether a file holds all of its image, where Pillow does not say: its decoders take a stream that ends in good order
 for the whole image, and leave the rest black or grey.
 
-GIF, BMP, PPM, WebP and compressed TIFF fail by themselves. Sources: PNG, W3C 2003, section 8 (interlace); ITU-T T.81,
-annex B (markers); libjpeg's jdhuff.c (what is missing becomes blocks of zeros: grey); TIFF 6.0, section 3.
+GIF, BMP, PPM, WebP, interlaced PNG and compressed TIFF fail by themselves. Sources: PNG, W3C 2003, section 7; ITU-T
+T.81, annex B (markers); libjpeg's jdhuff.c (what is missing becomes blocks of zeros: grey); TIFF 6.0, section 3.
 """
 
 import re
@@ -13,8 +13,6 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageFile
 
-PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""Adam7: first column and row of each pass, and the steps between them."""
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Of each colour type of PNG."""
 JPEG_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
@@ -55,26 +53,17 @@ def missing_strips(image: ImageFile.ImageFile) -> str:
 
 
 def _png(image: Image.Image, data: bytes) -> str:
-    interlaced = data[28] != 0
     last = np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
-    if last.any() and not interlaced:
+    if last.any() or data[28]:  # interlaced: that Pillow finds
         return ""
-    needed = _png_bytes(*image.size, data[24] * SAMPLES[data[25]], interlaced)
+    # A row begins with the byte that names its filter.
+    needed = image.height * (1 + -(-image.width * data[24] * SAMPLES[data[25]] // 8))
     inflate, held = zlib.decompressobj(), 0
     for content in _image_data(data):
         held += len(inflate.decompress(content, needed - held))
         if held >= needed:
             return ""
     return f"its data end early: {held:,} of {needed:,} bytes"
-
-
-def _png_bytes(width: int, height: int, bits: int, interlaced: bool) -> int:
-    """Bytes of all rows, each with the one that names its filter."""
-    total = 0
-    for left, top, across, down in PASSES if interlaced else ((0, 0, 1, 1),):
-        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
-        total += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
-    return total
 
 
 def _image_data(data: bytes) -> Iterator[bytes]:
@@ -94,9 +83,10 @@ def _jpeg(image: Image.Image, data: bytes, thorough: bool) -> str:
     if end is None or not (grey or (progressive and thorough)):
         return ""
     again = Image.open(BytesIO(data[:end] + PADDING + data[end:]), formats=["JPEG"])
-    if image.size != again.size:
-        again.draft(image.mode, image.size)
-    if again.size == image.size and np.array_equal(np.asarray(again), np.asarray(image)):
+    if (scale := round(again.width / image.width)) > 1:
+        again.draft(None, (max(1, again.width // scale), max(1, again.height // scale)))
+    # Of two scales there is nothing to compare.
+    if again.size != image.size or np.array_equal(np.asarray(again), np.asarray(image)):
         return ""
     return "its data end early: what is missing of its last scan would be grey"
 

@@ -118,7 +118,10 @@ def judge_splits(tree: Tree, labels: Numbers, chosen: Mapping[SplitName, Numbers
     where = printable(tree.folder)
     if len(tree.classes) < 2:
         names = f"only one, {some(tree.classes)}" if tree.classes else "none"
-        return [f"{where} should hold a folder for each class, two or more; it has {names}"]
+        inner = tree.folder / tree.classes[0] if tree.classes and not tree.parts else None
+        deeper = inner is not None and len(_class_folders(Tree(inner), "")) > 1
+        hint = f"; if that is the set, give {printable(inner)}" if deeper else ""
+        return [f"{where} should hold a folder for each class, two or more; it has {names}{hint}"]
     reasons = []
     for split, places in tree.parts.items():
         if not len(chosen.get(split, ())):
@@ -191,8 +194,11 @@ def find_parts(tree: Tree, top: list[str]) -> dict[SplitName, list[str]]:
             f"give {printable(tree.folder / exact[0])} to have it split"
         )
     trouble = ""
-    if exact and others:
-        trouble = f"{listed(exact)} looks like a part of the set, {listed(others)} like a class"
+    if exact and others and all(readings[name].split or readings[name].unplaced for name in others):
+        trouble = f"which split is {listed(others)}, beside {listed(exact)}?"
+    elif exact and others:
+        part = "looks like a part" if len(exact) == 1 else "look like parts"
+        trouble = f"{listed(exact)} {part} of the set, {listed(others)} like a class"
     elif several := [names for names in parts.values() if len(names) > 1]:
         trouble = f"{listed(several[0])} are several folders for one split"
     elif exact and "train" not in parts:

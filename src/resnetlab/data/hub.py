@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.core.errors import ConfigError, DataError, first_line, load_extra, printable
+from resnetlab.data.classes import Refuse, raise_it
 from resnetlab.data.dataset import SplitName
 from resnetlab.data.ingest import EncodedSet
 from resnetlab.data.splits import Choice, parse_choice, place_names, read_name, without_shard
@@ -31,7 +32,7 @@ class Files:
     notes: tuple[str, ...] = ()
 
 
-def read_parquet(place: str, split_seed: int) -> EncodedSet:
+def read_parquet(place: str, split_seed: int, refuse: Refuse = raise_it) -> EncodedSet:
     """The images in the Parquet files of a folder (``find_files``), or in one file.
 
     ``DIR[train=a,test=b]`` says which files are which split, ``DIR#COLUMN`` which column has the labels. The network is
@@ -54,10 +55,12 @@ def read_parquet(place: str, split_seed: int) -> EncodedSet:
                     "the cache of datasets (HF_HOME) can be written"
                 ) from error
     titles = {split: without_shard(_within(Path(where), paths[0])) for split, paths in files.splits.items()}
-    return read_tables(tables, f"parquet:{place}", named, split_seed, Path(where), titles=titles, notes=files.notes)
+    return read_tables(
+        tables, f"parquet:{place}", named, split_seed, Path(where), titles=titles, notes=files.notes, refuse=refuse
+    )
 
 
-def read_hub(place: str, split_seed: int) -> EncodedSet:
+def read_hub(place: str, split_seed: int, refuse: Refuse = raise_it) -> EncodedSet:
     """The data set ``OWNER/NAME`` of the Hub, fetched once.
 
     ``OWNER/NAME[train=a,test=b]`` says which of its splits are which, ``OWNER/NAME#COLUMN`` which column has the
@@ -88,7 +91,7 @@ def read_hub(place: str, split_seed: int) -> EncodedSet:
         for split, names in placed.items()
     }
     titles = {split: "+".join(names) for split, names in placed.items()}
-    return read_tables(together, source, named, split_seed, None, titles=titles, notes=notes)
+    return read_tables(together, source, named, split_seed, None, titles=titles, notes=notes, refuse=refuse)
 
 
 def find_files(folder: Path, choice: Choice | None, source: str) -> Files:

@@ -18,7 +18,7 @@ import torch
 from numpy.lib import format as npy
 
 from resnetlab.core.errors import ConfigError, DataError
-from resnetlab.data.classes import MISSING, without_unlabelled
+from resnetlab.data.classes import MISSING, Refuse, raise_it, without_unlabelled
 from resnetlab.data.dataset import ImageData, Numbers, Split, SplitName, split_by_class
 
 MOST_BYTES = 4 << 30
@@ -44,7 +44,7 @@ ROWS = 1 << 22
 """Values that are converted at a time, so that an array is not held twice."""
 
 
-def read_npz(place: str, split_seed: int) -> ImageData:
+def read_npz(place: str, split_seed: int, refuse: Refuse = raise_it) -> ImageData:
     """Images ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``, and integer labels ``(N,)`` or ``(N, 1)``.
 
     The arrays are named as in ``PARTS``, or as in ``WHOLE`` for a set that is split here by ``split_seed``. Images of
@@ -58,7 +58,7 @@ def read_npz(place: str, split_seed: int) -> ImageData:
         raise DataError(f"{path} is not a file; give an .npz file")
     try:
         with zipfile.ZipFile(path) as archive:
-            return _Reader(archive, path, place, scale).read(split_seed)
+            return _Reader(archive, path, place, scale).read(split_seed, refuse)
     except DataError:
         raise
     except Exception as error:  # zipfile and numpy's header reader answer damage with a dozen kinds of error
@@ -87,13 +87,16 @@ class _Reader:
         self.stored = {name.removesuffix(".npy") for name in archive.namelist()}
         self.notes: list[str] = []
 
-    def read(self, split_seed: int) -> ImageData:
+    def read(self, split_seed: int, refuse: Refuse) -> ImageData:
         named = self._named()
         arrays = {split: self._pixels(images) for split, (images, _) in named.items()}
         labels = {split: self._labels(names[1], named[split][0], len(arrays[split])) for split, names in named.items()}
         labels, unlabelled = without_unlabelled(
-            labels, f"npz:{self.place}", {split: names[1] for split, names in named.items()}
+            labels, f"npz:{self.place}", {split: names[1] for split, names in named.items()}, refuse
         )
+        for split, numbers in labels.items():
+            arrays[split] = arrays[split][numbers != MISSING] if (numbers == MISSING).any() else arrays[split]
+            labels[split] = numbers[numbers != MISSING]
         self._check_shapes({named[split][0]: arrays[split] for split in labels})
         pixels = self._as_bytes({split: arrays[split] for split in labels})
         splits = {

@@ -1,5 +1,6 @@
 """From the text of ``--data`` to images."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,8 @@ PLACES = dict(name.split(":") for name in SOURCES if ":" in name)
 ENCODED = ("folder", "parquet", "hub")
 """Schemes of encoded images, which can be read in any size; the others are arrays."""
 AS_IT_IS = DecodeConfig()
+BEHIND = re.compile(r"\[[^\[\]]*=[^\[\]]*\]|#")
+"""Where the path in a source ends."""
 
 
 def load_data(
@@ -48,25 +51,54 @@ def load_data(
             f"image_size={decode.image_size} is not possible for {source}: its images are arrays and are taken as "
             f"they are; image_size is for {', '.join(f'{name}:' for name in ENCODED)}"
         )
-    read = _read(scheme, place, split_seed)
+    told: list[str] = []
+
+    def tell(reason: str) -> None:
+        told.append(reason)
+        refuse(reason)
+
+    read = _read(scheme, place, split_seed, tell)
     if isinstance(read, ImageData):
         data, folders = read, False
     else:
-        data, folders = _ingest(read, decode, on_progress, refuse), read.folders
+        data, folders = _ingest(read, decode, on_progress, tell), read.folders
     if decode.compact_labels:
         data = compact_classes(data)
     labels = {name: split.labels.cpu().numpy() for name, split in data.splits.items()}
     # Those of encoded images were judged before these were opened.
-    told: Refuse = refuse if isinstance(read, ImageData) else lambda _: None
-    notes = judge_classes(data.classes, labels, source, told, folders=folders)
+    judge: Refuse = tell if isinstance(read, ImageData) else lambda _: None
+    notes = judge_classes(data.classes, labels, source, judge, folders=folders)
     data = replace(data, notes=(*data.notes, *notes))
-    if len(data.train) < 2 or len(data.classes) < 2 or not len(data.reported):
+    if not told and (len(data.train) < 2 or len(data.classes) < 2 or not len(data.reported)):
         refuse(
             f"{source} has {len(data.train)} training and {len(data.reported)} {data.reported_split} images of "
             f"{len(data.classes)} classes; a classifier needs at least two to train on, one to test and two classes: "
             "at least two of each"
         )
     return data
+
+
+def as_one(source: str) -> str | None:
+    """The source with all its images as one set, whatever their splits are called; None where it has no splits by name,
+    or says already which they are."""
+    scheme, place = _parse(source)
+    if scheme not in ENCODED or parse_choice(place)[1] is not None:
+        return None
+    return f"{scheme}:{place}[train={'*' if scheme == 'hub' else '.'}]"
+
+
+def split_source(source: str) -> tuple[str, str, str]:
+    """What stands before the path in a source, the path, and what stands behind it (brackets, columns, a scale).
+
+    There is no path for ``digits`` and the Hub.
+    """
+    scheme, colon, place = source.partition(":")
+    if source == "digits" or (colon and scheme == "hub"):
+        return source, "", ""
+    head = f"{scheme}:" if colon and scheme in PLACES else ""
+    place = place if head else source
+    where = BEHIND.split(place)[0] or place
+    return head, where, place[len(where) :]
 
 
 def _ingest(given: "EncodedSet", decode: DecodeConfig, on_progress: Progress | None, refuse: Refuse) -> ImageData:
@@ -109,7 +141,7 @@ def _parse(source: str) -> tuple[str, str]:
     raise ConfigError(f"{unknown_name('data source', source, SOURCES)}; and there is no folder {source}")
 
 
-def _read(scheme: str, place: str, split_seed: int) -> "ImageData | EncodedSet":
+def _read(scheme: str, place: str, split_seed: int, refuse: Refuse) -> "ImageData | EncodedSet":
     # Each reader is imported where it is needed: none of them pays for another's packages.
     if scheme == "digits":
         return read_digits(split_seed)
@@ -124,7 +156,7 @@ def _read(scheme: str, place: str, split_seed: int) -> "ImageData | EncodedSet":
     if scheme == "npz":
         from resnetlab.data.npz import read_npz
 
-        return read_npz(place, split_seed)
+        return read_npz(place, split_seed, refuse)
     if scheme == "folder":
         from resnetlab.data.folder import read_folder
 
@@ -132,7 +164,7 @@ def _read(scheme: str, place: str, split_seed: int) -> "ImageData | EncodedSet":
     from resnetlab.data.hub import read_hub, read_parquet
 
     read = read_hub if scheme == "hub" else read_parquet
-    return read(place, split_seed)
+    return read(place, split_seed, refuse)
 
 
 def read_digits(split_seed: int) -> ImageData:

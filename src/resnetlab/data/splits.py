@@ -193,6 +193,7 @@ def suggestion(source: str, placed: Mapping[SplitName, Sequence[str]], *, whole:
     shown = {split: printable(names[0]) if len(names) == 1 else "…" for split, names in sure.items()}
     if not whole:
         shown = {"train": "…", **({"test": "…"} if len(shown) < 2 else {}), **shown}
+    shown = {split: shown[split] for split in WORDS if split in shown}
     return f"{place}[{','.join(f'{split}={name}' for split, name in shown.items())}]{mark}{columns}"
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from resnetlab.core.errors import ConfigError, DataError, printable
-from resnetlab.data.classes import MISSING, without_unlabelled
-from resnetlab.data.dataset import Numbers, SplitName, split_by_class
+from resnetlab.data.classes import MISSING, Refuse, raise_it, without_unlabelled
+from resnetlab.data.dataset import Chosen, Numbers, SplitName, split_by_class
 from resnetlab.data.ingest import EncodedSet
 
 LABEL_WORDS = ("label", "labels", "class", "category", "target", "y")
@@ -157,6 +157,7 @@ def read_tables(
     *,
     titles: Mapping[SplitName, str],
     notes: Sequence[str] = (),
+    refuse: Refuse = raise_it,
 ) -> EncodedSet:
     """The tables of a source's splits, none of their images decoded; files that cells name lie in ``base``.
 
@@ -174,13 +175,16 @@ def read_tables(
     values = {split: table.select_columns([columns.label])[:][columns.label] for split, table in tables.items()}
     classes, numbers = number_labels(values, getattr(features[0][columns.label], "names", None))
     labels, unlabelled = without_unlabelled(
-        {split: np.array(column, dtype=np.int64) for split, column in numbers.items()}, source, titles
+        {split: np.array(column, dtype=np.int64) for split, column in numbers.items()}, source, titles, refuse
     )
     if len(set(titles.values())) < len(titles):
         titles = {split: str(split) for split in titles}
     cells = Cells({titles[split]: _undecoded(tables[split], columns) for split in labels}, columns.image, base)
     together = np.concatenate(list(labels.values()))
-    ends = cells.ends.tolist()
+    # All of them, but where a lack of labels was not refused.
+    labelled = np.flatnonzero(together != MISSING)
+    together = together[labelled]
+    ends = np.cumsum([(part != MISSING).sum() for part in labels.values()]).tolist()
     whole: dict[SplitName, Numbers] = {
         split: np.arange(start, end) for split, start, end in zip(labels, [0, *ends], ends, strict=False)
     }
@@ -193,9 +197,9 @@ def read_tables(
     return EncodedSet(
         source=source,
         classes=classes,
-        cells=cells,
+        cells=Chosen(cells, labelled),
         labels=together,
-        names=RowNames(cells),
+        names=Chosen(RowNames(cells), labelled),
         divide=lambda numbers: {split: part[np.isin(part, numbers)] for split, part in whole.items()},
         digest=lambda content: hashlib.sha256(content).digest(),
         notes=(f"images from column {printable(columns.image)}, labels from column {printable(columns.label)}", *said),

@@ -45,7 +45,8 @@ class Recipe:
     """Weights to start from: a file, a run's folder, or name.tag of the Hub. A head of other classes is
     re-initialised."""
     data: str = "digits"
-    """digits, a folder of images, or a source and its place, such as idx:FOLDER or parquet:FOLDER."""
+    """digits, a folder of images, or a source and its place, such as idx:FOLDER or parquet:FOLDER. Behind a folder,
+    Parquet or the Hub, [train=a,test=b] says which parts are which."""
     validation: bool = True
     """Choose the best epoch by validation images: the data's own, or a tenth of each class held out of training.
     Without, all training images are trained on and the last epoch is kept as the best."""
