@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from resnetlab.core.errors import printable
+from resnetlab.cli.tables import print_columns, show
 from resnetlab.data.config import DecodeConfig
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ class Data:
         atomic_write(self.out / FINDINGS, text + "\n")
         atomic_write(self.out / SHEET, draw(data))
         if self.json:
-            print(text)
+            show(text)
         else:
             print_inspection(found)
-            print(f"\nsheet: {self.out / SHEET}")
+            show("", f"sheet: {self.out / SHEET}")
 
 
 def draw(data: "ImageData") -> bytes:
@@ -83,12 +83,11 @@ def draw(data: "ImageData") -> bytes:
 
 def print_inspection(found: "Inspection") -> None:
     """Fingerprint, counts, notes and findings as text."""
-    from resnetlab.cli.tables import print_columns
 
     mark = found.fingerprint
     print_columns(
         [
-            ("source", printable(mark["source"])),
+            ("source", mark["source"]),
             ("images", _counts(mark)),
             ("shape", _shape(mark)),
             ("encoding", mark["encoding"]),
@@ -97,16 +96,14 @@ def print_inspection(found: "Inspection") -> None:
             ("sha256", mark["sha256"]),
         ]
     )
-    print()
+    show("")
     splits = _splits(mark)
     rows = list(zip(mark["classes"], *(mark[f"{split}_counts"] for split in splits), strict=True))
-    print_columns(
-        [("class", *splits), *((printable(name), *(f"{n:,}" for n in counts)) for name, *counts in rows[:MOST_ROWS])]
-    )
+    print_columns([("class", *splits), *((name, *(f"{n:,}" for n in counts)) for name, *counts in rows[:MOST_ROWS])])
     if len(rows) > MOST_ROWS:
-        print(f"… and {len(rows) - MOST_ROWS} more classes, in {FINDINGS}")
-    print()
-    print("\n".join([*(f"note: {printable(note)}" for note in found.notes), *describe_findings(found)]))
+        show(f"… and {len(rows) - MOST_ROWS} more classes, in {FINDINGS}")
+    show("")
+    show(*(f"note: {note}" for note in found.notes), *describe_findings(found))
 
 
 def describe_findings(found: "Inspection") -> list[str]:
@@ -123,7 +120,7 @@ def describe_findings(found: "Inspection") -> list[str]:
         for split, constant in found.constant.items()
     ]
     if empty:
-        lines.append(f"classes without training images: {', '.join(map(printable, empty[:10]))}")
+        lines.append(f"classes without training images: {', '.join(empty[:10])}")
     return lines
 
 
@@ -151,4 +148,4 @@ def _pairs(copies: "Duplicates") -> str:
 
 
 def _list(examples: Sequence[object]) -> str:
-    return f" (such as {', '.join(printable(str(each)) for each in examples)})" if examples else ""
+    return f" (such as {', '.join(map(str, examples))})" if examples else ""

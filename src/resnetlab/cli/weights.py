@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.tables import print_columns, show
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
@@ -16,13 +18,12 @@ class Inspect:
     """A .safetensors, .pth, .pt or .th file, or a checkpoint folder. Nothing in it is run."""
 
     def __call__(self) -> None:
-        from resnetlab.cli.tables import print_columns
         from resnetlab.models.weights import inspect_weights
 
         found = inspect_weights(self.file)
         print_columns([(name, "×".join(map(str, shape)) or "1") for name, shape in found.shapes.items()])
         head = f"{found.classes} classes" if found.classes else "no head"
-        print(f"\nnames of {found.dialect}; {len(found.shapes)} tensors, {found.parameters:,} parameters, {head}")
+        show("", f"names of {found.dialect}; {len(found.shapes)} tensors, {found.parameters:,} parameters, {head}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +61,8 @@ class Convert:
         dialect = OURS if self.to == "safetensors" else self.to
         tensors = export_weights(model, dialect)
         atomic_write(self.out, save(tensors, metadata={"format": "pt"}))
-        print(report)
-        print(f"{self.out}: {len(tensors)} tensors under the names of {dialect}")
+        show(*str(report).splitlines())
+        show(f"{self.out}: {len(tensors)} tensors under the names of {dialect}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +89,11 @@ class Prune:
 
         found = prune_run(self.run, self.without, self.out, self.checkpoint)
         before, after = found.before, found.after
-        print(f"without {', '.join(found.blocks)}:")
+        show(f"without {', '.join(found.blocks)}:")
         error, loss = f"{before.error:.2%} → {after.error:.2%}", f"{before.loss:.4f} → {after.loss:.4f}"
-        print(f"{found.split} error {error}  loss {loss}  n {after.n}")
-        print(f"parameters {found.parameters_before:,} → {found.parameters_after:,}; network in {self.out}")
-        print(f"to train it on: {command_of('train', 'NEW', as_plain(found.recipe), as_plain(Recipe()))}")
+        show(f"{found.split} error {error}  loss {loss}  n {after.n}")
+        show(f"parameters {found.parameters_before:,} → {found.parameters_after:,}; network in {self.out}")
+        show(f"to train it on: {command_of('train', 'NEW', as_plain(found.recipe), as_plain(Recipe()))}")
 
 
 Weights = Annotated[

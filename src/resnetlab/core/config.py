@@ -1,5 +1,6 @@
 """Settings that a person wrote in YAML, read strictly: a slip is named with its key, and never passed over."""
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -108,7 +109,22 @@ def command_of(
     Both are the plain form of a configuration (``records.as_plain``). A record of an older version may lack a setting
     or have one that ``defaults`` no longer knows: the first is left out, the second named.
     """
-    return shlex.join(["resnetlab", verb, "--out", out, *words, *_flags(settings, defaults)])
+    return " ".join(map(quote, ["resnetlab", verb, "--out", out, *words, *_flags(settings, defaults)]))
+
+
+def quote(word: str) -> str:
+    """The word for a shell; one with a line break or another letter that cannot be printed as ``$'a\\x0ab'``."""
+    if word.isprintable():
+        return shlex.quote(word)
+    parts = []
+    for letter in word:
+        if letter in "'\\":
+            parts.append(f"\\{letter}")
+        elif letter.isprintable():
+            parts.append(letter)
+        else:
+            parts += [f"\\x{byte:02x}" for byte in os.fsencode(letter)]
+    return f"$'{''.join(parts)}'"
 
 
 def _flags(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[str]:
