@@ -16,9 +16,9 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from resnetlab.core.errors import DataError
+from resnetlab.core.files import check_unpacked, read_exactly
 from resnetlab.data.dataset import ImageData, Split, SplitName, split_by_class
 
-MOST_BYTES = 4 << 30
 MOST_CLASSES = 100_000
 CHANNELS = (1, 3, 4)
 
@@ -55,6 +55,8 @@ def read_npz(path: Path, split_seed: int) -> ImageData:
 
 def _read_archive(archive: zipfile.ZipFile, path: Path, split_seed: int) -> ImageData:
     stored, notes = {name.removesuffix(".npy") for name in archive.namelist()}, []
+    if sum(entry.compress_size for entry in archive.infolist()) > path.stat().st_size:
+        raise DataError(f"{path} is damaged: its arrays lie over each other; store it again with np.savez")
     for parts in PARTS:
         here = {split: names for split, names in parts.items() if names[0] in stored}
         if "train" in here and len(here) > 1:
@@ -109,10 +111,9 @@ def _read_array(
         if any(length < 0 for length in shape):
             raise DataError(f"{path}: {name} announces the shape {shape}")
         size = prod(shape) * kind.itemsize
-        if size > MOST_BYTES:
-            raise DataError(f"{path}: {name} announces {size} bytes; at most {MOST_BYTES} are read into memory")
-        content = stream.read(size + 1)
-    if len(content) != size:
+        check_unpacked(size, archive.getinfo(f"{name}.npy").compress_size, f"{path}: {name}")
+        content = read_exactly(stream, size)
+    if content is None:
         raise DataError(f"{path}: {name} is not the {'×'.join(map(str, shape))} values that its header announces")
     return np.frombuffer(content, dtype=kind).reshape(shape, order="F" if turned else "C")
 
@@ -149,7 +150,7 @@ def _as_images(array: Array, name: str) -> Tensor:
         raise DataError(f"{name} has the shape {array.shape}; it must be (N, H, W), (N, H, W, C) or (N, C, H, W)")
     if array.shape[2] != array.shape[3] or not array.size:
         raise DataError(f"{name} has the shape {array.shape} (N, C, H, W); images must be square")
-    return torch.from_numpy(np.array(array, order="C"))
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _as_labels(array: Array, name: str) -> Tensor:

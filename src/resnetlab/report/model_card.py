@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from resnetlab.core.errors import printable
+from resnetlab.core.config import parse_yaml
+from resnetlab.core.errors import DataError, printable
 from resnetlab.records.run import ClassificationReport, RunRecord
 from resnetlab.report.page import flatten
 from resnetlab.report.run.tables import SPLITS, confused_pairs, duration, key_figures, run_verdict
@@ -91,11 +92,9 @@ def loading_code(record: RunRecord) -> str:
 
 def _value(text: str) -> Any:
     """The YAML value that an option is; in a damaged record it need not be one."""
-    import yaml
-
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text, "option")
+    except DataError:
         return text
 
 
