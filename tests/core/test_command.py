@@ -1,4 +1,9 @@
-from resnetlab.core.config import command_of
+import os
+import subprocess
+
+import pytest
+
+from resnetlab.core.config import command_of, quote
 
 DEFAULTS = {"model": "a", "options": {}, "training": {"epochs": 8, "flip": False, "augment": {"scale": [0.1, 1.0]}}}
 
@@ -22,3 +27,11 @@ def test_record_of_another_version_names_the_setting_that_is_gone():
         "resnetlab train --out RUN"
     )
     assert "--no-flip" in command_of("train", "RUN", {"flip": False}, {"flip": True})
+
+
+@pytest.mark.parametrize("word", ["a b", "it's", "\x1b[31m", "new\nline 'x' \\", "byte\udcff", "犬\u202e", "-rf"])
+def test_quoted_word_is_printable_and_is_the_same_word_to_a_shell(word):
+    quoted = quote(word)
+    assert quoted.isprintable()
+    echoed = subprocess.run(["bash", "-c", f"printf %s {quoted}"], capture_output=True, check=True).stdout
+    assert os.fsdecode(echoed) == word

@@ -1,5 +1,6 @@
 import gzip
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -120,3 +121,36 @@ def test_files_that_contradict_each_other_are_refused(tmp_path, replaced, array,
     (tmp_path / NAMES[replaced]).write_bytes(idx(array))
     with pytest.raises(DataError, match=message):
         read_idx_folder(tmp_path)
+
+
+def zeros_folder(folder, count: int, side: int = 28):
+    folder.mkdir()
+    for prefix, n in (("train", count), ("t10k", 10)):
+        arrays = {"images-idx3": np.zeros((n, side, side), np.uint8), "labels-idx1": np.zeros(n, np.uint8)}
+        for name, array in arrays.items():
+            (folder / f"{prefix}-{name}-ubyte.gz").write_bytes(gzip.compress(idx(array), 1))
+    return folder
+
+
+def test_zeros_that_unpack_to_a_thousand_times_their_size_are_refused_unread(tmp_path):
+    folder = zeros_folder(tmp_path / "bomb", 100_000)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"78,400,000 bytes from .*at most 32 times.*gunzip"):
+        read_idx_folder(folder)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_images_are_in_memory_once(tmp_path, compress):
+    folder = zeros_folder(tmp_path / "set", 20_000)
+    path = folder / "train-images-idx3-ubyte.gz"
+    if not compress:
+        (folder / "train-images-idx3-ubyte").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    tracemalloc.start()
+    images = read_idx_folder(folder).train.images
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert images.numel() == 15_680_000
+    assert peak < 1.5 * images.numel()

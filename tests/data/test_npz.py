@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from resnetlab.core.errors import ConfigError, DataError
-from resnetlab.data.npz import read_npz
+from resnetlab.data.npz import _read_array, _require_numbers, read_npz
 from resnetlab.data.sources import load_data
 
 RNG = np.random.default_rng(0)
@@ -315,4 +315,42 @@ def test_changed_values_are_noticed_by_the_sum_of_the_zip(tmp_path):
     content[content.index(TRAIN.tobytes()) + 5] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match="CRC"):
+        read_npz(str(path), 0)
+
+
+def test_zeros_that_unpack_to_a_thousand_times_their_size_are_refused_unread(tmp_path):
+    zeros = np.zeros((70_000_000 // 36, 6, 6), np.uint8)
+    np.savez_compressed(tmp_path / "set.npz", **keras() | {"x_train": zeros})
+    del zeros
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"x_train announces 69,999,\d+ bytes from .*at most 32 times.*np\.savez "):
+        read_npz(str(tmp_path / "set.npz"), 0)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_grey_images_are_in_memory_once(tmp_path):
+    count = 200_000
+    images = {"images": np.zeros((count, 8, 8), np.uint8), "labels": np.arange(count) % 2}
+    np.savez(tmp_path / "set.npz", **images)
+    with zipfile.ZipFile(tmp_path / "set.npz") as stored:
+        tracemalloc.start()
+        found = _read_array(stored, tmp_path / "set.npz", "images", _require_numbers)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert found.shape == (count, 8, 8)
+    assert peak < 1.5 * found.size
+
+
+def test_entries_that_lie_over_each_other_are_refused(tmp_path):
+    """One stream that the directory names twice would count as two files."""
+    path = write(tmp_path / "set.npz", keras())
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        sizes = [entry.compress_size for entry in archive.infolist()]
+    where = data.index(b"PK\x01\x02") + 20
+    assert struct.unpack_from("<I", data, where)[0] == sizes[0]
+    struct.pack_into("<I", data, where, len(data))
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="lie over each other"):
         read_npz(str(path), 0)

@@ -48,7 +48,7 @@ def test_run_stops_after_the_step_saved_and_resumes_to_equal_bits(tmp_path, data
     assert all(torch.equal(value, theirs[name]) for name, value in nets[2].state_dict().items())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_outside_of_training_ends_it_at_once_whatever_a_library_catches(number):
     before, passed = signal.getsignal(number), []
 
@@ -71,6 +71,20 @@ def test_a_signal_within_training_is_only_noted():
     with stop_on_signals() as stop, stop.deferred():
         signal.raise_signal(signal.SIGTERM)
         assert stop.signal == signal.SIGTERM
+
+
+def test_a_hang_up_that_is_ignored_stays_so():
+    """As under ``nohup``; the other signals stop the run there too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop, stop.deferred():
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.signal is None
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_ctrl_c_that_no_signal_asked_for_stays_one():

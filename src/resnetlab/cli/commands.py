@@ -1,7 +1,9 @@
 """The verbs. Each is a dataclass of its flags, and a function that does it and prints what came of it."""
 
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
 from resnetlab.cli.recipe_args import WithRecipe
 from resnetlab.cli.study import StudyCommand
+from resnetlab.cli.tables import print_names, print_run, show
 from resnetlab.cli.train import Evaluate, Train
 from resnetlab.cli.weights import weights
 from resnetlab.core.errors import DataError, unknown_name
@@ -26,7 +29,6 @@ class List:
     """Shell pattern, such as 'cifar_*'."""
 
     def __call__(self) -> None:
-        from resnetlab.cli.tables import print_names
         from resnetlab.models.zoo import list_models
 
         print_names(list_models(self.pattern), self.pattern)
@@ -74,7 +76,6 @@ class Report:
 
 def report_run(folder: Path) -> None:
     """Draw the page of the run in ``folder`` again. Raises ``DataError`` where it has not ended or is damaged."""
-    from resnetlab.cli.tables import print_run
     from resnetlab.core.config import command_of
     from resnetlab.core.serialize import as_plain, read_record
     from resnetlab.records.run import RunRecord
@@ -127,7 +128,17 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 def run_verb(words: list[str]) -> None:
     """Read the words of a command and do it."""
-    read_command(words)()
+    if all(word.isprintable() for word in words):
+        read_command(words)()
+        return
+    # tyro repeats wrong words as they are, so what it says is escaped like all else.
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            command = read_command(words)
+    finally:
+        show(*said.getvalue().splitlines(), errors=True)
+    command()
 
 
 def read_command(words: list[str]) -> Callable[[], None]:

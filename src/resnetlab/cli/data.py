@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from resnetlab.core.errors import DataError, printable
+from resnetlab.cli.tables import print_columns, show
+from resnetlab.core.errors import DataError
 from resnetlab.data.config import DecodeConfig
 
 if TYPE_CHECKING:
@@ -55,21 +56,20 @@ class Data:
         atomic_write(self.out / FINDINGS, text + "\n")
         atomic_write(self.out / SHEET, draw(data))
         if self.json:
-            print(text)
+            show(text)
         else:
             print_inspection(found)
-            print(f"\nsheet: {self.out / SHEET}")
+            show("", f"sheet: {self.out / SHEET}")
         if refusals:
             raise refusal(refusals)
 
 
 def refusal(reasons: Sequence[str]) -> DataError:
-    """The error of a set that is not trained on, with all reasons."""
+    """The error of a set that is not trained on: its one reason; several are listed before it."""
     if len(reasons) == 1:
         return DataError(reasons[0])
-    return DataError(
-        "\n".join([f"{len(reasons)} reasons not to train on this set:", *(f"- {each}" for each in reasons)])
-    )
+    show(f"{len(reasons)} reasons not to train on this set:", *(f"- {each}" for each in reasons), errors=True)
+    return DataError(f"train would refuse this set for these {len(reasons)} reasons")
 
 
 def draw(data: "ImageData") -> bytes:
@@ -98,12 +98,11 @@ def draw(data: "ImageData") -> bytes:
 
 def print_inspection(found: "Inspection") -> None:
     """Fingerprint, counts, notes and findings as text."""
-    from resnetlab.cli.tables import print_columns
 
     mark = found.fingerprint
     print_columns(
         [
-            ("source", printable(mark["source"])),
+            ("source", mark["source"]),
             ("images", _counts(mark)),
             ("shape", _shape(mark)),
             ("encoding", mark["encoding"]),
@@ -112,16 +111,14 @@ def print_inspection(found: "Inspection") -> None:
             ("sha256", mark["sha256"]),
         ]
     )
-    print()
+    show("")
     splits = _splits(mark)
     rows = list(zip(mark["classes"], *(mark[f"{split}_counts"] for split in splits), strict=True))
-    print_columns(
-        [("class", *splits), *((printable(name), *(f"{n:,}" for n in counts)) for name, *counts in rows[:MOST_ROWS])]
-    )
+    print_columns([("class", *splits), *((name, *(f"{n:,}" for n in counts)) for name, *counts in rows[:MOST_ROWS])])
     if len(rows) > MOST_ROWS:
-        print(f"… and {len(rows) - MOST_ROWS} more classes, in {FINDINGS}")
-    print()
-    print("\n".join([*(f"note: {printable(note)}" for note in found.notes), *describe_findings(found)]))
+        show(f"… and {len(rows) - MOST_ROWS} more classes, in {FINDINGS}")
+    show("")
+    show(*(f"note: {note}" for note in found.notes), *describe_findings(found))
 
 
 def describe_findings(found: "Inspection") -> list[str]:
@@ -140,12 +137,12 @@ def describe_findings(found: "Inspection") -> list[str]:
         f"images of one colour in {split}: {constant.count:,}{_list(constant.names or constant.examples)}"
         for split, constant in found.constant.items()
     ]
-    lines += [f"unreadable: {printable(name)}: {why}" for name, why in found.unreadable[:MOST_ROWS]]
+    lines += [f"unreadable: {name}: {why}" for name, why in found.unreadable[:MOST_ROWS]]
     if len(found.unreadable) > MOST_ROWS:
         lines.append(f"… and {len(found.unreadable) - MOST_ROWS} more that cannot be read, in {FINDINGS}")
     lines.append(_balance(mark))
     if empty:
-        lines.append(f"classes without training images: {', '.join(map(printable, empty[:10]))}")
+        lines.append(f"classes without training images: {', '.join(empty[:10])}")
     return lines
 
 
@@ -153,7 +150,7 @@ def _balance(mark: dict[str, Any]) -> str:
     """How many training images the largest class has for one of the smallest, and what always naming it would score."""
     counts = {name: n for name, n in zip(mark["classes"], mark["train_counts"], strict=True) if n}
     few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
-    small, large = printable(few), printable(many)
+    small, large = few, many
     ratio, share = counts[many] / counts[few], counts[many] / mark["train"]
     return (
         f"classes in train: from {counts[few]:,} ({small}) to {counts[many]:,} ({large}) images, 1 to {ratio:.1f}; "
@@ -195,4 +192,4 @@ def _list(examples: Sequence[object]) -> str:
 
 
 def _several(examples: Sequence[object]) -> str:
-    return ", ".join(printable(str(each)) for each in examples[:SHOWN])
+    return ", ".join(map(str, examples[:SHOWN]))

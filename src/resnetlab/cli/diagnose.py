@@ -1,13 +1,13 @@
 """``resnetlab diagnose``: what depth does to a network, measured, judged and put on a page."""
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from resnetlab.cli.tables import print_table, show
 from resnetlab.core.errors import ConfigError
 from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.study import STUDY
@@ -70,7 +70,7 @@ class Diagnose:
         from resnetlab.study.diagnosis import diagnose_study, read_where, write_study_diagnosis
 
         def tell(run: "PlannedRun", number: int, total: int) -> None:
-            print(f"[{number}/{total}] {run.label}, seed {run.seed}", file=sys.stderr, flush=True)
+            show(f"[{number}/{total}] {run.label}, seed {run.seed}", errors=True)
 
         diagnosis = diagnose_study(Path(self.source), self.config, read_where(self.where), progress_of, tell)
         page = write_study_diagnosis(diagnosis, self.out)
@@ -84,37 +84,35 @@ def print_json(diagnosis: "Diagnosis | StudyDiagnosis") -> None:
     """The record as one JSON object."""
     from resnetlab.core.serialize import as_plain
 
-    print(json.dumps(as_plain(diagnosis), allow_nan=False))
+    show(json.dumps(as_plain(diagnosis), allow_nan=False))
 
 
 def print_study_diagnosis(diagnosis: "StudyDiagnosis", page: Path) -> None:
     """The measures over the seeds, their differences, and where the page is."""
-    from resnetlab.cli.tables import print_table
     from resnetlab.report.study.diagnosis import difference_tables, measure_tables, verdict_table
 
     for line in diagnosis.left_out:
-        print(f"left out: {line}")
+        show(f"left out: {line}")
     for table in (*measure_tables(diagnosis), verdict_table(diagnosis), *difference_tables(diagnosis)):
         print_table(table)
-        print()
-    print("\n".join(diagnosis.rules))
-    print(f"\nreport: {page}")
+        show("")
+    show(*diagnosis.rules)
+    show("", f"report: {page}")
 
 
 def print_diagnosis(diagnosis: "Diagnosis", page: Path) -> None:
     """A short table for each analysis, what it says, and the verdicts last."""
-    from resnetlab.cli.tables import print_table
     from resnetlab.report.diagnosis.page import diagnosis_title, report_of, verdict_lines
     from resnetlab.report.table import thinned
 
-    print(diagnosis_title(diagnosis))
+    show(diagnosis_title(diagnosis))
     for note in diagnosis.notes:
-        print(f"note: {note}")
+        show(f"note: {note}")
     for finding in diagnosis.findings:
-        print()
+        show("")
         print_table(thinned(report_of(finding.analysis).tables(diagnosis)[0], ROWS))
-        print("\n".join(f"- {line}" for line in finding.sentences))
-        print("\n".join(f"! {line}" for line in finding.advice), end="\n" if finding.advice else "")
-    print()
-    print("\n".join(verdict_lines(diagnosis)))
-    print(f"\nreport, with the rules of the verdicts: {page}")
+        show(*(f"- {line}" for line in finding.sentences))
+        show(*(f"! {line}" for line in finding.advice))
+    show("")
+    show(*verdict_lines(diagnosis))
+    show("", f"report, with the rules of the verdicts: {page}")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnetlab.cli.recipe_args import WithRecipe
+from resnetlab.cli.tables import print_columns, show
 from resnetlab.records.lr_curve import LrCurve
 
 RECORD = "lr.json"
@@ -54,21 +55,20 @@ class FindLr(WithRecipe):
         atomic_write(self.out / f"{drawing.name}.svg", drawing.svg)
         atomic_write(self.out / f"{drawing.name}.png", drawing.png)
         print_curve(curve)
-        print(f"\nrecord and figure: {self.out / RECORD}, {self.out / drawing.name}.png")
+        show("", f"record and figure: {self.out / RECORD}, {self.out / drawing.name}.png")
 
 
 def print_curve(curve: LrCurve) -> None:
     """Some points of the curve, why the test ended, and the suggestion as a flag."""
-    from resnetlab.cli.tables import print_columns
 
     every = -(-len(curve.rates) // ROWS)
     rows = zip(curve.rates[::every], curve.losses[::every], curve.smoothed[::every], strict=True)
     print_columns(
         [("rate", "loss", "smoothed"), *((f"{rate:.2e}", f"{loss:.3f}", f"{mean:.3f}") for rate, loss, mean in rows)]
     )
-    print(f"\nended after {len(curve.rates)} steps: {curve.ended}")
+    show("", f"ended after {len(curve.rates)} steps: {curve.ended}")
     if curve.steepest is None or curve.minimum is None:
-        print("no suggestion: the loss never fell; check data and network, or begin with a lower --lowest")
+        show("no suggestion: the loss never fell; check data and network, or begin with a lower --lowest")
         return
-    print(f"the loss falls fastest at           --lr {curve.steepest:.2g}")
-    print(f"a tenth of the rate of lowest loss  --lr {curve.minimum / 10:.2g}")
+    show(f"the loss falls fastest at           --lr {curve.steepest:.2g}")
+    show(f"a tenth of the rate of lowest loss  --lr {curve.minimum / 10:.2g}")

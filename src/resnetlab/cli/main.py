@@ -3,46 +3,85 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from signal import SIGINT
 
 from resnetlab import __version__
-from resnetlab.core.errors import ResNetLabError, StoppedError, StorageError
+from resnetlab.cli.tables import show
+from resnetlab.core.errors import MissingExtraError, ResNetLabError, StoppedError, StorageError, one_line
+
+NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "start new thread")
+"""Words by which torch and Python say that the system gave them no more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Exit codes: 0 ok, 1 the run failed, 2 usage, 3 data, 4 checkpoint, 5 disk, 130 Ctrl-C,
-    143 SIGTERM.
+    """Run one command. Exit codes: 0 ok, 1 the run failed, 2 usage, 3 data, 4 checkpoint, 5 disk, memory or a library,
+    130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 131 SIGQUIT.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            # A terminal without × and ± shows ? for them.
-            stream.reconfigure(errors="replace")
+    open_streams()
     try:
         if words == ["--version"]:
-            print(f"resnetlab {__version__}")
+            show(f"resnetlab {__version__}")
             return 0
         from resnetlab.cli.commands import run_verb
 
         run_verb(words)
-        sys.stdout.flush()
-    except StoppedError as error:
-        # Every rank that torchrun started was stopped: one says so.
-        if os.environ.get("RANK", "0") == "0":
-            print(error, file=sys.stderr)
-        return error.exit_code
-    except ResNetLabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt as error:
-        print("interrupted", file=sys.stderr)
-        # Another signal than Ctrl-C's names itself (``train.signals``).
-        return 128 + (error.args[0] if error.args else SIGINT)
-    except BrokenPipeError:
-        # The reader of our output left (resnetlab list | head): nobody is there to be told.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        print(f"error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
-        return StorageError.exit_code
-    return 0
+        message, code = "interrupted", 128 + (error.args[0] if error.args else SIGINT)
+    except Exception as error:
+        told = told_as(error)
+        if told is None:
+            raise
+        message, code = told
+    else:
+        return 0
+    # Every rank that torchrun started was stopped: one says so.
+    if code < 128 or os.environ.get("RANK", "0") == "0":
+        with suppress(StorageError):
+            show(message, errors=True)
+    return code
+
+
+def told_as(error: Exception) -> tuple[str, int] | None:
+    """The message and the exit code of an error that a user can do something about; None for a fault of ours."""
+    if isinstance(error, StoppedError):
+        return str(error), error.exit_code
+    if isinstance(error, ResNetLabError):
+        return f"error: {error}", error.exit_code
+    if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
+        return (
+            f"error: out of memory ({one_line(error)}); free some, or take less with a smaller --batch-size or "
+            "--checkpoint-blocks; a run resumes from its last checkpoint with --resume"
+        ), StorageError.exit_code
+    if isinstance(error, RuntimeError):
+        return f"error: the run failed: {one_line(error)}", ResNetLabError.exit_code
+    if isinstance(error, ImportError):
+        return (
+            f"error: a library does not load ({one_line(error)}); free some memory, or install resnetlab again"
+        ), MissingExtraError.exit_code
+    if isinstance(error, OSError):
+        return f"error: {error.filename or 'the system'}: {error.strerror or error}", StorageError.exit_code
+    return None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the system gave no memory. torch says so in words, or by a class of its own on cuda."""
+    return isinstance(error, MemoryError) or any(word in str(error) for word in NO_MEMORY)
+
+
+def open_streams() -> None:
+    """Give each standard stream that was closed (``>&-``) a place, so that no file takes its number; and let a terminal
+    without × and ± show ? for them."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is the one that was closed.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from resnetlab.cli.tables import print_columns, show
 from resnetlab.core.errors import ConfigError, ResNetLabError
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ class Plan:
     """Do the step for real, in processes of their own on the CPU, and show their peaks (Linux)."""
 
     def __call__(self) -> None:
-        from resnetlab.cli.tables import print_columns
         from resnetlab.models.memory import predict_memory
 
         config = named_config(self.name, self.image_size)
@@ -55,7 +55,7 @@ class Plan:
         )
         print_columns(prediction_rows(self.name, predicted))
         if self.measure:
-            print("\nmeasured peak of a training process on the CPU, less what it held before it built the network:")
+            show("", "measured peak of a training process on the CPU, less what it held before it built the network:")
             print_columns([(label, mib(measure_apart(self, heap))) for label, heap in HEAPS.items()])
 
 

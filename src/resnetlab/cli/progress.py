@@ -1,7 +1,6 @@
 """Progress on the terminal: a bar with the time left, or one line an epoch or run where the output is no terminal."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -25,8 +24,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from resnetlab.cli.tables import print_run
-from resnetlab.core.errors import ConfigError
+from resnetlab.cli.tables import print_run, show
+from resnetlab.core.errors import ConfigError, printable
 from resnetlab.core.serialize import as_plain
 from resnetlab.records.run import EpochRecord, RunRecord
 from resnetlab.train.callbacks import Callback, NoCallback, StepStats
@@ -48,9 +47,9 @@ class Bars:
     """Bars on standard error, gone when done; a line printed meanwhile goes above them."""
 
     def __init__(self, *columns: ProgressColumn) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, emoji=False)
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             *columns,
@@ -69,7 +68,8 @@ class Bars:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.progress.stop()
+        with suppress(OSError):  # the terminal was closed
+            self.progress.stop()
 
     def on_note(self, text: str) -> None:
         """Print what a user should know."""
@@ -77,11 +77,11 @@ class Bars:
 
     def say(self, line: str) -> None:
         """Print a line at once, unwrapped, as it is. Training continues where nobody reads it any more."""
-        with suppress(BrokenPipeError):
-            if self.console.is_terminal:
-                self.console.print(line, markup=False, soft_wrap=True)
-            else:
-                print(line, file=sys.stderr, flush=True)
+        if not self.console.is_terminal:
+            show(line, errors=True)
+            return
+        with suppress(OSError):  # the terminal was closed
+            self.console.print(printable(line), markup=False, soft_wrap=True)
 
 
 class TrainingProgress(Bars):
@@ -172,8 +172,7 @@ class JsonProgress(QuietProgress):
         )
 
     def _tell(self, event: str, **content: Any) -> None:
-        with suppress(BrokenPipeError):
-            print(json.dumps({"event": event, **content}, allow_nan=False), flush=True)
+        show(json.dumps({"event": event, **content}, allow_nan=False))
 
 
 class RunProgress(Callback, Protocol):
@@ -283,7 +282,8 @@ class StudyProgress(Bars):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.live.stop()
+        with suppress(OSError):  # the terminal was closed
+            self.live.stop()
 
     def on_plan(self, planned: Sequence["PlannedRun"], ended: Mapping[str, RunRecord]) -> None:
         """Make a row for each condition, with what has ended before."""
@@ -325,7 +325,7 @@ class StudyProgress(Bars):
     def _draw(self) -> Group:
         table = Table(*self.axes, "done", "mean training error", "mean test error", box=None, pad_edge=False)
         for values, row in self.rows.items():
-            table.add_row(*map(Text, (*values, *row.texts())))
+            table.add_row(*(Text(printable(text)) for text in (*values, *row.texts())))
         return Group(table, self.progress)
 
 
@@ -371,4 +371,4 @@ class _Within(NoCallback):
 
 def place(run: "PlannedRun", number: int, total: int) -> str:
     """Which run of how many."""
-    return f"[{number}/{total}] {run.label}, seed {run.seed}"
+    return printable(f"[{number}/{total}] {run.label}, seed {run.seed}")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, g
 
 import tyro
 
+from resnetlab.cli.tables import show
 from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import SOURCES
 from resnetlab.train.folder import RECIPE
@@ -36,7 +37,7 @@ class WithRecipe:
         Raises ``DataError`` for a file that is missing, ``ConfigError`` for what is wrong in it or in a flag.
         """
         if {"-h", "--help"} & set(words):
-            print(recipe_help(cls, prog))
+            show(*recipe_help(cls, prog).splitlines())
             raise SystemExit(0)
         base = base_recipe(words, prog)
         for before, word in pairwise(words):

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 import tyro
 
 from resnetlab.cli.recipe_args import WithRecipe, late_file
+from resnetlab.cli.tables import print_study
 from resnetlab.cli.train import leads
 from resnetlab.core.errors import ConfigError, DataError, DivergedError, StoppedError
 from resnetlab.records.study import StudyRecord
@@ -110,7 +111,6 @@ class StudyCommand(WithRecipe):
 
 def show_study(study: StudyRecord, out: Path) -> None:
     """Write the page of the study and print its tables."""
-    from resnetlab.cli.tables import print_study
     from resnetlab.report.study.page import write_report
 
     print_study(study, write_report(study, out))

@@ -1,7 +1,6 @@
 """``resnetlab train`` and ``resnetlab evaluate``: one run in one folder."""
 
 import os
-import shlex
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from resnetlab.cli.recipe_args import WithRecipe
+from resnetlab.cli.tables import print_metrics, show
+from resnetlab.core.config import quote
 from resnetlab.core.errors import ConfigError, DivergedError, StoppedError
 from resnetlab.records.run import RunRecord
 from resnetlab.train.folder import RECIPE
@@ -28,7 +29,8 @@ OUT = Path("runs/train")
 class Train(WithRecipe):
     """Train one network; the run folder keeps checkpoints, metrics and the record.
 
-    RECIPE is a YAML file of settings; flags override it. Ctrl-C or SIGTERM saves the step that was reached.
+    RECIPE is a YAML file of settings; flags override it. Ctrl-C, SIGTERM or a terminal that closes saves the step that
+    was reached.
     """
 
     out: Path | None = None
@@ -49,7 +51,7 @@ class Train(WithRecipe):
 
     def __call__(self) -> None:
         if self.print_config:
-            print(recipe_text(self.recipe), end="")
+            show(*recipe_text(self.recipe).splitlines())
             return
         folder = self.folder()
         record = self.run_in(folder)
@@ -137,7 +139,7 @@ def how_to_resume(folder: Path) -> str:
     """The command that resumes the run in the folder; nothing where it was not begun."""
     if not (folder / RECIPE).is_file():
         return ""
-    return f"; to resume: resnetlab train --resume {shlex.quote(str(folder))}"
+    return f"; to resume: resnetlab train --resume {quote(str(folder))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +154,6 @@ class Evaluate:
     """Where the images of the run are now; by default where they were when it began, or beside the run."""
 
     def __call__(self) -> None:
-        from resnetlab.cli.tables import print_metrics
         from resnetlab.train.run import evaluate_restored, restored_network
 
         net, data, recipe = restored_network(self.run, self.checkpoint, self.data)

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.tables import print_columns, show
+
 Project = Literal[
     "torchvision",
     "timm",
@@ -31,24 +33,22 @@ class Inspect:
     """The one network to show: the key that leads to it, ema or raw."""
 
     def __call__(self) -> None:
-        from resnetlab.cli.tables import print_columns
-        from resnetlab.core.errors import printable
         from resnetlab.models.weights import inspect_weights
 
         for number, found in enumerate(inspect_weights(self.file, self.which)):
             if number:
-                print()
+                show("")
             shapes = found.shapes.items()
-            print_columns([(printable(name), "×".join(map(str, shape)) or "1") for name, shape in shapes])
+            print_columns([(name, "×".join(map(str, shape)) or "1") for name, shape in shapes])
             if found.outside:
-                print(f"\nbeside it: {', '.join(map(printable, found.outside))}")
+                show("", f"beside it: {', '.join(found.outside)}")
             if found.not_finite:
-                print(f"\nnumbers that are NaN or infinite in {', '.join(map(printable, found.not_finite))}")
-            print(f"\narchitecture: {printable(found.stated) or 'not said, and names and shapes cannot tell it'}")
+                show("", f"numbers that are NaN or infinite in {', '.join(found.not_finite)}")
+            show("", f"architecture: {found.stated or 'not said, and names and shapes cannot tell it'}")
             head = f"{found.classes} classes" if found.classes else "no head"
-            where = f"{printable(found.label)}{', an average' if found.average else ''}: " if found.label else ""
+            where = f"{found.label}{', an average' if found.average else ''}: " if found.label else ""
             counts = f"{len(found.shapes)} tensors, {found.parameters:,} parameters, {head}"
-            print(f"{where}names of {found.dialect}; {counts}")
+            show(f"{where}names of {found.dialect}; {counts}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +90,8 @@ class Convert:
         dialect = OURS if self.to == "safetensors" else self.to
         tensors = export_weights(model, dialect)
         atomic_write(self.out, save(tensors, metadata={"format": "pt"}))
-        print(report)
-        print(f"{self.out}: {len(tensors)} tensors under the names of {dialect}")
+        show(*str(report).splitlines())
+        show(f"{self.out}: {len(tensors)} tensors under the names of {dialect}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +120,11 @@ class Prune:
 
         found = prune_run(self.run, self.without, self.out, self.checkpoint, self.data)
         before, after = found.before, found.after
-        print(f"without {', '.join(found.blocks)}:")
+        show(f"without {', '.join(found.blocks)}:")
         error, loss = f"{before.error:.2%} → {after.error:.2%}", f"{before.loss:.4f} → {after.loss:.4f}"
-        print(f"{found.split} error {error}  loss {loss}  n {after.n}")
-        print(f"parameters {found.parameters_before:,} → {found.parameters_after:,}; network in {self.out}")
-        print(f"to train it on: {command_of('train', 'NEW', as_plain(found.recipe), as_plain(Recipe()))}")
+        show(f"{found.split} error {error}  loss {loss}  n {after.n}")
+        show(f"parameters {found.parameters_before:,} → {found.parameters_after:,}; network in {self.out}")
+        show(f"to train it on: {command_of('train', 'NEW', as_plain(found.recipe), as_plain(Recipe()))}")
 
 
 Weights = Annotated[

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from resnetlab.core.errors import CheckpointError, ConfigError, DataError, StorageError
 
@@ -279,3 +279,33 @@ def read_file(path: Path) -> bytes:
     """The content of a regular file of at most ``MOST_BYTES``."""
     with open_file(path) as stream:
         return stream.read(MOST_BYTES)
+
+
+MOST_UNPACKED, ANY_RATIO, MOST_RATIO = 4 << 30, 64 << 20, 32
+"""Bytes that are unpacked into memory: at most, from any file, and beyond that for each byte of the file. Images of
+handwriting unpack to five times their size; a file of zeros to a thousand."""
+
+
+def check_unpacked(size: int, packed: int, name: object) -> None:
+    """Raise ``DataError`` where ``packed`` bytes of ``name`` would unpack to ``size`` bytes, too many for them."""
+    if size > MOST_UNPACKED:
+        raise DataError(f"{name} announces {size:,} bytes; at most {MOST_UNPACKED:,} are read into memory")
+    if size > max(ANY_RATIO, MOST_RATIO * packed):
+        raise DataError(
+            f"{name} announces {size:,} bytes from {packed:,}: beyond {ANY_RATIO >> 20} MiB at most {MOST_RATIO} times "
+            "the size of a file is unpacked; give it unpacked (gunzip; np.savez instead of savez_compressed)"
+        )
+
+
+def read_exactly(stream: IO[bytes], size: int) -> bytearray | None:
+    """The ``size`` bytes that are left in a stream, in memory once; None where there are fewer or more."""
+    content = bytearray(size)
+    view, done = memoryview(content), 0
+    while done < size:
+        # What unpacks gives as much as is asked for, as a copy: little at a time.
+        piece = stream.read(min(size - done, 1 << 20))
+        if not piece:
+            return None
+        view[done : done + len(piece)] = piece
+        done += len(piece)
+    return None if stream.read(1) else content

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from resnetlab.core.errors import DataError
+from resnetlab.core.files import check_unpacked, read_exactly
 from resnetlab.data.dataset import ImageData, Split
 
 UNSIGNED_BYTE = 0x08
 FILES = {"train": "train", "test": "t10k"}
 NAMES = "classes.txt"
-MOST_BYTES = 4 << 30
+LABEL_BYTES = 8
+"""Of a label in memory."""
 
 
 def read_idx_folder(folder: Path) -> ImageData:
@@ -76,12 +78,11 @@ def _read_values(stream: BinaryIO, path: Path, dimensions: int) -> Tensor:
         raise DataError(f"{path} is not an IDX file of unsigned bytes in {dimensions} dimensions")
     shape = struct.unpack(f">{dimensions}I", header[4:])
     size = prod(shape)
-    if size > MOST_BYTES:
-        raise DataError(f"{path} announces {size} bytes; at most {MOST_BYTES} are read into memory")
-    values = stream.read(size + 1)
-    if len(values) != size:
+    check_unpacked(size * LABEL_BYTES if dimensions == 1 else size, path.stat().st_size, path)
+    values = read_exactly(stream, size)
+    if values is None:
         raise DataError(f"{path} is not the {'×'.join(map(str, shape))} values that its header announces")
-    return torch.from_numpy(np.frombuffer(values, dtype=np.uint8).reshape(shape).copy())
+    return torch.from_numpy(np.frombuffer(values, dtype=np.uint8).reshape(shape))
 
 
 def _read_split(folder: Path, prefix: str) -> Split:

@@ -18,10 +18,10 @@ import torch
 from numpy.lib import format as npy
 
 from resnetlab.core.errors import ConfigError, DataError
+from resnetlab.core.files import check_unpacked, read_exactly
 from resnetlab.data.classes import MISSING, Refuse, raise_it, without_unlabelled
 from resnetlab.data.dataset import ImageData, Numbers, Split, SplitName, split_by_class
 
-MOST_BYTES = 4 << 30
 MOST_CLASSES = 100_000
 CHANNELS = (1, 3, 4)
 
@@ -88,6 +88,8 @@ class _Reader:
         self.notes: list[str] = []
 
     def read(self, split_seed: int, refuse: Refuse) -> ImageData:
+        if sum(entry.compress_size for entry in self.archive.infolist()) > self.path.stat().st_size:
+            raise DataError(f"{self.path} is damaged: its arrays lie over each other; store it again with np.savez")
         named = self._named()
         arrays = {split: self._pixels(images) for split, (images, _) in named.items()}
         labels = {split: self._labels(names[1], named[split][0], len(arrays[split])) for split, names in named.items()}
@@ -234,7 +236,7 @@ def _chunks(array: Array) -> Iterator[Array]:
 def _scaled(array: Array, scale: Scale | None) -> Array:
     """uint8, contiguous: 255·(x - black)/(white - black), rounded."""
     if scale is None:
-        return np.array(array, order="C")
+        return np.ascontiguousarray(array)
     black, white = scale
     pixels = np.empty(array.shape, np.uint8)
     at = 0
@@ -302,10 +304,9 @@ def _read_array(
         if any(length < 0 for length in shape):
             raise DataError(f"{path}: {name} announces the shape {shape}")
         size = prod(shape) * kind.itemsize
-        if size > MOST_BYTES:
-            raise DataError(f"{path}: {name} announces {size} bytes; at most {MOST_BYTES} are read into memory")
-        content = stream.read(size + 1)
-    if len(content) != size:
+        check_unpacked(size, archive.getinfo(f"{name}.npy").compress_size, f"{path}: {name}")
+        content = read_exactly(stream, size)
+    if content is None:
         raise DataError(f"{path}: {name} is not the {'×'.join(map(str, shape))} values that its header announces")
     return np.frombuffer(content, dtype=kind).reshape(shape, order="F" if turned else "C")
 

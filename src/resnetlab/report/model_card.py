@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from resnetlab.core.config import parse_yaml
+from resnetlab.core.errors import DataError, printable
 from resnetlab.records.run import ClassificationReport, RunRecord
 from resnetlab.report.page import flatten
 from resnetlab.report.run.tables import SPLITS, confused_pairs, duration, key_figures, run_verdict
@@ -35,7 +37,7 @@ def run_card(record: RunRecord, report: ClassificationReport | None, command: st
         *_data_lines(record, report),
         "\n## Training\n",
         f"One run with seed {record.recipe.get('seed', 'unknown')}, {duration(record.seconds)}:\n",
-        fenced(command),
+        fenced(printable(command)),
         *_settings(record.recipe),
         "\n## Versions and hardware\n",
         *_settings(record.environment),
@@ -90,11 +92,9 @@ def loading_code(record: RunRecord) -> str:
 
 def _value(text: str) -> Any:
     """The YAML value that an option is; in a damaged record it need not be one."""
-    import yaml
-
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text, "option")
+    except DataError:
         return text
 
 
@@ -116,7 +116,7 @@ def limits(record: RunRecord) -> list[str]:
 
 def escape(text: object) -> str:
     """A text from outside as one line of Markdown that shows it as it is."""
-    line = " ".join(str(text).split())
+    line = printable(" ".join(str(text).split()))
     return re.sub(r"([\\`*_\[\]<>#!|~$&@^]|:(?=//)|(?<=www)\.)", r"\\\1", line)
 
 

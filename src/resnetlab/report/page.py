@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from resnetlab.core.errors import printable
 from resnetlab.report.table import Table
 
 NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]\d+)?( ?%| [kMG])?( ± \S+)?|–|diverged")
@@ -16,7 +17,7 @@ PHONE = 340
 
 
 def render_template(name: str, **content: Any) -> str:
-    """The page as HTML. Every text is escaped, but for ``Markup``."""
+    """The page as HTML. Every text is escaped, but for ``Markup``; so is what cannot be printed, line by line."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -25,11 +26,18 @@ def render_template(name: str, **content: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_printable,
     )
     environment.globals["cell_kinds"] = cell_kinds
-    page = environment.get_template(name).render(**content)
-    # A file's name of bytes that are no UTF-8 holds letters that none can be written for.
-    return page.encode(errors="replace").decode()
+    return environment.get_template(name).render(**content)
+
+
+def _printable(value: Any) -> Any:
+    from markupsafe import Markup
+
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return "\n".join(map(printable, value.split("\n")))
+    return value
 
 
 def cell_kinds(table: Table) -> list[str]:

@@ -6,7 +6,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resnetlab.core.config import build_settings, read_yaml
+from resnetlab.core.config import build_settings, parse_yaml, read_yaml, yaml_text
 from resnetlab.core.errors import ConfigError, DataError, require, require_choice
 from resnetlab.core.files import atomic_write
 from resnetlab.core.serialize import as_plain, from_plain
@@ -63,7 +63,7 @@ class Recipe:
         require_choice("shortcut", self.shortcut, SHORTCUT_CHOICES)
         for key, value in self.options.items():
             require(isinstance(value, str), f"option {key}", value, "written as text, such as 'true' or '[16, 32]'")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2^63 - 1")
         require(0 <= self.split_seed < 2**32, "split_seed", self.split_seed, "from 0 to 2^32 - 1")
 
     @classmethod
@@ -167,12 +167,10 @@ def read_values(texts: Mapping[str, str]) -> dict[str, Any]:
 
     Raises ``ConfigError`` for a text that is not YAML.
     """
-    import yaml
-
     try:
-        return {key: yaml.safe_load(text) for key, text in texts.items()}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"an option is no YAML value: {error}") from error
+        return {key: parse_yaml(text, f"option {key}") for key, text in texts.items()}
+    except DataError as error:
+        raise ConfigError(str(error)) from error
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
@@ -210,9 +208,7 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
 
 def recipe_text(recipe: Recipe) -> str:
     """Every setting of the recipe as YAML."""
-    import yaml
-
-    return yaml.safe_dump(as_plain(recipe), sort_keys=False, allow_unicode=True)
+    return yaml_text(as_plain(recipe), sort_keys=False)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -264,10 +260,6 @@ def check_best_by(value: object) -> None:
 
 def as_text(value: Any) -> str:
     """A value as the YAML text that stands for it; a text as it is."""
-    import yaml
-
-    return (
-        value
-        if isinstance(value, str)
-        else yaml.safe_dump(value, default_flow_style=True, width=inf, allow_unicode=True).removesuffix("...\n").strip()
-    )
+    if isinstance(value, str):
+        return value
+    return yaml_text(value, default_flow_style=True, width=inf).removesuffix("...\n").strip()

@@ -1,4 +1,6 @@
-"""Ending a run on request: while it trains, SIGTERM and Ctrl-C are noted, the step under way ends, and it is saved."""
+"""Ending a run on request: while it trains, SIGTERM, Ctrl-C, Ctrl-\\ and a terminal that closes are noted, the step
+under way ends, and it is saved.
+"""
 
 import os
 import signal
@@ -11,7 +13,7 @@ import torch
 from resnetlab.core.errors import StoppedError
 from resnetlab.train.distributed import sum_over_ranks, world
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 ASK_EVERY = 10
 """Steps between the questions of several ranks to each other: each costs a message, and all must stop at the same."""
 
@@ -65,12 +67,14 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Let SIGINT and SIGTERM ask to stop, instead of ending the process wherever it stands.
+    """Let ``SIGNALS`` ask to stop, instead of ending the process wherever it stands.
 
-    Raises ``StoppedError`` where one ends what is within outside of training.
+    A SIGHUP that is ignored stays so: ``nohup`` asks for it. Raises ``StoppedError`` where one ends what is within
+    outside of training.
     """
     request = StopRequest()
-    before = {number: signal.signal(number, request.note) for number in SIGNALS}
+    heard = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, request.note) for number in heard}
     try:
         yield request
     except KeyboardInterrupt:
