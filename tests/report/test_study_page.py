@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 
 from resnetlab.cli.tables import print_study
+from resnetlab.core.serialize import as_plain, from_plain
 from resnetlab.records.gradients import Flow, GradientMoment
 from resnetlab.records.study import StudyRecord
 from resnetlab.report.figure import Drawing
@@ -203,6 +204,28 @@ def test_p_that_rounds_to_the_limit_has_a_fourth_decimal():
         "< 0.001",
         "1.000",
     ]
+
+
+def test_record_without_counts_is_read_and_drawn():
+    """As studies of format 2 were written at first: no run counted, and equal differences with bounds."""
+    new = {"trained_below", "trained", "untrained", "counts", "bimodal", "difference"}
+
+    def former(value):
+        if isinstance(value, dict):
+            kept = {name: former(item) for name, item in value.items() if name not in new}
+            if kept.keys() == {"n", "mean", "low", "high", "level"} and kept["low"] is None:
+                kept |= {"low": kept["mean"], "high": kept["mean"]}
+            return kept
+        return [former(item) for item in value] if isinstance(value, list) else value
+
+    study = from_plain(StudyRecord, former(as_plain(axis_study())), "former")
+    assert error_table(study).heads == ("axis made", "n", "training error %", "test error %", "training loss")
+    (table,) = contrast_tables(study)
+    assert [row[1:] for row in table.rows[1:3]] == [
+        ("far", "3", "-39.67 [-41.10, -38.23]", table.rows[1][4], "< 0.001", "significant"),
+        ("even", "3", "-10.00 in every seed", "–", "–", "not tested: the same in every seed"),
+    ]
+    assert all(text in page_of(study) for text in ("near", "-10.00 in every seed"))
 
 
 def test_untrained_nets_have_their_own_answer():
