@@ -62,6 +62,23 @@ def test_run_folders_load(tmp_path, data):
         load_weights(ours, tmp_path / "run")
 
 
+def test_run_that_averages_keeps_the_average_and_the_raw_weights_beside_it(tmp_path, data):
+    from resnetlab.core.files import replace_folder
+    from resnetlab.train.checkpoint import Checkpoint, pack
+
+    average, raw = small(seed=1), small(seed=2)
+    training = {f"raw/{name}": value for name, value in raw.state_dict().items()}
+    checkpoint = Checkpoint(model=average.state_dict(), training=training, history=[])
+    replace_folder(tmp_path / "last", pack(checkpoint))
+    ours = small()
+    report = load_weights(ours, tmp_path)
+    assert same(ours, snapshot(average))
+    assert (report.which, report.skipped) == ("ema", ("raw",))
+    load_weights(ours, tmp_path, which="raw")
+    assert same(ours, snapshot(raw))
+    assert [(found.label, found.average) for found in inspect_weights(tmp_path)] == [("ema", True), ("raw", False)]
+
+
 def test_report_accounts_for_every_key():
     net = small(in_chans=1, num_classes=7)
     weights = export_weights(small(seed=1), "torchvision")
