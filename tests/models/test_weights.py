@@ -113,6 +113,12 @@ def test_weights_without_a_head_need_the_flag():
     assert load_weights(small(), weights, reset_head=True).missing == ("head.weight", "head.bias")
 
 
+def test_nets_without_a_block_load_too():
+    theirs, ours = (create_model("mlp_resnet2", seed=seed) for seed in (1, 2))
+    assert load_weights(ours, theirs.state_dict()).missing == ()
+    assert same(ours, snapshot(theirs))
+
+
 def test_flags_change_nothing_where_all_fits():
     theirs, ours = small(seed=1), small()
     report = load_weights(ours, theirs.state_dict(), reset_head=True, adapt_input=True)

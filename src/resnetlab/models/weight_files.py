@@ -72,7 +72,7 @@ def open_source(source: str | Path | Mapping[str, Tensor]) -> Opened:
 
     Raises ``CheckpointError`` for what is missing, damaged, or wants to run code.
     """
-    if isinstance(source, Mapping):
+    if not isinstance(source, str | Path):
         return Opened(origin="the state dict", content=source)
     path, origin = Path(source), printable(source)
     if path.is_dir():
