@@ -214,8 +214,9 @@ def test_report_of_a_run_draws_its_page(run, tmp_path):
 
 
 def test_code_of_the_card_loads_the_network_of_a_run(run, tmp_path):
+    from safetensors.torch import load_file
+
     from resnetlab.core.serialize import read_record
-    from resnetlab.models.weight_files import MODEL_FILE, open_state
     from resnetlab.records.run import RunRecord
     from resnetlab.report.model_card import loading_code
 
@@ -224,11 +225,9 @@ def test_code_of_the_card_loads_the_network_of_a_run(run, tmp_path):
     names: dict = {}
     exec(loading_code(read_record(RunRecord, folder / "record.json")).replace("RUN", str(folder)), names)
     assert not names["model"].training
-    _, saved = open_state(folder / "last" / MODEL_FILE)
-    assert {name: tuple(value.shape) for name, value in names["model"].state_dict().items()} == {
-        name: entry.shape for name, entry in saved.items()
-    }
-    assert all((value == saved[name].read()).all() for name, value in names["model"].state_dict().items())
+    saved = load_file(folder / "last" / "model.safetensors")
+    assert set(saved) == set(names["model"].state_dict())
+    assert all((value == saved[name]).all() for name, value in names["model"].state_dict().items())
 
 
 @pytest.mark.parametrize(("carried", "code"), [((), 130), ((signal.SIGINT,), 130), ((signal.SIGTERM,), 143)])

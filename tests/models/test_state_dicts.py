@@ -214,6 +214,8 @@ def test_numbers_that_are_not_finite_are_said():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (nn.Linear(1, 1), "it is a Linear, not a state dict"),
+        ([RAW["fc.bias"]], "it is a list, not a state dict"),
         ({}, "holds no tensors by name: it is a dict, not a state dict"),
         ({"epoch": 3, "acc": 0.5}, "but 'epoch', a int, 'acc', a float"),
         ({"a": {"b": torch.zeros(2)}}, r"names of its 1 tensors \('b'\) are those of no known project"),

@@ -62,6 +62,23 @@ def test_run_folders_load(tmp_path, data):
         load_weights(ours, tmp_path / "run")
 
 
+def test_run_that_averages_keeps_the_average_and_the_raw_weights_beside_it(tmp_path, data):
+    from resnetlab.core.files import replace_folder
+    from resnetlab.train.checkpoint import Checkpoint, pack
+
+    average, raw = small(seed=1), small(seed=2)
+    training = {f"raw/{name}": value for name, value in raw.state_dict().items()}
+    checkpoint = Checkpoint(model=average.state_dict(), training=training, history=[])
+    replace_folder(tmp_path / "last", pack(checkpoint))
+    ours = small()
+    report = load_weights(ours, tmp_path)
+    assert same(ours, snapshot(average))
+    assert (report.which, report.skipped) == ("ema", ("raw",))
+    load_weights(ours, tmp_path, which="raw")
+    assert same(ours, snapshot(raw))
+    assert [(found.label, found.average) for found in inspect_weights(tmp_path)] == [("ema", True), ("raw", False)]
+
+
 def test_report_accounts_for_every_key():
     net = small(in_chans=1, num_classes=7)
     weights = export_weights(small(seed=1), "torchvision")
@@ -94,6 +111,12 @@ def test_weights_without_a_head_need_the_flag():
     with pytest.raises(CheckpointError, match=r"'fc.weight' is missing; pass reset_head=True"):
         load_weights(small(), weights)
     assert load_weights(small(), weights, reset_head=True).missing == ("head.weight", "head.bias")
+
+
+def test_nets_without_a_block_load_too():
+    theirs, ours = (create_model("mlp_resnet2", seed=seed) for seed in (1, 2))
+    assert load_weights(ours, theirs.state_dict()).missing == ()
+    assert same(ours, snapshot(theirs))
 
 
 def test_flags_change_nothing_where_all_fits():

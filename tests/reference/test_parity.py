@@ -6,6 +6,7 @@ import torch
 from resnetlab.core.errors import CheckpointError
 from resnetlab.models.key_mapping import their_names
 from resnetlab.models.lookalikes import UNKNOWN
+from resnetlab.models.pretrained import PRETRAINED
 from resnetlab.models.weights import export_weights, load_weights
 from resnetlab.models.zoo import ROWS, create_model
 
@@ -109,6 +110,18 @@ def test_every_name_that_both_have_is_the_same_network(request, project, name):
     with torch.no_grad():
         assert difference(ours.eval()(x), theirs.eval()(x)) <= 1e-5
     theirs.load_state_dict(export_weights(ours, project), strict=True)
+
+
+@pytest.mark.parametrize("tag", PRETRAINED)
+def test_preprocessing_of_every_tag_is_timms(request, tag):
+    request.getfixturevalue("timm")
+    from timm.models import get_pretrained_cfg
+
+    theirs, ours = get_pretrained_cfg(tag), PRETRAINED[tag].preprocessing
+    assert PRETRAINED[tag].repository == theirs.hf_hub_id
+    assert ours.side == (theirs.test_input_size or theirs.input_size)[1]
+    assert ours.crop == (theirs.test_crop_pct or theirs.crop_pct)
+    assert (ours.interpolation, ours.mean, ours.std) == (theirs.interpolation, theirs.mean, theirs.std)
 
 
 def test_a_name_of_theirs_that_blurs_is_refused_by_its_name(request):

@@ -285,7 +285,7 @@ KERAS_PART = "kernel|bias|gamma|beta|moving_mean|moving_variance"
 
 # The first pattern that any name fits decides; torchvision's names are the ones that the others vary.
 SIGNATURES = (
-    (OURS, r"stages\.\d+\.\d+\.(branch\..+|weight)"),
+    (OURS, r"stages\.\d+\.\d+\.(branch\..+|weight)|stem\.linear1\.weight"),
     ("keras", rf"({KERAS_LAYER})/({KERAS_PART})"),
     ("weiaicunzai", r"conv\d_x\.\d+\.residual_function\.\d+\..+"),
     ("fixup", r"layer\d+\.\d+\.bias1a"),

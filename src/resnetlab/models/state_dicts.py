@@ -8,7 +8,7 @@ begin that one of the known projects has, and what stands before them is taken o
 import re
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resnetlab.core.errors import CheckpointError
@@ -55,7 +55,7 @@ class StateDict:
 
 
 def choose_state(opened: Opened, which: str | None = None) -> StateDict:
-    """The one network of a checkpoint, or of several the one that ``which`` names.
+    """The one network of a checkpoint, or of several the one that ``which`` names, or that a run of ours keeps.
 
     ``which`` is its label, one of the keys of its label, ``"ema"`` for the only average, or ``"raw"`` for the only one
     that is none.
@@ -65,6 +65,11 @@ def choose_state(opened: Opened, which: str | None = None) -> StateDict:
     found = list(find_states(opened))
     if not found:
         raise CheckpointError(_nothing(opened))
+    if which is None and opened.kept:
+        (state,) = (state for state in found if state.label == opened.kept)
+        # Whoever reads the report learns of the other networks too.
+        others = {other.label: "network" for other in found if other is not state}
+        return replace(state, outside={**state.outside, **others})
     if which is None:
         if len(found) == 1:
             return found[0]

@@ -25,7 +25,10 @@ from resnetlab.core.errors import CheckpointError, DataError, first_line, load_e
 from resnetlab.core.files import folder_exists, read_folder, read_json
 
 MODEL_FILE = "model.safetensors"
+TRAINING_FILE, RAW = "training.safetensors", "raw/"
 CONFIG_FILE = "config.json"
+_HEADER = 2**24
+"""Bytes in which the names of a checkpoint of ours stand."""
 _IN_FOLDERS = (MODEL_FILE, "pytorch_model.bin")
 _ALLOWED = "safetensors, torch.save (.pth, .pt, .ckpt, .bin …), arrays (.npz), Keras's .h5, or a checkpoint folder"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -50,10 +53,14 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """What ``source`` holds: nested mappings of entries and other values, and the ``config.json`` beside it."""
+    """What ``source`` holds: nested mappings of entries and other values, and the ``config.json`` beside it.
+
+    ``kept`` is the key of the network that is meant where nothing is said, of which the source itself decided.
+    """
 
     origin: str
     content: Any
+    kept: str = ""
     beside: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -65,7 +72,7 @@ def open_source(source: str | Path | Mapping[str, Tensor]) -> Opened:
 
     Raises ``CheckpointError`` for what is missing, damaged, or wants to run code.
     """
-    if isinstance(source, Mapping):
+    if not isinstance(source, str | Path):
         return Opened(origin="the state dict", content=source)
     path, origin = Path(source), printable(source)
     if path.is_dir():
@@ -89,7 +96,7 @@ def _itself(tensor: Tensor) -> Tensor:
 def _open_folder(folder: Path, origin: str) -> Opened:
     for candidate in (folder, folder / "last"):
         if folder_exists(candidate):
-            return Opened(origin=origin, content=_from_bytes(candidate, origin))
+            return _from_run(candidate, origin)
     for name in _IN_FOLDERS:
         if (folder / name).is_file():
             content = _open_file(folder / name, printable(folder / name))
@@ -144,10 +151,14 @@ def _from_zip(path: Path, origin: str) -> Any:
     return _unpickle(path, origin, zipped=True)
 
 
-def _from_bytes(folder: Path, origin: str) -> dict[str, Tensor]:
+def _from_run(folder: Path, origin: str) -> Opened:
+    """A checkpoint of a run: the network that it keeps, which may be an average, and beside it the raw weights."""
     _, files = read_folder(folder)
     try:
-        return load(files[MODEL_FILE])
+        model = load(files[MODEL_FILE])
+        training = load(files[TRAINING_FILE]) if b'"raw/' in files.get(TRAINING_FILE, b"")[:_HEADER] else {}
+        raw = {name.removeprefix(RAW): value for name, value in training.items() if name.startswith(RAW)}
+        return Opened(origin=origin, content={"ema": model, "raw": raw} if raw else model, kept="ema" if raw else "")
     except (KeyError, SafetensorError) as error:
         raise CheckpointError(f"{origin} is not a checkpoint of resnetlab ({error!r})") from error
 
