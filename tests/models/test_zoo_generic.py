@@ -39,11 +39,6 @@ def marked(name: str):
 RUN_NAMES = [marked(name) for name in NAMES if shallowest_alike(name) == name]
 
 
-def depth_safe(name: str, seed: int = 0) -> torch.nn.Module:
-    """The network, or where 1,000 layers without a norm would overflow, the one that starts as the identity."""
-    return create_model(name, seed=seed, **({"zero_init_residual": True} if name == "mlp_resnet1000" else {}))
-
-
 def images(config, n: int = 2) -> torch.Tensor:
     side = config.image_size if config_to_plain(config)["kind"] == "mlp" else SIDE[config_to_plain(config)["kind"]]
     return torch.randn(n, config.in_chans, side, side)
@@ -80,9 +75,16 @@ def test_every_name_classifies_and_its_features_and_heads_have_the_promised_shap
         assert on_meta.forward_head(features).shape == (2, classes or on_meta.num_features)
 
 
-@pytest.mark.parametrize("name", RUN_NAMES)
-def test_forward_backward_and_copies(name):
-    net = depth_safe(name)
+@pytest.fixture(scope="module", params=RUN_NAMES)
+def for_real(request) -> Classifier:
+    """Each network of the zoo with its weights, which two tests ask; or where 1,000 layers without a norm would
+    overflow, the one that starts as the identity."""
+    name = request.param
+    return create_model(name, **({"zero_init_residual": True} if name == "mlp_resnet1000" else {}))
+
+
+def test_forward_backward_and_copies(for_real):
+    net = for_real
     x = images(net.config)
     net.train()(x).square().mean().backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
@@ -91,16 +93,18 @@ def test_forward_backward_and_copies(name):
     expected = net(x)
     assert expected.isfinite().all()
     assert torch.equal(copy.deepcopy(net)(x), expected)
-    twin = depth_safe(name, seed=1).eval()
+    twin = build(net.config, seed=1, device="meta").to_empty(device="cpu").eval()
+    # Not what lay in that memory before, which may have been a copy of the network.
+    for value in twin.state_dict().values():
+        value.zero_()
     # A saved network brings its BN statistics along.
     twin.load_state_dict(net.state_dict(), strict=True)
     assert torch.equal(twin(x), expected)
 
 
-@pytest.mark.parametrize("name", RUN_NAMES)
-def test_intermediates_are_named_and_none_is_overwritten(name):
+def test_intermediates_are_named_and_none_is_overwritten(for_real):
     # In training mode, since fresh BN statistics let 1,202 layers overflow; without dropout, which draws anew.
-    net = depth_safe(name).train()
+    net = for_real.train()
     for module in net.modules():
         if isinstance(module, torch.nn.Dropout):
             module.eval()

@@ -18,13 +18,15 @@ from resnetlab.report.run.tables import (
     run_verdict,
 )
 from tests.made import HOSTILE, PNG, run, run_record
+from tests.report.conftest import vectors_alone
 from tests.report.test_study_page import Elements
 
 COMMAND = "resnetlab train --out RUN"
 
 
 def page_of(record, report, command: str = COMMAND) -> str:
-    return render_run_page(record, report, command, draw_run_figures(record))
+    with vectors_alone():
+        return render_run_page(record, report, command, draw_run_figures(record))
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from resnetlab.report.study.tables import (
 )
 from resnetlab.report.table import p_value
 from tests.made import HOSTILE, axis_study, depth_study, study_of
+from tests.report.conftest import vectors_alone
 
 
 class Elements(HTMLParser):
@@ -51,9 +52,7 @@ class Elements(HTMLParser):
 
 
 def vector_figures(study: StudyRecord) -> list[Drawing]:
-    """Its figures as a page holds them, as SVG alone: to draw the PNG as well takes twice the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("resnetlab.report.figure.to_png", lambda _figure: b"")
+    with vectors_alone():
         return draw_figures(study)
 
 
