@@ -195,7 +195,7 @@ def test_report_of_a_run_draws_its_page(run, tmp_path):
     run("train", "--model", "mlp_resnet8", "--epochs", "2", "--out", folder)
     drawn = (folder / "report.html").read_text()
     assert "resnetlab train --out RUN --model mlp_resnet8 --epochs 2" in drawn
-    assert "What is confused" in drawn
+    assert "Confusion matrix" in drawn
     (folder / "report.html").unlink()
     code, out, errors = run("report", folder)
     assert (code, errors) == (0, "")
@@ -203,7 +203,7 @@ def test_report_of_a_run_draws_its_page(run, tmp_path):
     assert (folder / "report.html").read_text() == drawn
     report = (folder / "examination.json").rename(tmp_path / "elsewhere.json")
     assert run("report", folder)[0] == 0
-    assert "What is confused" not in (folder / "report.html").read_text()
+    assert "Confusion matrix" not in (folder / "report.html").read_text()
     assert report.exists()
     (folder / "examination.json").write_text("{}")
     code, _, errors = run("report", folder)

@@ -163,6 +163,40 @@ def test_readme_shows_what_the_demo_record_says(capsys):
     assert "docs/demo/training-error.png" in (ROOT / "README.md").read_text()
 
 
+def test_readme_says_of_the_demo_what_its_records_say():
+    """The counts, the machine, and how far the same seeds end with another number of threads."""
+    from resnetlab.core.stats import sample
+    from resnetlab.report.table import percent
+    from resnetlab.study import read_results
+
+    text = " ".join((ROOT / "README.md").read_text().split())
+    here, there = (read_results(ROOT / "docs" / "demo" / f"{name}.json") for name in ("results", "two-threads"))
+    deep = {"shortcut": "none", "depth": "56"}
+    plain, residual = (
+        next(one.trained for one in here.conditions if one.values == deep | {"shortcut": shortcut})
+        for shortcut in ("none", "default")
+    )
+    assert f"{plain.count} of {plain.n} plain nets of 56 layers trained, and {residual.count} of {residual.n}" in text
+    (machine,) = {line_of(run.record.environment) for run in here.runs}
+    assert machine in text
+    ended = [
+        sample([run.record.final.train.error for run in study.runs if run.values == deep and run.seed < 3])
+        for study in (here, there)
+    ]
+    assert f"seeds 0 to 2 ended at {percent(ended[0])} % here and at {percent(ended[1])} % with two threads" in text
+    other = next(one.trained for one in there.conditions if one.values == deep)
+    assert f"where {other.count} of {other.n} trained as well" in text
+    assert {run.record.environment["threads"] for run in there.runs} == {2}
+    words = here.command.removeprefix("resnetlab study --out STUDY ")
+    assert f"resnetlab study {words} --processes 2 --out $(DEMO)" in (ROOT / "Makefile").read_text()
+
+
+def line_of(environment):
+    """Where a figure was measured, as the documents say it."""
+    threads = f"{environment['threads']} thread"
+    return "{processor}, {system}; Python {python}, torch {torch}, ".format(**environment) + threads
+
+
 def test_readme_image_is_drawn_from_the_demo_record():
     from resnetlab.report.study.figures import draw_figures
     from resnetlab.study import read_results

@@ -69,7 +69,7 @@ def test_preactivation_block_where_the_shape_stays_is_x_plus_f_of_p():
 def test_preactivation_block_where_the_shape_changes_projects_the_activated_input():
     style = BlockStyle(order="pre")
     p, branch = make_preactivation(style, 4), BasicBranch(4, 8, 2, style)
-    shortcut = make_shortcut("B", 4, 8, 2, norm="none")
+    shortcut = make_shortcut("B", 4, 8, 2, norm=nn.Identity)
     block = ResidualBlock(branch, shortcut, nn.Identity(), p).eval()
     x = torch.randn(2, 4, 6, 6)
     activated = F.relu(p.norm(x))

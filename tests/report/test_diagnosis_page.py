@@ -43,7 +43,7 @@ def test_page_runs_no_script_and_fetches_nothing(page):
 
 def test_every_analysis_has_a_figure_with_words_numbers_and_its_rule(page):
     assert len(re.findall(r'role="img" aria-label="[^"]{20,}"', page)) == 7
-    assert len(re.findall(r'<img [^>]+ alt="(?:This net|Plain): image 0, made, taken for made', page)) == 2
+    assert len(re.findall(r'<img [^>]+ alt="(?:This net|Plain): image 0, made, predicted as made', page)) == 2
     text = Elements(page).text
     for finding in diagnosis().findings:
         assert finding.rule in text
@@ -99,3 +99,14 @@ def test_single_blocks_have_their_cost():
     assert single.rows == [("stages.0.0", "30.00", "+20.00", "–")]
     tables = lesion_tables(replace(found, net=net, split="validation"))
     assert all("50 validation images" in table.caption for table in tables)
+
+
+def test_page_names_what_was_measured_on_the_batch_and_nothing_else():
+    whole = diagnosis()
+    said = f"Measured on one batch of {whole.batch} training images: Gradients by depth; What the blocks add; "
+    assert f"{said}Signal before training; Length of paths." in Elements(page_of()).text
+    for name, shown in (("gradients", f"{whole.batch} training images: Gradients by depth."), ("lesion", "")):
+        one = replace(whole, findings=[finding for finding in whole.findings if finding.analysis == name])
+        text = Elements(render_diagnosis_page(one, draw_diagnosis(one))).text
+        assert shown in text
+        assert ("on one batch" in text) is bool(shown)

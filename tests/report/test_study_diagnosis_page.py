@@ -74,7 +74,7 @@ def test_values_are_shown_in_points_with_their_spread():
     (differences,) = difference_tables(study_diagnosis())
     row = next(row for row in differences.rows if row[0] == "one left out, median")
     assert row[:4] == ("one left out, median", "20", "residual", "3")
-    assert row[4].startswith("-68.00 [")
+    assert row[4] == "-68.00 in every seed"
 
 
 def test_page_and_figures_are_equal_when_drawn_again(tmp_path):

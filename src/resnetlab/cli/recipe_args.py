@@ -25,7 +25,7 @@ class WithRecipe:
     """The flags of a command that takes a recipe."""
 
     file: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RECIPE]")] = None
-    """File of settings in YAML, such as recipes/digits/resnet20.yaml; it comes first, and flags change what it says."""
+    """Recipe: a YAML file of settings, such as recipes/digits/resnet20.yaml; it comes first, and flags override it."""
     recipe: Annotated[Recipe, tyro.conf.OmitArgPrefixes]
     """What is trained."""
 
