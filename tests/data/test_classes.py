@@ -78,7 +78,7 @@ def test_a_class_that_no_image_has_is_told_by_the_same_words_and_left_out_by_a_f
     assert data.classes == ("1", "2", "4")
     assert sorted(data.train.labels.tolist()) == sorted([0, 1, 2] * 4)
     assert data.test.labels.tolist() == [0, 1, 2]
-    assert data.notes[-1] == "2 classes without images are left out: 0, 3"
+    assert data.notes[-1] == "classes without images are left out: 0, 3"
     assert data.fingerprint["train_counts"] == [4, 4, 4]
 
 

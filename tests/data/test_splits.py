@@ -176,8 +176,9 @@ def test_brackets_answer_what_a_folder_leaves_open(tmp_path):
     assert (two.classes, len(two.train), len(two.test), two.notes) == (("x", "y"), 20, 10, ())
     one = load_data(f"{tmp_path}[train=a]")
     assert (len(one.train), len(one.test), one.notes) == (8, 2, ("the splits are a/; not read: b, train",))
-    deep = load_data(f"folder:{tmp_path.parent}[train={tmp_path.name}/a,test={tmp_path.name}/b]")
-    assert (deep.classes, len(deep.train), len(deep.test)) == (("x", "y"), 10, 10)
+    add(tmp_path / "more", *(f"{part}/{name}/1.png" for part in ("c/d", "c/e") for name in "xy"))
+    deep = load_data(f"folder:{tmp_path}/more[train=c/d,test=c/e]")
+    assert (deep.classes, len(deep.train), len(deep.test)) == (("x", "y"), 2, 2)
     for wrong in ("train=c", "train=.,test=a", "train=../x"):
         with pytest.raises(ConfigError):
             load_data(f"folder:{tmp_path}[{wrong}]")

@@ -142,7 +142,8 @@ def describe_findings(found: "Inspection") -> list[str]:
         lines.append(f"… and {len(found.unreadable) - MOST_ROWS} more that cannot be read, in {FINDINGS}")
     lines.append(_balance(mark))
     if empty:
-        lines.append(f"classes without training images: {', '.join(empty[:10])}")
+        more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
+        lines.append(f"classes without training images: {', '.join(empty[:10])}{more}")
     return lines
 
 

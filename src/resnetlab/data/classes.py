@@ -116,5 +116,5 @@ def compact_classes(data: ImageData) -> ImageData:
         validation=splits.get("validation"),
         test=splits.get("test"),
         classes=tuple(data.classes[at] for at in kept),
-        notes=(*data.notes, f"{len(left)} classes without images are left out: {some(left)}"),
+        notes=(*data.notes, f"classes without images are left out: {some(left)}"),
     )

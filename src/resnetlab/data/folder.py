@@ -185,7 +185,7 @@ def find_parts(tree: Tree, top: list[str]) -> dict[SplitName, list[str]]:
     for split in WORDS:
         if meant := [name for name in exact if readings[name].split == split]:
             parts[split] = meant
-    others = [name for name in top if name not in exact and any(_walk(Tree(tree.folder), name))]
+    others = [name for name in top if exact and name not in exact and any(_walk(Tree(tree.folder), name))]
     alike = [name for name in top if readings[name].split or readings[name].unplaced]
     where = printable(tree.folder)
     if list(parts) == ["train"] and len(exact) == 1 and not others:
@@ -235,8 +235,14 @@ def _folders(tree: Tree, place: str, deeper: int) -> Iterator[str]:
 
 def _shared(tree: Tree, top: list[str]) -> list[str]:
     """Names of the folders that each of the folders ``top`` holds."""
-    inner = [set(_class_folders(Tree(tree.folder), name)) for name in top]
-    return sorted(set.intersection(*inner)) if inner else []
+    shared: set[str] = set()
+    for number, name in enumerate(top):
+        inner = _class_folders(Tree(tree.folder), name)
+        shared = shared.intersection(inner) if number else set(inner)
+        # Mostly after the first: a set of many images is not scanned twice.
+        if not shared:
+            break
+    return sorted(shared)
 
 
 def _note_alike(tree: Tree, top: list[str]) -> None:
