@@ -97,7 +97,7 @@ def test_inspecting_loads_no_matplotlib():
     from tests.contracts.test_house import loaded_by
 
     code = "from resnetlab.cli import main\ntry: main(['weights', '--help'])\nexcept SystemExit: pass"
-    assert not loaded_by(code) & {"torch", "matplotlib", "numpy"}
+    assert not loaded_by(code)[0] & {"torch", "matplotlib", "numpy"}
 
 
 def test_setting_that_is_no_yaml_is_one_message(run, tmp_path):
