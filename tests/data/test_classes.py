@@ -104,6 +104,7 @@ def test_names_beside_numbers_say_nothing_of_their_base(tmp_path):
 
 
 NONE = {"minus one": (-1, None), "null": (None, None), "minus one of int8": (-1, "int8"), "no text": ("", "string")}
+NONE |= {"NaN, as pandas stores a gap": (float("nan"), "float64"), "null of floats": (None, "float32")}
 
 
 @pytest.mark.parametrize("kind", NONE)
@@ -121,6 +122,19 @@ def test_labels_that_mean_none_are_never_a_class(tmp_path, kind):
     (tmp_path / "c").mkdir()
     with pytest.raises(DataError, match="1 of the 13 images of train have no label"):
         load_data(write_parquet(tmp_path / "c", [*labels, none], labels[:3], column))
+
+
+def test_whole_numbers_are_the_same_classes_however_a_split_stores_them(tmp_path):
+    source = write_parquet(tmp_path, [0, 1, 2] * 4, [0, 1, 2], "int64")
+    table = pq.read_table(tmp_path / "test.parquet")
+    pq.write_table(table.set_column(1, "label", pa.array([2.0, 1.0, 0.0])), tmp_path / "test.parquet")
+    data = load_data(source)
+    assert (data.classes, data.test.labels.tolist()) == (("0", "1", "2"), [2, 1, 0])
+
+
+def test_fractions_are_no_labels(tmp_path):
+    with pytest.raises(DataError, match=r"0\.5 is no label: labels are whole numbers or texts"):
+        load_data(write_parquet(tmp_path, [0, 0.5, 1] * 4, [0, 1], "float64"))
 
 
 @pytest.mark.parametrize("lack", ["no column", "a column of nulls"])

@@ -13,6 +13,8 @@ from resnetlab.data.classes import MISSING, Refuse, raise_it, without_unlabelled
 from resnetlab.data.dataset import Chosen, Numbers, SplitName, split_by_class
 from resnetlab.data.ingest import EncodedSet
 
+NUMBERS = ("int", "uint", "float", "double")
+"""How the types of numbers begin. pandas stores whole numbers as floats where one is missing."""
 LABEL_WORDS = ("label", "labels", "class", "category", "target", "y")
 
 
@@ -54,9 +56,9 @@ def is_image(feature: Any) -> bool:
 
 
 def is_plain(feature: Any) -> bool:
-    """Whether a column holds whole numbers or texts."""
+    """Whether a column holds numbers or texts."""
     kind = str(getattr(feature, "dtype", ""))
-    return type(feature).__name__ == "Value" and kind.startswith(("int", "uint", "string", "large_string"))
+    return type(feature).__name__ == "Value" and kind.startswith((*NUMBERS, "string", "large_string"))
 
 
 def looks_like_label(name: str) -> bool:
@@ -70,20 +72,23 @@ def number_labels(
     """Names of the classes, and each split's labels as their numbers, ``MISSING`` for none.
 
     With ``names``, of a ClassLabel, the labels are numbers already; else the classes are the different values, sorted,
-    but for those that mean none: null, ``MISSING`` and an empty text.
+    but for those that mean none: null, NaN, ``MISSING`` and an empty text. Raises ``DataError`` for fractions.
     """
     if names is not None:
         known = {number: number for number in range(len(names))}
         classes = tuple(map(str, names))
     else:
         values = {value for column in columns.values() for value in column if not _means_none(value)}
+        if odd := [value for value in values if isinstance(value, float) and not value.is_integer()]:
+            raise DataError(f"{min(odd)} is no label: labels are whole numbers or texts")
         known = {value: number for number, value in enumerate(sorted(values))}
-        classes = tuple(map(str, known))
+        classes = tuple(str(int(value) if isinstance(value, float) else value) for value in known)
     return classes, {split: [known.get(value, MISSING) for value in column] for split, column in columns.items()}
 
 
 def _means_none(value: Any) -> bool:
-    return value is None or value == MISSING or (isinstance(value, str) and not value.strip())
+    # NaN alone is not itself.
+    return value is None or value == MISSING or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _only(candidates: Sequence[str], what: str, source: str, features: Mapping[str, Any]) -> str:
@@ -170,7 +175,9 @@ def read_tables(
     secret = [split for split, table in tables.items() if split != "train" and _lacks(table.features, columns.label)]
     tables = {split: table for split, table in tables.items() if split not in secret}
     features = [table.features for table in tables.values()]
-    if any(other.get(name) != features[0][name] for other in features for name in (columns.image, columns.label)):
+    if any(
+        _differ(other.get(name), features[0][name]) for other in features for name in (columns.image, columns.label)
+    ):
         raise DataError(f"{source}: the splits differ in the types of {columns.image} and {columns.label}")
     values = {split: table.select_columns([columns.label])[:][columns.label] for split, table in tables.items()}
     classes, numbers = number_labels(values, getattr(features[0][columns.label], "names", None))
@@ -204,6 +211,13 @@ def read_tables(
         digest=lambda content: hashlib.sha256(content).digest(),
         notes=(f"images from column {printable(columns.image)}, labels from column {printable(columns.label)}", *said),
     )
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two columns are of different types; numbers are one, however they are stored."""
+    kinds = [str(getattr(feature, "dtype", "")) for feature in (one, other)]
+    plain = all(is_plain(feature) and not hasattr(feature, "names") for feature in (one, other))
+    return bool(one != other) and not (plain and all(kind.startswith(NUMBERS) for kind in kinds))
 
 
 def _lacks(features: Mapping[str, Any], label: str) -> bool:
