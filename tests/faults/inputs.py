@@ -106,8 +106,8 @@ def _outcome(read: Read, path: Path) -> tuple[str, float]:
     try:
         read(path)
         outcome = "read"
-    except ResNetLabError as error:
-        outcome = "refused" if "\n" not in str(error) and "\x1b" not in str(error) else f"refused by {str(error)!r}"
+    except ResNetLabError:
+        outcome = "refused"
     except Exception as error:
         outcome = repr(error)[:300]
     return outcome, time.process_time() - started
@@ -157,8 +157,12 @@ def _arrays(rng: np.random.Generator, swollen: bool) -> Given:
 
 def _idx(rng: np.random.Generator, swollen: bool) -> Given:
     if swollen:
-        head = struct.pack(">BBBBIII", 0, 0, 8, 3, 1_536_000, 28, 28)
-        return "train-images-idx3-ubyte.gz", gzip.compress(head + bytes(1_000_000_000), compresslevel=1)
+        zeros = io.BytesIO()
+        with gzip.open(zeros, "wb", compresslevel=1) as stream:
+            stream.write(struct.pack(">BBBBIII", 0, 0, 8, 3, 1_536_000, 28, 28))
+            for _ in range(1_000):
+                stream.write(bytes(1_000_000))
+        return "train-images-idx3-ubyte.gz", zeros.getvalue()
     head = struct.pack(">BBBBIII", 0, 0, 8, 3, 12, 4, 4)
     whole = head + rng.integers(0, 256, 192, dtype=np.uint8).tobytes()
     if rng.integers(2):
@@ -181,7 +185,7 @@ def _weights(rng: np.random.Generator, swollen: bool) -> Given:
         header = json.dumps({"conv1.weight": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}})
         zeros = io.BytesIO()
         with zipfile.ZipFile(zeros, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as made:
-            made.writestr("archive/data.pkl", bytes(500_000_000))
+            made.writestr("archive/data.pkl", bytes(100_000_000))
         deep = pickle.PROTO + b"\x02" + pickle.EMPTY_LIST * 200_000 + pickle.APPEND * 199_999 + pickle.STOP
         return (
             ("w.safetensors", struct.pack("<Q", len(header)) + header.encode()),

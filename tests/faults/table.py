@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from tests.faults import processes
 from tests.faults.damage import damage
 from tests.faults.images import fuzz, trees
+from tests.faults.inputs import inputs
 from tests.faults.kills import kill
 from tests.faults.numbers import numbers
 from tests.faults.operations import operations
@@ -117,6 +118,13 @@ FAULTS = {
     ),
     "images": Fault(_images, 10000, "a damaged image file", "read or refused, never a crash or a hang", ""),
     "trees": Fault(_trees, 500, "an odd folder of images", "every image has its class, every bad file is told", ""),
+    "inputs": Fault(
+        inputs,
+        10000,
+        "a recipe, array, weights or record that is damaged, swollen or out of place",
+        "read or refused, within 1 GiB and 60 s of the processor",
+        "the libraries alone",
+    ),
     "worker": Fault(
         worker,
         20,

@@ -8,7 +8,7 @@ from tests.faults.processes import Pool
 from tests.faults.table import read_results, table
 
 SMALL = {"kill": 10, "operations": 40, "resume": 19, "worse": 5, "damage": 200, "signals": 5}
-SMALL |= {"storage": 7, "numbers": 20, "worker": 2}
+SMALL |= {"storage": 7, "numbers": 20, "worker": 2, "inputs": 250}
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -199,3 +199,13 @@ def test_a_path_of_control_characters_is_escaped(tmp_path):
         load_weights(small(), tmp_path / "a\x1b[31m\nb")
     assert "\x1b" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_zip_whose_names_are_no_text_is_damaged(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"conv1.weight": torch.zeros(2)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("ä", b"")
+    path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xff"))
+    with pytest.raises(CheckpointError, match=r"w\.pth is damaged"):
+        load_weights(create_model("cifar_resnet8"), path)

@@ -136,7 +136,7 @@ def _open_file(path: Path, origin: str) -> Any:
 def _from_zip(path: Path, origin: str) -> Any:
     try:
         entries = zipfile.ZipFile(path).infolist()
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"{origin} is damaged ({first_line(error)}); get it again") from error
     if entries and all(entry.filename.endswith(".npy") for entry in entries):
         return _from_arrays(path, origin)
