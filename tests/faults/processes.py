@@ -33,8 +33,21 @@ CONTEXT.set_forkserver_preload(
     + [f"resnetlab.cli.{name}" for name in ("commands", "train", "progress", "tables")]
     + [
         f"tests.faults.{name}"
-        for name in ("kills", "operations", "resume", "damage", "signals", "storage", "numbers", "workers")
+        for name in (
+            "kills",
+            "operations",
+            "resume",
+            "damage",
+            "signals",
+            "storage",
+            "numbers",
+            "workers",
+            "edits",
+            "memory",
+            "power",
+        )
     ]
+    + [f"tests.faults.{name}" for name in ("numbers", "workers", "edits", "memory", "power")]
 )
 TURN = threading.Lock()
 """Process.start looks after all children that have ended, which two threads must not do at the same time."""
@@ -63,6 +76,7 @@ def _begin(function: Callable[..., None], arguments: tuple, errors: str | None) 
 
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if errors is not None:
         handle = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(handle, sys.stderr.fileno())
