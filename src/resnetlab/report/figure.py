@@ -81,14 +81,18 @@ def _letters() -> frozenset[int]:
 def _spell_out(figure: "Figure") -> None:
     from matplotlib.text import Text
 
+    found = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    lacking = [text for text in found if spelled(text.get_text()) != text.get_text()]
+    if not lacking:
+        return
+    for text in lacking:
+        text.set_text(spelled(text.get_text()))
+    # What stands at a tick is written anew with each drawing.
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             labels = [label.get_text() for label in axis.get_ticklabels()]
-            if not all(map(str.isascii, labels)):
+            if any(spelled(label) != label for label in labels):
                 axis.set_ticks(axis.get_ticklocs(), list(map(spelled, labels)), parse_math=False)
-    for found in figure.findobj(Text):
-        if isinstance(found, Text):
-            found.set_text(spelled(found.get_text()))
 
 
 @contextmanager
