@@ -17,6 +17,7 @@ HOSTILE = "\x1b[31mRED\x1b]0;t\x07 new\nline \u202e byte\udcff"
 ENDINGS = {
     "memory": (MemoryError(), 5, "out of memory (MemoryError)"),
     "torch's memory": (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 5, "out of memory"),
+    "oneDNN's memory": (RuntimeError("could not create a primitive"), 5, "out of memory"),
     "threads": (RuntimeError("can't start new thread"), 5, "out of memory"),
     "torch": (RuntimeError("mat1 and mat2\nshapes"), 1, "error: the run failed: mat1 and mat2 shapes\n"),
     "library": (ImportError("libx.so: failed to map segment"), 5, "a library does not load (libx.so"),

@@ -53,7 +53,12 @@ def main() -> int:
             results["environment"] = describe_environment("cpu", threads=1)
             write_json(options.out, results)
     sys.stdout.write(table(results))
-    return int(any(counts["held"] < counts["n"] for counts in results["faults"].values()))
+    return int(
+        any(
+            counts["held"] < counts["n"] or not FAULTS[name].control_holds(counts)
+            for name, counts in results["faults"].items()
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -34,8 +34,10 @@ CONTEXT.set_forkserver_preload(
     + [f"resnetlab.cli.{name}" for name in ("commands", "train", "progress", "tables")]
     + [
         f"tests.faults.{name}"
-        for name in ("kills", "operations", "resume", "damage", "signals", "storage", "numbers", "workers", "warm")
+        for name in ("kills", "operations", "resume", "damage", "signals", "storage", "numbers", "workers")
     ]
+    # The last one trains a small run, with all that the others have loaded.
+    + [f"tests.faults.{name}" for name in ("edits", "memory", "power", "inputs", "warm")]
 )
 TURN = threading.Lock()
 """Process.start looks after all children that have ended, which two threads must not do at the same time."""
@@ -64,6 +66,7 @@ def _begin(function: Callable[..., None], arguments: tuple, errors: str | None) 
 
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if errors is not None:
         handle = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(handle, sys.stderr.fileno())

@@ -13,7 +13,7 @@ from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import run_recipe
 from resnetlab.train.signals import StopRequest
 
-EPOCHS = 3
+EPOCHS, STEPS = 3, 11
 SMALL = Recipe(
     model="cifar_resnet8",
     options={"widths": "[4,8,16]", "stem_width": "4"},

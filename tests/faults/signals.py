@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, at whatever moment."""
+"""SIGTERM, Ctrl-C, Ctrl-\\ and a terminal that closes, at whatever moment."""
 
 import os
 import random
@@ -17,7 +17,7 @@ from tests.faults.processes import Pool
 from tests.faults.runs import EPOCHS, WORDS, command, equals, kept, train
 
 PHASES = ("reading data", "first step", "training", "evaluation", "saving", "last save", "record")
-NUMBERS = (signal.SIGTERM, signal.SIGINT)
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 LIMIT = 5.0
 """Seconds within which a process must have ended."""
 
@@ -26,8 +26,8 @@ def signals(count: int, seed: int, pool: Pool | None = None) -> dict[str, Any]:
     """Half of ``count`` signals meet the real command at moments spread over all of its time, its start included; the
     other half come at a moment of each phase in turn, every fourth of them twice.
 
-    The process must end within 5 s with 143 or 130 (0 where all was done), leave no process behind, and be resumable
-    to the bits of the undisturbed run. Control: kill -9 gives neither code.
+    The process must end within 5 s with 143, 130, 129 or 131 (0 where all was done), leave no process behind, and
+    be resumable to the bits of the undisturbed run. Control: kill -9 gives neither code.
     """
     pool = pool or Pool()
     with tempfile.TemporaryDirectory() as name:
@@ -39,15 +39,18 @@ def signals(count: int, seed: int, pool: Pool | None = None) -> dict[str, Any]:
         seconds = time.perf_counter() - started
         real = count // 2
         jobs = [
-            (_at_a_moment, folder / f"r{n}", NUMBERS[n % 2], seconds * _spread(n, real, seed), expected)
+            (_at_a_moment, folder / f"r{n}", NUMBERS[n % 4], seconds * _spread(n, real, seed), expected)
             for n in range(real)
         ]
         jobs += [
-            (_in_a_phase, folder / f"p{n}", NUMBERS[n % 2], PHASES[n % len(PHASES)], n % 4 == 3, expected)
+            (_in_a_phase, folder / f"p{n}", NUMBERS[n % 4], PHASES[n % len(PHASES)], n % 4 == 3, expected)
             for n in range(count - real)
         ]
         cases = pool.map(_call, jobs)
-        control = _at_a_moment(folder / "control", signal.SIGKILL, seconds * 0.8, expected)
+        controls = pool.map(
+            _at_a_moment,
+            [(folder / f"c{n}", signal.SIGKILL, seconds * 0.8, expected) for n in range(max(1, count // 20))],
+        )
     return {
         "n": count,
         "held": sum(all(case[key] for key in ("in_time", "code_right", "alone", "equal")) for case in cases),
@@ -56,8 +59,8 @@ def signals(count: int, seed: int, pool: Pool | None = None) -> dict[str, Any]:
         "processes_left": sum(not case["alone"] for case in cases),
         "other_bits": sum(not case["equal"] for case in cases),
         "ended_before": sum(case["code"] == 0 for case in cases),
-        "control_n": 1,
-        "control_lost": int(not control["code_right"]),
+        "control_n": len(controls),
+        "control_lost": sum(not control["code_right"] for control in controls),
     }
 
 
@@ -78,6 +81,8 @@ def _command(out: Path) -> "subprocess.Popen[bytes]":
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # nohup hands a SIGHUP that is ignored on to its children.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
 
 

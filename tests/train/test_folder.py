@@ -60,7 +60,7 @@ EDITS = {
     "training.epochs: 3 → 6": lambda plain: plain["training"].update(epochs=6),
     "training.lr: 0.05 → 0.5": lambda plain: plain["training"].update(lr=0.5),
     "seed: 0 → 1": lambda plain: plain.update(seed=1),
-    "options.act: None → leaky": lambda plain: plain["options"].update(act="leaky"),
+    "options.activation: None → gelu": lambda plain: plain["options"].update(activation="gelu"),
     "split_seed: 0 → 3": lambda plain: plain.update(split_seed=3),
 }
 

@@ -11,8 +11,16 @@ from resnetlab import __version__
 from resnetlab.cli.tables import show
 from resnetlab.core.errors import MissingExtraError, ResNetLabError, StoppedError, StorageError, one_line
 
-NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "start new thread")
-"""Words by which torch and Python say that the system gave them no more."""
+NO_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "start new thread",
+    "could not create a primitive",
+    "could not create a memory",
+)
+"""Words by which torch, oneDNN and Python say that the system gave them no more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

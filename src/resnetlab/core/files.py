@@ -46,6 +46,14 @@ def _missing(folder: Path) -> list[Path]:
     return [place for place in (folder, *folder.parents) if not place.exists()]
 
 
+def _make_folder(folder: Path) -> None:
+    """Make ``folder`` and those above it, each flushed by name: else the power takes it with all that it holds."""
+    for place in reversed(_missing(folder)):
+        place.mkdir(exist_ok=True)
+        with suppress(PermissionError):  # a folder above that may be entered and not read
+            sync_folder(place.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the names in ``folder`` to disk: without this a rename can be lost with the power."""
     handle = os.open(folder, os.O_RDONLY)
@@ -65,7 +73,7 @@ def atomic_write(path: Path, content: bytes | str) -> None:
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         try:
             with open(temporary, "wb") as stream:
                 stream.write(data)
@@ -107,6 +115,8 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     with _storage_errors(folder):
         _settle(folder)
         shutil.rmtree(upcoming, ignore_errors=True)
+        _make_folder(folder.parent)
+        upcoming.mkdir(exist_ok=True)
         for name, data in contents.items():
             atomic_write(upcoming / name, data)
         entries = {name: {"bytes": len(data), "sha256": digest(data)} for name, data in contents.items()}
@@ -227,7 +237,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """
     missing = _missing(folder)
     with _storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
         handle = _locked(folder)
     try:
         yield

@@ -1,6 +1,5 @@
 """The contact sheet of a data set: some images of each class, with its name."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resnetlab.report.figure import plainly
+from resnetlab.report.figure import plainly, spelled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,10 +100,7 @@ def draw_sheet(title: str, detail: str, rows: Sequence[SheetRow], peak: int = 25
 def to_png(figure: "Figure") -> bytes:
     """The sheet as PNG, equal whenever it is drawn again."""
     stream = BytesIO()
-    with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes, which says as much as a warning.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
     return stream.getvalue()
 
 
@@ -134,5 +130,5 @@ def fit(image: Array, peak: int, cell: int) -> Array:
 
 
 def write(axes: "Axes", x: float, y: float, text: str, longest: int, **style: Any) -> None:
-    """Write a text as it is: a name may hold $, which would start a formula, or letters that cannot be shown."""
-    axes.text(x, y, plainly(text, longest), va="center", parse_math=False, **style)
+    """Write a text as it is: a name may hold $, which would start a formula, or letters that the font lacks."""
+    axes.text(x, y, plainly(spelled(text), longest), va="center", parse_math=False, **style)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from resnetlab.core.errors import CheckpointError
+from resnetlab.core.errors import CheckpointError, one_line
 from resnetlab.records.run import EpochRecord
 from resnetlab.train.checkpoint import Checkpoint, RunSettings
 from resnetlab.train.distributed import sum_over_ranks, world
@@ -126,7 +126,7 @@ def restore_model(net: nn.Module, tensors: dict[str, Tensor], checkpoint: Checkp
     try:
         net.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint.origin} holds another network: {error}") from error
+        raise CheckpointError(f"{checkpoint.origin} holds another network: {one_line(error)}") from error
 
 
 def restore_optimizer(
