@@ -263,7 +263,7 @@ def _from_hdf5(path: Path, origin: str) -> dict[str, Entry]:
 
 
 def _read_dataset(path: Path, name: str, origin: str) -> Tensor:
-    import h5py  # type: ignore[import-not-found, unused-ignore]
+    import h5py
 
     try:
         with h5py.File(path, "r") as file:
