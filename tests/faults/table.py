@@ -158,7 +158,7 @@ FAULTS = {
         "full or read-only disk, folder taken, settings or threads changed",
         "refused with 5, 5, 2, 2, the checkpoint as it was; other threads: a note, other bits",
         "files written in place",
-        0.8,
+        0.6,
     ),
     "numbers": Fault(
         numbers,
