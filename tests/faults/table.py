@@ -132,7 +132,7 @@ FAULTS = {
         memory,
         40,
         "no more address space, at any point of a run",
-        "0, or 5 with one message; resumes to the same bits",
+        "0, 5 with one message, or a library's own abort (counted); resumes to the same bits",
         "faults of the system not told",
         0.9,
     ),
