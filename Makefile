@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-browser test-faults test-reference lint format clean
+.PHONY: help demo test test-slow test-browser test-faults test-breaks test-reference lint format clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -21,17 +21,17 @@ help:  ## list these targets
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,track]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,track,keras]'
 	touch $@
 
 demo: .venv/installed  ## set up, then compare plain and residual nets at depths 8, 20 and 56 on digits
-	$(BIN)/resnetlab study --out $(DEMO)
+	$(BIN)/resnetlab study --seeds 5 --processes 2 --out $(DEMO)
 
 test: .venv/installed-dev  ## set up, then run the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: .venv/installed-dev  ## run what is left out of the usual tests: large networks for real
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # A browser is the system's; nothing but its program is needed, no driver and no Python package.
 test-browser: .venv/installed-dev  ## open every kind of page in Chromium, which must be there: screenshots in runs/browser
@@ -45,9 +45,12 @@ test-faults: .venv/installed-dev  ## inject every fault in full and count what h
 # imports beside torch is there already.
 .venv-reference/installed: pyproject.toml constraints.txt constraints-reference.txt
 	test -x $(REFERENCE)/python || $(PYTHON) -m venv .venv-reference
-	$(REFERENCE)/python -m pip install --quiet --editable '.[dev,hub,track]'
+	$(REFERENCE)/python -m pip install --quiet --editable '.[dev,hub,track,keras]'
 	$(REFERENCE)/python -m pip install --quiet --no-deps --constraint constraints-reference.txt torchvision timm captum
 	touch $@
+
+test-breaks: .venv/installed-dev  ## break the code on purpose, a line at a time, and see the tests find each break
+	$(BIN)/python -m tests.breaks
 
 test-reference: .venv-reference/installed  ## set up torchvision, timm and captum beside, then compare with them
 	$(REFERENCE)/python -m pytest -n 2 tests/reference

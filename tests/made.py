@@ -54,7 +54,7 @@ def run_record(error: float | None, source: str = "made", model: str = "cifar_re
         history=history if error is not None else [],
         gradients_start=gradients,
         gradients_end=gradients,
-        data={"source": source, "classes": [source, "b"], "train": 100},
+        data={"source": source, "classes": [source, "b"], "train": 100, "train_counts": [10] * 10},
         environment={"torch": "1", "processor": source},
         seconds=2.0,
     )
@@ -83,7 +83,7 @@ def study_of(axes: Sequence[str], errors: Errors, source: str = "made", planned:
 def depth_study(source: str = "made", planned: int = 12) -> StudyRecord:
     """A study of plain and residual nets, two depths and three seeds; the plain ones degrade."""
     ends = {("none", "8"): 0.01, ("none", "56"): 0.6, ("default", "8"): 0.01, ("default", "56"): 0.0}
-    errors = {place: [end + 0.01 * seed for seed in range(3)] for place, end in ends.items()}
+    errors = {place: [end + 0.01 * (1 + end) * seed for seed in range(3)] for place, end in ends.items()}
     return study_of(("shortcut", "depth"), errors, source, planned)
 
 

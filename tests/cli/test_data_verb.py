@@ -26,19 +26,20 @@ def test_json_is_one_object_and_the_same_as_the_file(run, tmp_path):
     assert (code, errors) == (0, "")
     found = json.loads(out)
     assert found == json.loads((tmp_path / "inspect.json").read_text())
-    assert found["duplicates"]["test in train"] == {"count": 0, "relabelled": 0, "examples": [], "names": []}
+    assert found["duplicates"]["test in train"] == found["near"]["test in train"] | {"count": 0, "examples": []}
 
 
 def test_planted_faults_of_a_set_are_told(run, tmp_path):
     folder = tmp_path / "set"
     folder.mkdir()
-    train, labels, test, _ = make_folder(folder, compress=False)
+    train, labels, test, other = make_folder(folder, compress=False)
     train[5] = train[2]
     test[0] = train[1]
     test[3] = 7
     (folder / NAMES[0]).write_bytes(idx(train))
     (folder / NAMES[1]).write_bytes(idx(np.where(labels == 3, 0, labels)))
     (folder / NAMES[2]).write_bytes(idx(test))
+    (folder / NAMES[3]).write_bytes(idx(np.where(other == 3, 0, other)))
     (folder / "classes.txt").write_text("$a\n\x1b[31mred\nc\nd\n")
     code, out, errors = run("data", "inspect", f"idx:{folder}", "--out", tmp_path / "out")
     assert (code, errors) == (0, "")
@@ -63,6 +64,67 @@ def test_all_splits_of_a_folder_are_shown_and_its_files_by_name(run, tmp_path):
     assert told in out
     found = json.loads((tmp_path / "out" / "inspect.json").read_text())
     assert found["duplicates"]["test in train"]["names"] == [["train/a/1.png", "test/b/0.png"]]
+    assert "  labels that differ: train/a/1.png (a) = test/b/0.png (b)" in out
+
+
+def test_everything_that_is_wrong_is_told_in_one_call(run, tmp_path):
+    """Unreadable files, an empty class, copies, near copies, other labels, imbalance; and then train would refuse."""
+    folder = tmp_path / "set"
+    add(folder, *(f"train/a/{n}.png" for n in range(9)), *(f"train/b/{n}.png" for n in range(3)), size=(32, 32))
+    add(folder, *(f"test/{name}/{n}.png" for name in "ab" for n in range(4)), size=(32, 32))
+    (folder / "train/c").mkdir()
+    (folder / "test/b/equal.png").write_bytes((folder / "train/a/1.png").read_bytes())
+    with Image.open(folder / "train/a/2.png") as image:
+        image.save(folder / "test/a/near.jpg", quality=95, subsampling=0)
+        image.point(lambda level: level * 0.8).save(folder / "test/b/darker.png")
+    (folder / "train/a/broken.png").write_bytes(b"no image")
+    (folder / "train/b/cut.png").write_bytes((folder / "train/b/0.png").read_bytes()[:-60])
+    code, out, errors = run("data", "inspect", folder, "--out", tmp_path / "out")
+    assert code == 3
+    for line in (
+        "test images that are in train too: 1, 1 under another label (such as train/a/1.png = test/b/equal.png)",
+        "  labels that differ: train/a/1.png (a) = test/b/equal.png (b)",
+        "test images nearly equal to one in train: 2, 1 under another label "
+        "(such as train/a/2.png = test/a/near.jpg, train/a/2.png = test/b/darker.png)",
+        "  labels that differ: train/a/2.png (a) = test/b/darker.png (b)",
+        "unreadable: train/a/broken.png: it is no image",
+        "unreadable: train/b/cut.png: ",
+        "classes in train: from 3 (b) to 9 (a) images, 1 to 3.0; always saying a is right for 75.0%",
+        "classes without training images: c",
+    ):
+        assert line in out, line
+    assert "2 reasons not to train on this set" in errors
+    assert "has classes without images to train on: c" in errors
+    assert "2 of 25 images cannot be read" in errors
+    found = json.loads((tmp_path / "out" / "inspect.json").read_text())
+    assert [name for name, _ in found["unreadable"]] == ["train/a/broken.png", "train/b/cut.png"]
+    assert len(found["refusals"]) == 2
+    assert (tmp_path / "out" / "contact-sheet.png").exists()
+    assert run("data", "inspect", folder, "--out", tmp_path / "out", "--on-bad", "skip", "--compact-labels")[0] == 0
+
+
+def test_a_set_whose_splits_are_not_clear_is_shown_as_one(run, tmp_path):
+    folder = tmp_path / "set"
+    add(folder, *(f"{name}/{n}.png" for name in ("cat", "dog", "train/cat", "train/dog") for n in range(5)))
+    code, out, errors = run("data", "inspect", folder, "--out", tmp_path / "out")
+    assert code == 3
+    assert "train looks like a part of the set" in errors
+    assert f"note: read as one set, folder:{folder}[train=.], since its splits are not clear" in out
+    assert ["train", "8", "2"] in [line.split() for line in out.splitlines()]
+
+
+def test_a_label_that_is_missing_hides_nothing_else(run, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)
+    labels = np.array([0, 1, 2] * 4)
+    source = tmp_path / "set.npz"
+    np.savez(
+        source, x_train=images, y_train=np.where(np.arange(12) == 5, -1, labels), x_test=images[:4], y_test=labels[:4]
+    )
+    code, out, errors = run("data", "inspect", f"npz:{source}", "--out", tmp_path / "out")
+    assert code == 3
+    assert "1 of the 12 images of y_train have no label" in errors
+    assert "test images that are in train too: 4 (such as 0 = 0, 1 = 1, 2 = 2, 3 = 3)" in out
+    assert ["2", "3", "1"] in [line.split() for line in out.splitlines()]
 
 
 def test_what_cannot_be_inspected_is_one_message_and_writes_nothing(run, tmp_path):
@@ -83,4 +145,4 @@ def test_help_of_the_verb_loads_nothing_heavy():
     from tests.contracts.test_house import HEAVY, loaded_by
 
     code = "from resnetlab.cli import main\ntry: main(['data', '--help'])\nexcept SystemExit: pass"
-    assert not loaded_by(code) & {*HEAVY, "PIL", "datasets"}
+    assert not loaded_by(code)[0] & {*HEAVY, "PIL", "datasets"}

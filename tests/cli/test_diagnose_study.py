@@ -30,7 +30,7 @@ def test_study_becomes_record_page_and_tables(run, study, tmp_path):
         ("plain", 0), ("residual", 0), ("plain", 1), ("residual", 1)
     ]  # fmt: skip
     assert [cell.n for cell in found.conditions] == [2, 2]
-    assert "kind: minus plain, paired by seed" in printed
+    assert "kind: minus plain, paired over n seeds" in printed
 
     page = (out / "report.html").read_bytes()
     (out / "report.html").unlink()

@@ -117,7 +117,7 @@ def test_image_file_of_the_user_s_is_explained_and_a_missing_one_is_one_message(
     Image.new("RGB", (20, 12), "white").save(tmp_path / "mine.png")
     words = ("diagnose", runs / "resnet", "--what", "cam", "--out", tmp_path / "a", "--image", tmp_path / "mine.png")
     code, printed, _ = run(*words)
-    assert (code, "image mine.png is taken for" in printed) == (0, True)
+    assert (code, "image mine.png is predicted as" in printed) == (0, True)
     found = read_diagnosis(tmp_path / "a" / "diagnosis.json")
     assert [(cam.sample, cam.name) for cam in found.net.cams] == [(None, "mine.png")]
     assert f"--image {tmp_path / 'mine.png'}" in found.command

@@ -1,3 +1,4 @@
+import argparse
 import shlex
 
 import torch
@@ -26,7 +27,31 @@ def test_inspect_shows_names_shapes_parameters_and_classes(run, tmp_path):
     assert code == 0
     assert out.splitlines()[0].split() == ["conv1.weight", "4×3×7×7"]
     count = sum(parameter.numel() for parameter in net.parameters())
-    assert out.splitlines()[-1] == f"names of torchvision; 122 tensors, {count:,} parameters, 7 classes"
+    assert out.splitlines()[-2:] == [
+        "architecture: not said, and names and shapes cannot tell it",
+        f"state_dict: names of torchvision; 122 tensors, {count:,} parameters, 7 classes",
+    ]
+
+
+def test_an_average_beside_the_raw_weights_is_shown_and_chosen(run, tmp_path):
+    raw, average = small(seed=1), small(seed=2)
+    content = {"state_dict": export_weights(raw, "torchvision"), "state_dict_ema": export_weights(average, "timm")}
+    path, out = tmp_path / "net.pth.tar", tmp_path / "out.safetensors"
+    torch.save(content | {"args": argparse.Namespace(lr=0.1)}, path)
+    code, printed, _ = run("weights", "inspect", path)
+    assert code == 0
+    assert [line.partition(":")[0] for line in printed.splitlines() if "122 tensors" in line] == [
+        "state_dict",
+        "state_dict_ema, an average",
+    ]
+    convert = ("weights", "convert", path, out, "--to", "safetensors", "--model", "resnet18", *SETTINGS)
+    code, _, errors = run(*convert)
+    assert (code, errors.count("\n")) == (4, 1)
+    assert "--which ema" in errors
+    assert not out.exists()
+    code, printed, _ = run(*convert, "--which", "ema")
+    assert (code, "names of torchvision under state_dict_ema" in printed) == (0, True)
+    assert torch.equal(load_file(out)["head.weight"], average.head.weight)
 
 
 def test_convert_there_and_back_keeps_every_value(run, tmp_path):
@@ -72,7 +97,7 @@ def test_inspecting_loads_no_matplotlib():
     from tests.contracts.test_house import loaded_by
 
     code = "from resnetlab.cli import main\ntry: main(['weights', '--help'])\nexcept SystemExit: pass"
-    assert not loaded_by(code) & {"torch", "matplotlib", "numpy"}
+    assert not loaded_by(code)[0] & {"torch", "matplotlib", "numpy"}
 
 
 def test_setting_that_is_no_yaml_is_one_message(run, tmp_path):
@@ -89,7 +114,8 @@ def test_setting_that_is_no_yaml_is_one_message(run, tmp_path):
         "widths=[",
     )
     assert code == 2
-    assert "no YAML value" in errors
+    assert errors.startswith("error: option widths cannot be read: ")
+    assert errors.count("\n") == 1
 
 
 def test_prune_keeps_the_smaller_net_of_a_run_and_says_what_it_costs(run, tmp_path):
@@ -117,3 +143,12 @@ def test_prune_keeps_the_smaller_net_of_a_run_and_says_what_it_costs(run, tmp_pa
     words = ("--model", "cifar_resnet20", *options)
     code, printed, _ = run("diagnose", out, *words, "--what", "lesion", "--images", "50", "--out", tmp_path / "seen")
     assert (code, "lesion" in printed) == (0, True)
+
+
+def test_convert_offers_every_project():
+    from typing import get_args
+
+    from resnetlab.cli.weights import Project
+    from resnetlab.models.dialects import DIALECTS
+
+    assert get_args(Project) == (*DIALECTS[1:], "safetensors")

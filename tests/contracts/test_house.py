@@ -10,33 +10,40 @@ import tomllib
 import pytest
 
 import resnetlab
+from resnetlab.core.serialize import write_record
 from resnetlab.train.recipe import Recipe
 from tests.conftest import ROOT
+from tests.made import diagnosis, study_diagnosis
 
 HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "numpy"}
 
 
-def loaded_by(code: str) -> set[str]:
-    script = f"import sys\n{code}\nprint(' '.join(name for name in sys.modules if '.' not in name))"
+def loaded_by(*parts: str) -> list[set[str]]:
+    """What each part of a script has loaded, and those before it, in one process."""
+    script = "import pathlib, sys\n" + "\n".join(
+        f"{part}\nprint('loaded', *(name for name in sys.modules if '.' not in name))" for part in parts
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    return set(done.stdout.splitlines()[-1].split())
+    found = [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("loaded ")]
+    assert len(found) == len(parts)
+    return found
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import resnetlab; resnetlab.__version__",
-        "from resnetlab import Study; Study()",
-        "from resnetlab.cli import main; main(['--version'])",
-        "from resnetlab.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
-        "from resnetlab.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
-        "from resnetlab.cli import main\ntry: main(['diagnose', '--help'])\nexcept SystemExit: pass",
-        "from resnetlab.cli import main; main(['train', '--epochs', '0'])",
-        "from resnetlab.cli import main; main(['study', '--axis', 'lr=1'])",
-    ],
-)
-def test_help_and_import_load_nothing_heavy(code):
-    assert not loaded_by(code) & HEAVY
+LIGHT = [
+    "import resnetlab; resnetlab.__version__",
+    "from resnetlab import Study; Study()",
+    "from resnetlab.cli import main; main(['--version'])",
+    "try: main(['--help'])\nexcept SystemExit: pass",
+    "try: main(['train', '--help'])\nexcept SystemExit: pass",
+    "try: main(['diagnose', '--help'])\nexcept SystemExit: pass",
+    "assert main(['train', '--epochs', '0']) == 2",
+    "assert main(['study', '--axis', 'lr=1']) == 2",
+]
+
+
+def test_help_and_import_load_nothing_heavy():
+    for part, loaded in zip(LIGHT, loaded_by(*LIGHT), strict=True):
+        assert not loaded & HEAVY, part
 
 
 def test_names_for_type_checkers_are_those_that_load():
@@ -47,40 +54,24 @@ def test_names_for_type_checkers_are_those_that_load():
     assert resnetlab.__all__ == sorted(["__version__", *imported])
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
+def test_report_loads_no_torch(tmp_path):
+    """Neither of a study, a run, a diagnosis nor a study's diagnosis."""
+    for name, record in (("diagnosis", diagnosis()), ("study-diagnosis", study_diagnosis())):
+        (tmp_path / name).mkdir()
+        write_record(tmp_path / name / f"{name}.json", record)
+    parts = [
+        f"out = pathlib.Path({str(tmp_path)!r})\n"
         "import resnetlab.study; from resnetlab.report.study.page import write_report\n"
-        "from tests.made import depth_study; write_report(depth_study(), pathlib.Path(tempfile.mkdtemp()))",
+        "from tests.made import depth_study; write_report(depth_study(), out / 'study')",
         "import resnetlab.train.recipe; from resnetlab.report.run.page import write_run_report\n"
-        "from tests.made import run; write_run_report(*run(), 'resnetlab train', pathlib.Path(tempfile.mkdtemp()))",
-    ],
-    ids=["study", "run"],
-)
-def test_report_loads_no_torch(code):
-    loaded = loaded_by(f"import pathlib, tempfile\n{code}")
-    assert "matplotlib" in loaded
-    assert "torch" not in loaded
-
-
-def test_report_of_a_study_s_diagnosis_loads_no_torch(tmp_path):
-    from resnetlab.core.serialize import write_record
-    from tests.made import study_diagnosis
-
-    write_record(tmp_path / "study-diagnosis.json", study_diagnosis())
-    loaded = loaded_by(f"from resnetlab.cli import main\nmain(['report', {str(tmp_path)!r}])")
-    assert "matplotlib" in loaded
-    assert "torch" not in loaded
-
-
-def test_report_of_a_diagnosis_loads_no_torch(tmp_path):
-    from resnetlab.core.serialize import write_record
-    from tests.made import diagnosis
-
-    write_record(tmp_path / "diagnosis.json", diagnosis())
-    loaded = loaded_by(f"from resnetlab.cli import main; main(['report', {str(tmp_path)!r}])")
-    assert "matplotlib" in loaded
-    assert "torch" not in loaded
+        "from tests.made import run; write_run_report(*run(), 'resnetlab train', out / 'run')",
+        "from resnetlab.cli import main; assert main(['report', str(out / 'diagnosis')]) == 0",
+        "assert main(['report', str(out / 'study-diagnosis')]) == 0",
+    ]
+    for part, loaded in zip(parts, loaded_by(*parts), strict=True):
+        assert "matplotlib" in loaded
+        assert "torch" not in loaded, part
+    assert len(list(tmp_path.glob("*/report.html"))) == 4
 
 
 def test_public_names_exist_and_a_wrong_one_says_what_there_is():
@@ -161,6 +152,40 @@ def test_readme_shows_what_the_demo_record_says(capsys):
     print_study(read_results(ROOT / "docs" / "demo" / "results.json"), Path("runs/demo/report.html"))
     assert capsys.readouterr().out in (ROOT / "README.md").read_text()
     assert "docs/demo/training-error.png" in (ROOT / "README.md").read_text()
+
+
+def test_readme_says_of_the_demo_what_its_records_say():
+    """The counts, the machine, and how far the same seeds end with another number of threads."""
+    from resnetlab.core.stats import sample
+    from resnetlab.report.table import percent
+    from resnetlab.study import read_results
+
+    text = " ".join((ROOT / "README.md").read_text().split())
+    here, there = (read_results(ROOT / "docs" / "demo" / f"{name}.json") for name in ("results", "two-threads"))
+    deep = {"shortcut": "none", "depth": "56"}
+    plain, residual = (
+        next(one.trained for one in here.conditions if one.values == deep | {"shortcut": shortcut})
+        for shortcut in ("none", "default")
+    )
+    assert f"{plain.count} of {plain.n} plain nets of 56 layers trained, and {residual.count} of {residual.n}" in text
+    (machine,) = {line_of(run.record.environment) for run in here.runs}
+    assert machine in text
+    ended = [
+        sample([run.record.final.train.error for run in study.runs if run.values == deep and run.seed < 3])
+        for study in (here, there)
+    ]
+    assert f"seeds 0 to 2 ended at {percent(ended[0])} % here and at {percent(ended[1])} % with two threads" in text
+    other = next(one.trained for one in there.conditions if one.values == deep)
+    assert f"where {other.count} of {other.n} trained as well" in text
+    assert {run.record.environment["threads"] for run in there.runs} == {2}
+    words = here.command.removeprefix("resnetlab study --out STUDY ")
+    assert f"resnetlab study {words} --processes 2 --out $(DEMO)" in (ROOT / "Makefile").read_text()
+
+
+def line_of(environment):
+    """Where a figure was measured, as the documents say it."""
+    threads = f"{environment['threads']} thread"
+    return "{processor}, {system}; Python {python}, torch {torch}, ".format(**environment) + threads
 
 
 def test_readme_image_is_drawn_from_the_demo_record():

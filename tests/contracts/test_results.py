@@ -75,6 +75,36 @@ def probe_rows() -> list[str]:
     return [*rows, environment_line(found["environment"])]
 
 
+def coverage_table() -> str:
+    found = read("coverage.json")
+    names = ("student", "bootstrap", "share", "unseen", "bound", "grows")
+    heads = ("errors", "n", "Student's", "BCa", "share", "unseen", "bound", "grows")
+    lines = [heads, ("---",) * len(heads)]
+    for row in found["rows"]:
+        errors = "normal" if row["chance"] is None else f"{row['chance']:.0%} train".replace("%", " %")
+        figures = ("–" if row[name] is None else f"{100 * row[name]:.0f}" for name in names)
+        lines.append((errors, str(row["n"]), *figures))
+    return "\n".join(f"| {' | '.join(line)} |".replace("| --- ", "|---").replace("|--- |", "|---|") for line in lines)
+
+
+def test_coverage_of_intervals_is_drawn_from_its_record():
+    found, text = read("coverage.json"), (ROOT / "docs" / "studies.md").read_text()
+    assert coverage_table() in text
+    assert f"Each row is {found['trials']:,} simulated studies" in text
+    rows = {(row["chance"], row["n"]): row for row in found["rows"]}
+    assert {n for _, n in rows} == {3, 5, 10, 20}
+    # What the sentences below the table say.
+    assert all(0.92 < row["student"] < 0.98 for (chance, _), row in rows.items() if chance is None)
+    for told in (
+        f"in {100 * rows[0.9, 3]['student']:.0f} % of the studies",
+        f"with twenty seeds in {100 * rows[0.9, 20]['student']:.0f} %",
+        f"in {100 * rows[0.9, 3]['unseen']:.0f} % of the studies of three seeds",
+    ):
+        assert told in " ".join(text.split())
+    assert all(min(row["share"], row["bound"]) > 0.94 for (chance, _), row in rows.items() if chance is not None)
+    assert max(row["grows"] for row in rows.values()) <= 0.05
+
+
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_row_of_a_run_is_drawn_from_its_record(path):
     record = read_record(RunRecord, path)

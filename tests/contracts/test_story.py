@@ -6,13 +6,13 @@ import pytest
 
 from resnetlab.core.serialize import read_record
 from resnetlab.records.diagnosis import Diagnosis
-from resnetlab.records.gradients import BlockGradient
+from resnetlab.records.gradients import ORDERS, BlockGradient
 from resnetlab.records.study import KINDS, StudyRecord
 from resnetlab.records.study_diagnosis import StudyDiagnosis
 from resnetlab.report.study.diagnosis import difference_tables, draw_study_diagnosis, measure_tables
 from resnetlab.report.study.figures import draw_figures
 from resnetlab.report.study.tables import contrast_tables, error_table, gradient_table, trace_table, verdict_lines
-from resnetlab.report.table import Table
+from resnetlab.report.table import Table, percent
 from tests.conftest import ROOT
 
 RECORDS = ROOT / "docs" / "study"
@@ -103,6 +103,57 @@ def test_what_the_text_says_of_all_runs_holds():
         for run in read(name).runs:
             worst = max(run.net.lesion.dropped, key=lambda change: change.error)
             assert run.values["kind"] == "plain" or worst.blocks == ["stages.0.0"]
+
+
+def test_counts_that_stand_in_the_text_are_those_of_the_records():
+    """How many nets trained, over both data sets; what is significant where; and the verdict on residual nets."""
+    text = " ".join(story().split())
+    both = [one for name in STUDIES for one in study(name).conditions]
+    trained = {
+        (depth, shortcut): [one.trained for one in both if one.values == {"shortcut": shortcut, "depth": depth}]
+        for depth in ("8", "20", "56", "110")
+        for shortcut in KINDS
+    }
+    sums = {place: (sum(s.count for s in shares), sum(s.n for s in shares)) for place, shares in trained.items()}
+    assert {count == n for (depth, _), (count, n) in sums.items() if depth in ("8", "20")} == {True}
+    told = ["{} of {}".format(*sums[depth, kind]) for depth in ("56", "110") for kind in ("none", "default")]
+    assert f"At 56 layers {told[0]} plain nets did and {told[1]} residual ones" in text
+    assert f"At 110 layers {told[2]} plain nets did" in text
+    assert f"and {told[3]} residual ones" in text
+    assert all(one.untrained == (one.values == {"shortcut": "none", "depth": "110"}) for one in both)
+    significant = {
+        (name, contrast.others["depth"], quantity)
+        for name in STUDIES
+        for contrast in study(name).contrasts
+        for quantity in ("train_error", "test_error", "train_loss")
+        if getattr(contrast, quantity).significant
+    }
+    quantities = ("train_error", "test_error", "train_loss")
+    at = [("digits", "56"), ("fashion-mnist", "56"), ("fashion-mnist", "110")]
+    assert significant == {(*place, q) for place in at for q in quantities} | {("digits", "20", "train_loss")}
+    (residual,) = (v for v in study("digits").verdicts if v.values["shortcut"] == "default")
+    (deep,) = (c for c in study("digits").conditions if c.values == {"shortcut": "default", "depth": "110"})
+    assert residual.answer == "undecided"
+    assert f"trained with {deep.trained.count} of {deep.trained.n} seeds" in text
+    assert f"its training error is {percent(deep.train_error)} %" in text
+
+
+def test_what_the_text_says_of_56_layers_holds():
+    """The growth after one step and after four, and blocks that are nearer to the identity than those of 20 layers."""
+    deep = [r for r in study("digits").runs if r.values == {"shortcut": "none", "depth": "56"}]
+    growth = {
+        n: median(moment.growth for run in deep for moment in run.record.gradient_trace if moment.step == n)
+        for n in (1, 2, 4)
+    }
+    assert f"still {growth[1]:.1f} orders of magnitude after one step" in " ".join(story().split())
+    assert growth[4] < ORDERS < growth[2]
+    for name in STUDIES:
+        shallow, deeper = (
+            next(c.measures for c in read(name).conditions if c.values == {"kind": "residual", "depth": depth})
+            for depth in ("20", "56")
+        )
+        assert deeper["ratio"].mean < shallow["ratio"].mean
+        assert deeper["cosine"].mean > shallow["cosine"].mean
 
 
 def test_trace_is_drawn_from_its_record():

@@ -7,7 +7,17 @@ import pytest
 from scipy import stats as reference
 
 from resnetlab.core.randomness import generator
-from resnetlab.core.stats import bootstrap_interval, holm, paired_interval, paired_p
+from resnetlab.core.serialize import from_plain
+from resnetlab.core.stats import (
+    Interval,
+    bootstrap_interval,
+    exact_share,
+    holm,
+    largest_share,
+    paired_interval,
+    paired_p,
+    sign_p,
+)
 
 RNG = np.random.default_rng(0)
 # Multiples of 2^-10, whose sums are exact: scipy takes two means for different ones where their sums were rounded.
@@ -79,11 +89,19 @@ def test_one_seed_has_a_difference_and_nothing_more():
     assert (found.n, found.mean, found.low, found.high) == (1, 0.25, None, None)
 
 
-def test_equal_differences_have_an_interval_of_no_width():
-    for first, second, p in (([1.0] * 3, [0.5] * 3, None), ([1.0] * 3, [1.0] * 3, 1.0)):
+def test_equal_differences_have_no_interval():
+    """A spread of zero over a few seeds is no certainty."""
+    for first, second, p in (([1.0] * 3, [0.5] * 3, None), ([1.0] * 3, [1.0] * 3, 1.0), ([0.0] * 2, [0.0] * 2, 1.0)):
         for found in (bootstrap_interval(first, second), paired_interval(first, second)):
-            assert found.low == found.high == found.mean == first[0] - second[0]
+            assert (found.low, found.high, found.mean) == (None, None, first[0] - second[0])
         assert paired_p(first, second) == p
+
+
+def test_interval_of_no_width_in_an_older_record_is_read_as_none():
+    plain = {"n": 3, "mean": 0.02, "low": 0.02, "high": 0.02, "level": 0.95}
+    assert from_plain(Interval, plain, "old") == Interval(n=3, mean=0.02, low=None, high=None, level=0.95)
+    kept = plain | {"low": 0.01}
+    assert from_plain(Interval, kept, "old").low == 0.01
 
 
 def test_one_image_more_in_every_seed_is_no_certainty():
@@ -92,8 +110,44 @@ def test_one_image_more_in_every_seed_is_no_certainty():
     differences = [a - b for a, b in zip(first, second, strict=True)]
     assert len(set(differences)) > 1
     assert paired_p(first, second) is None
-    found = bootstrap_interval(first, second)
-    assert found.low == found.high == found.mean
+    assert (bootstrap_interval(first, second).low, paired_interval(first, second).high) == (None, None)
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 3), (3, 3), (1, 5), (3, 5), (14, 20), (0, 1)])
+def test_exact_share_is_clopper_and_pearsons_by_the_beta_distribution(count, n):
+    found = exact_share(count, n)
+    low = reference.beta.ppf(0.025, count, n - count + 1) if count else 0.0
+    high = reference.beta.ppf(0.975, count + 1, n - count) if count < n else 1.0
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-9)
+    # What it is by definition: at the bounds, such a count or a further one has a chance of 2.5 %.
+    if count < n:
+        assert reference.binom.cdf(count, n, found.high) == pytest.approx(0.025, rel=1e-6)
+    if count:
+        assert reference.binom.sf(count - 1, n, found.low) == pytest.approx(0.025, rel=1e-6)
+
+
+def test_no_failing_run_of_n_bounds_the_share_that_fails():
+    for n, told in ((2, "78"), (3, "63"), (5, "45"), (10, "26"), (20, "14")):
+        assert largest_share(0, n) == pytest.approx(1 - 0.05 ** (1 / n), rel=1e-9)
+        assert f"{100 * largest_share(0, n):.0f}" == told
+    assert largest_share(2, 7) == pytest.approx(reference.beta.ppf(0.95, 3, 5), rel=1e-9)
+    assert largest_share(3, 3) == 1.0
+
+
+def test_exact_share_covers_at_least_as_often_as_it_says():
+    """By enumeration, for every n to 20: the counts whose interval has the true share in it have 95 % or more."""
+    for n in (3, 5, 10, 20):
+        intervals = [exact_share(count, n) for count in range(n + 1)]
+        for true in (0.02, 0.1, 0.5, 0.8, 0.9):
+            inside = [one.count for one in intervals if one.low <= true <= one.high]
+            assert reference.binom.pmf(inside, n, true).sum() >= 0.95
+
+
+def test_sign_test_is_the_binomial_one_by_hand():
+    """3 of 3: 2 · 1/8. 4 against 1: 2 · (1 + 5)/32. McNemar's of 5 against 0: 2/32."""
+    assert [sign_p(*counts) for counts in ((3, 0), (4, 1), (0, 5), (2, 2), (0, 0))] == pytest.approx(
+        [0.25, 0.375, 0.0625, 1.0, 1.0]
+    )
 
 
 def test_values_of_unequal_number_are_refused():

@@ -20,9 +20,10 @@ def rows(n: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def files(classes: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    if classes == 10:
-        return {f"data_batch_{i}": rows(4, 10, i) for i in range(1, 6)} | {"test_batch": rows(6, 10, 9)}
-    return {"train": rows(20, 100, 1), "test": rows(6, 100, 9)}
+    """Test images are of classes that are trained on."""
+    train = {f"data_batch_{i}": rows(4, 10, i) for i in range(1, 6)} if classes == 10 else {"train": rows(20, 100, 1)}
+    labels = np.concatenate([labels for _, labels in train.values()])
+    return train | {"test_batch" if classes == 10 else "test": (rows(6, classes, 9)[0], labels[3:9])}
 
 
 def write_binary(folder, classes):

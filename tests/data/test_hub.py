@@ -11,7 +11,7 @@ from PIL import Image
 
 from resnetlab.core.errors import ConfigError, DataError, MissingExtraError
 from resnetlab.data.config import DecodeConfig
-from resnetlab.data.hub import find_files, read_hub
+from resnetlab.data.hub import read_hub
 from resnetlab.data.sources import load_data
 from tests.faults.images import encoded as encode
 
@@ -195,7 +195,7 @@ def test_unreadable_image_is_an_error_or_left_out(tmp_path, fault):
 
 
 def test_set_without_one_readable_image_is_refused(tmp_path):
-    write(tmp_path, {"train": table([b"x"] * 4, [0, 1, 0, 1]), "test": good()["test"]})
+    write(tmp_path, {"train": table([b"x"] * 4, [0, 1, 2, 1]), "test": good()["test"]})
     with pytest.raises(DataError, match="0 training"):
         load_data(f"parquet:{tmp_path}", decode=SKIP)
 
@@ -221,12 +221,6 @@ def test_folder_without_parquet_files_says_what_is_looked_for(tmp_path):
     for place in (tmp_path, tmp_path / "none"):
         with pytest.raises(DataError, match="holds no Parquet files; give the folder of"):
             read(place)
-
-
-def test_files_of_other_names_are_no_splits(tmp_path):
-    for name in ("trained", "tests", "train", "test", "notes"):
-        (tmp_path / f"{name}.parquet").touch()
-    assert find_files(tmp_path) == {"train": [tmp_path / "train.parquet"], "test": [tmp_path / "test.parquet"]}
 
 
 def test_hub_gives_what_the_library_gives(monkeypatch):

@@ -60,10 +60,21 @@ def test_duplicates_are_those_of_comparing_all_with_all():
     assert (found.notes, found.fingerprint) == (("a note",), data.fingerprint)
 
 
-def test_one_changed_pixel_makes_no_duplicate():
+def test_one_changed_pixel_makes_no_duplicate_but_a_near_one():
     data = planted()
     data.train.images[590, 0, 7, 7] ^= 1
-    assert inspect_data(data).duplicates["train"].examples == ((3, 599),)
+    data.test.images[7, 0, 0, 0] ^= 1
+    data.test.labels[7] = (data.train.labels[598] + 1) % 3
+    found = inspect_data(data)
+    assert found.duplicates["train"].examples == ((3, 599),)
+    assert (598, 7) not in found.duplicates["test in train"].examples
+    near = found.near["test in train"]
+    assert (598, 7) in near.examples
+    assert not {later for _, later in near.examples} & {
+        later for _, later in found.duplicates["test in train"].examples
+    }
+    names = [f"row {int(split.labels[at])}" for split, at in ((data.train, 598), (data.test, 7))]
+    assert (f"598 ({names[0]})", f"7 ({names[1]})") in near.conflicts
 
 
 def test_image_that_is_constant_in_one_channel_alone_is_not_constant():

@@ -8,6 +8,7 @@ import pytest
 
 from resnetlab.core.errors import ConfigError, DataError
 from resnetlab.data.dataset import Chosen
+from resnetlab.data.sources import load_data
 from resnetlab.data.tables import Cells
 from tests.data.test_hub import (  # noqa: F401, a fixture
     FEWER,
@@ -135,13 +136,13 @@ def test_splits_that_contradict_each_other_are_refused(tmp_path):
 def test_all_three_splits_are_read_and_a_test_without_labels_is_none(tmp_path):
     tables = good()
     secret = table([encoded(p) for p in TEST], [-1] * 6)
-    three = {"train": tables["train"], "validation": tables["test"], "dev": tables["test"]}
+    three = {"train": tables["train"], "validation": tables["test"]}
     data = read(write(tmp_path / "three", three | {"test": tables["train"]}))
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 12, "validation": 6, "test": 12}
-    assert data.notes[1:] == ("not read: dev",)
+    assert data.notes[1:] == ()
     data = read(write(tmp_path / "secret", {"train": tables["train"], "test": secret, "validation": tables["test"]}))
     assert (data.test, data.validation.labels.tolist()) == (None, FEWER)
-    assert data.notes[1:] == ("test has no labels",)
+    assert data.notes[1:] == ("test has no labels and is left out",)
 
 
 def test_images_are_called_by_their_file_and_row(tmp_path):
@@ -152,6 +153,18 @@ def test_images_are_called_by_their_file_and_row(tmp_path):
     data = read(write(tmp_path, tables))
     assert list(data.train.names)[:2] == ["row 0 of train", "x/\\x1b1.png (row 1 of train)"]
     assert len(data.test.names) == 6
+
+
+def test_images_without_labels_are_left_out_where_the_set_is_only_looked_at(tmp_path):
+    tables = good()
+    tables["train"] = table([encoded(p) for p in TRAIN], [-1, *LABELS[1:-1], None])
+    told = []
+    data = load_data(f"parquet:{write(tmp_path, tables)}", refuse=told.append)
+    assert "2 of the 12 images of train have no label" in told[0]
+    assert data.train.labels.tolist() == LABELS[1:-1]
+    assert np.array_equal(data.train.images.permute(0, 2, 3, 1).numpy(), np.stack(TRAIN[1:-1]))
+    assert np.array_equal(data.test.images.permute(0, 2, 3, 1).numpy(), np.stack(TEST))
+    assert data.train.names[0] == "a.png (row 1 of train)"
 
 
 def test_single_missing_labels_are_refused(tmp_path):

@@ -251,8 +251,8 @@ def test_file_of_the_user_s_is_explained_as_the_same_image_of_the_data_would_be(
     both = measured(one, "cam", cam_images=(7,), image=(tmp_path / "mine.png",)).cams
     assert [cam.label for cam in both] == ["7", "mine.png"]
     told = explain(replace(diagnosis(), net=replace(diagnosis().net, cams=both), plain=None))
-    assert "of 1 test images are recognised (image 7)" in told.sentences[0]
-    assert f"image mine.png is taken for {mine.predicted}" in told.sentences[1]
+    assert "of 1 test images are predicted correctly (image 7)" in told.sentences[0]
+    assert f"image mine.png is predicted as {mine.predicted}" in told.sentences[1]
     with pytest.raises(DataError, match="cannot be read"):
         context_and_reason(one, image=(tmp_path / "none.png",))
 
@@ -287,19 +287,19 @@ def looked_at(*cams):
 def test_answers_are_judged_by_how_much_of_the_map_is_warm(warm, verdict):
     found = explain(looked_at(*(cam_result(n, warm=cells) for n, cells in enumerate(warm))))
     assert found.verdict == verdict
-    assert "2 of 2 test images are recognised (images 0, 1); the maps have 4 × 4 cells" in found.sentences[0]
-    assert any("nothing speaks for the answer in image 0" in line for line in found.sentences) is (verdict == "blank")
+    assert "2 of 2 test images are predicted correctly (images 0, 1); the maps have 4 × 4 cells" in found.sentences[0]
+    assert any("no heat, or no finite heat, in image 0" in line for line in found.sentences) is (verdict == "blank")
 
 
 def test_few_cells_are_coarse_and_no_number_is_broken():
     assert explain(looked_at(replace(cam_result(), heat=[[1.0, 0.0]] * 2))).verdict == "coarse"
     found = explain(looked_at(cam_result(), cam_result(predicted=None)))
     assert found.verdict == "broken"
-    assert "1 of 2 test images are recognised" in found.sentences[0]
+    assert "1 of 2 test images are predicted correctly" in found.sentences[0]
 
 
 def test_wrong_answers_are_named_to_be_looked_at():
     right, wrong = cam_result(4), cam_result(9, predicted="b")
     assert explain(looked_at(right)).advice == []
     (advice,) = explain(looked_at(right, wrong)).advice
-    assert advice.startswith("Not recognised: image 9.")
+    assert advice.startswith("Wrong predictions: image 9.")

@@ -19,7 +19,7 @@ def test_healthy_gradients_give_numbers_and_no_advice():
     found = explain(diagnosis())
     assert (found.verdict, found.advice) == ("healthy", [])
     assert "changes by +0.00 orders of magnitude, +0.000 a block: healthy" in found.sentences[0]
-    assert "75% of it arrives through the shortcut" in found.sentences[0]
+    assert "75% of it comes through the shortcut" in found.sentences[0]
     assert "through the shortcut" not in found.sentences[2], "the plain net has none"
 
 

@@ -217,7 +217,7 @@ def test_flat_share_counts_the_places_within_a_tenth_of_the_way():
 
 
 def test_the_rule_tells_its_threshold():
-    assert f"{module.LITTLE:.0%} of the way" in RULE
+    assert f"{module.LITTLE:.0%} of the gap" in RULE
 
 
 def test_net_and_counterpart_are_measured_on_the_same_images_that_the_seed_chooses(data):

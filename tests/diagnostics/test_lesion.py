@@ -185,6 +185,10 @@ def test_verdict_is_explained_by_what_can_be_lost(errors, intact, verdict):
     assert "n = 50 test images" in found.sentences[0]
     assert "n = 50 validation images" in explain(replace(made, split="validation")).sentences[0]
     if verdict == "robust":
-        told = "without one block +8.00 points in the median of 3, at worst +80.00 without stages.0.2"
+        told = "without one block +8.00 points in the median of 3 blocks, at worst +80.00 without stages.0.2"
         assert told in found.sentences[0]
-        assert found.advice[0].startswith("Without stages.0.0, each alone, the error is not higher")
+        assert found.advice[0].startswith("Without stages.0.0 the error is not higher")
+        both = explain(
+            replace(made, net=replace(made.net, lesion=lesion_result(intact, intact, intact, intact=intact)))
+        )
+        assert both.advice[0].startswith("Without stages.0.0, stages.0.1, stages.0.2, each alone, the error")

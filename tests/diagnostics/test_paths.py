@@ -218,7 +218,7 @@ def test_paths_are_short_or_long_beside_half_of_the_blocks(low, high, verdict):
     found = explain(replace(made, net=replace(made.net, paths=paths)))
     assert found.verdict == verdict
     assert bool(found.advice) is (verdict != "between")
-    assert ("through 2.0 of 6 branches in the mean; 95% of it" in found.sentences[0]) is known
+    assert ("through 2.0 of 6 branches on average; 95% of it" in found.sentences[0]) is known
     assert "n = 32 images" in found.sentences[0]
 
 

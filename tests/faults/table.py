@@ -13,6 +13,7 @@ from tests.faults import processes
 from tests.faults.damage import damage
 from tests.faults.edits import edited, failed
 from tests.faults.images import fuzz, trees
+from tests.faults.inputs import inputs
 from tests.faults.kills import kill
 from tests.faults.memory import memory
 from tests.faults.numbers import numbers
@@ -170,6 +171,13 @@ FAULTS = {
     ),
     "images": Fault(_images, 10000, "a damaged image file", "read or refused, never a crash or a hang", ""),
     "trees": Fault(_trees, 500, "an odd folder of images", "every image has its class, every bad file is told", ""),
+    "inputs": Fault(
+        inputs,
+        10000,
+        "a recipe, array, weights or record that is damaged, swollen or out of place",
+        "read or refused, within 1 GiB and 60 s of the processor",
+        "the libraries alone",
+    ),
     "worker": Fault(
         worker,
         20,

@@ -7,8 +7,9 @@ from tests.faults.__main__ import FAULTS
 from tests.faults.processes import Pool
 from tests.faults.table import read_results, table
 
-SMALL = {"kill": 10, "operations": 40, "resume": 19, "worse": 5, "damage": 400, "signals": 6}
-SMALL |= {"storage": 7, "numbers": 20, "worker": 2, "power": 100, "memory": 4, "edited": 6, "failed": 6}
+SMALL = {"kill": 10, "operations": 40, "resume": 19, "worse": 5, "damage": 200, "signals": 5}
+SMALL |= {"storage": 7, "numbers": 20, "worker": 2, "inputs": 250}
+SMALL |= {"power": 100, "memory": 4, "edited": 6, "failed": 6}
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -18,17 +19,15 @@ def test_fault_is_survived_and_without_protection_it_is_not(name):
     assert counts["held"] == counts["n"], counts
     # A small sample may by chance lose less than its share; the full one must not.
     assert counts["control_n"] >= counts["control_lost"] > 0, counts
+    if name == "damage":
+        # Read without sums it passes about half of the time.
+        assert 0.25 < counts["control_lost"] / counts["control_n"] < 0.75, counts
 
 
 @pytest.mark.slow
 def test_lost_rank_is_started_again():
     counts = FAULTS["rank"].function(1, 1, Pool())
     assert (counts["held"], counts["control_lost"]) == (1, 1), counts
-
-
-def test_damage_read_without_sums_passes_about_half_of_the_time():
-    counts = FAULTS["damage"].function(100, 2, Pool())
-    assert 0.25 < counts["control_lost"] / counts["control_n"] < 0.75
 
 
 def test_table_shows_each_count():

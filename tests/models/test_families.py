@@ -10,6 +10,8 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.models.blocks import BasicBranch, BlockStyle, ResidualBlock, make_preactivation
 from resnetlab.models.layers import (
     Multiplier,
+    ScalarAffine,
+    ScalarBias,
     SqueezeExcite,
     StochasticDepth,
     make_activation,
@@ -69,7 +71,7 @@ def test_preactivation_block_where_the_shape_stays_is_x_plus_f_of_p():
 def test_preactivation_block_where_the_shape_changes_projects_the_activated_input():
     style = BlockStyle(order="pre")
     p, branch = make_preactivation(style, 4), BasicBranch(4, 8, 2, style)
-    shortcut = make_shortcut("B", 4, 8, 2, norm="none")
+    shortcut = make_shortcut("B", 4, 8, 2, norm=nn.Identity)
     block = ResidualBlock(branch, shortcut, nn.Identity(), p).eval()
     x = torch.randn(2, 4, 6, 6)
     activated = F.relu(p.norm(x))
@@ -192,6 +194,54 @@ def test_skipinit_starts_at_zero_and_fixup_with_a_zero_last_convolution():
     branch = fix.stages[1][0].branch
     assert not branch.conv2.weight.any()
     assert_close(branch.conv1.weight, usual.stages[1][0].branch.conv1.weight * 3 ** (-1 / 2))
+
+
+def test_fixups_scalar_biases_start_at_zero_and_keep_1_000_layers_bounded():
+    net = free(norm="none", scaling="fixup_scalar")
+    biases = [m.bias for m in net.modules() if isinstance(m, ScalarBias | ScalarAffine)]
+    # One in the stem, four a block, one behind the last.
+    assert len(biases) == 1 + 4 * 3 + 1
+    assert not any(bias.any() for bias in biases)
+    assert [m.weight.item() for m in net.modules() if isinstance(m, ScalarAffine)] == [1.0] * 3
+    assert not any(m.bias is not None for m in net.modules() if isinstance(m, nn.Conv2d))
+    usual = free(norm="none", scaling="fixup").state_dict()
+    assert torch.equal(net.stages[1][0].branch.conv1.weight, usual["stages.1.0.branch.conv1.weight"])
+    assert not net.stages[1][0].branch.conv2.weight.any()
+    deep = {"depths": (166,) * 3, "widths": (4,) * 3, "stem_width": 4, "norm": "none", "scaling": "fixup_scalar"}
+    with torch.no_grad():
+        assert create_model("cifar_resnet8", **deep).forward_features(torch.randn(4, 3, 8, 8)).abs().max() < 100
+    for wrong in ({"order": "pre"}, {"stem": "deep"}, {"norm": "batch"}):
+        with pytest.raises(ConfigError, match="scaling"):
+            free(**({"norm": "none", "scaling": "fixup_scalar"} | wrong))
+
+
+def test_inner_widths_are_free_and_checked():
+    net = free(branch="bottleneck", widths=(16, 24), inner_widths=(6, 10))
+    shapes = [tuple(m.weight.shape) for m in net.stages[1][0].branch.modules() if isinstance(m, nn.Conv2d)]
+    assert shapes == [(10, 16, 1, 1), (10, 10, 3, 3), (24, 10, 1, 1)]
+    assert net.num_features == 24
+    for wrong in ({"inner_widths": (6,)}, {"inner_widths": (6, 0)}, {"branch": "basic", "inner_widths": (6, 10)}):
+        with pytest.raises(ConfigError, match="inner_widths"):
+            free(**({"branch": "bottleneck"} | wrong))
+
+
+def test_settings_of_norms_reach_every_norm():
+    assert {m.eps for m in free(norm_eps=1e-3).modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
+    grouped = free(norm="group", norm_groups=4, norm_eps=1e-3)
+    assert {(m.num_groups, m.eps) for m in grouped.modules() if isinstance(m, nn.GroupNorm)} == {(4, 1e-3)}
+    with pytest.raises(ConfigError, match="norm_groups=5 is not possible: it must be a divisor of each width"):
+        free(norm="group", norm_groups=5)
+
+
+def test_biases_stand_where_no_norm_follows():
+    net = free(order="pre", branch="bottleneck", conv_bias=True, bias_before_norm=False)
+    found = {name for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and m.bias is not None}
+    assert {name.rpartition(".")[2] for name in found} == {"conv", "conv3"}
+    assert {name for name in found if "conv3" not in name} == {
+        "stem.conv",
+        "stages.0.0.shortcut.conv",
+        "stages.1.0.shortcut.conv",
+    }
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"])

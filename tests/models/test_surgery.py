@@ -10,7 +10,7 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.models.blocks import last_scale
 from resnetlab.models.mlp import divide_blocks
 from resnetlab.models.summary import summarise
-from resnetlab.models.surgery import deepen, drop_blocks, reorder, to_plain
+from resnetlab.models.surgery import deepen, drop_blocks, droppable_blocks, reorder, to_plain
 from resnetlab.models.zoo import create_model
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import fit
@@ -322,3 +322,15 @@ def test_to_plain_cuts_the_shortcuts_and_nothing_else(kind):
 
 def test_to_plain_of_a_zero_started_net_has_a_config_that_is_possible():
     assert not to_plain(create_model("cifar_resnet8", zero_init_residual=True)).config.zero_init_residual
+
+
+def test_net_whose_last_blocks_have_the_stride_loses_blocks_between_and_gains_none():
+    net = create_model("resnetv2_50", widths=[4, 8], depths=[3, 3], stride_at="last", num_classes=3).eval()
+    assert droppable_blocks(net) == ["stages.0.1", "stages.1.1", "stages.1.2"]
+    smaller = drop_blocks(net, ["stages.0.1"])
+    rebuilt = smaller.config.make().eval()
+    rebuilt.load_state_dict(smaller.state_dict())
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(rebuilt(x), smaller(x))
+    with pytest.raises(ConfigError, match="stride_at='last' cannot be deepened"):
+        deepen(net, stage=0, n=1)

@@ -62,6 +62,23 @@ def test_run_folders_load(tmp_path, data):
         load_weights(ours, tmp_path / "run")
 
 
+def test_run_that_averages_keeps_the_average_and_the_raw_weights_beside_it(tmp_path, data):
+    from resnetlab.core.files import replace_folder
+    from resnetlab.train.checkpoint import Checkpoint, pack
+
+    average, raw = small(seed=1), small(seed=2)
+    training = {f"raw/{name}": value for name, value in raw.state_dict().items()}
+    checkpoint = Checkpoint(model=average.state_dict(), training=training, history=[])
+    replace_folder(tmp_path / "last", pack(checkpoint))
+    ours = small()
+    report = load_weights(ours, tmp_path)
+    assert same(ours, snapshot(average))
+    assert (report.which, report.skipped) == ("ema", ("raw",))
+    load_weights(ours, tmp_path, which="raw")
+    assert same(ours, snapshot(raw))
+    assert [(found.label, found.average) for found in inspect_weights(tmp_path)] == [("ema", True), ("raw", False)]
+
+
 def test_report_accounts_for_every_key():
     net = small(in_chans=1, num_classes=7)
     weights = export_weights(small(seed=1), "torchvision")
@@ -96,6 +113,12 @@ def test_weights_without_a_head_need_the_flag():
     assert load_weights(small(), weights, reset_head=True).missing == ("head.weight", "head.bias")
 
 
+def test_nets_without_a_block_load_too():
+    theirs, ours = (create_model("mlp_resnet2", seed=seed) for seed in (1, 2))
+    assert load_weights(ours, theirs.state_dict()).missing == ()
+    assert same(ours, snapshot(theirs))
+
+
 def test_flags_change_nothing_where_all_fits():
     theirs, ours = small(seed=1), small()
     report = load_weights(ours, theirs.state_dict(), reset_head=True, adapt_input=True)
@@ -110,17 +133,27 @@ def test_adapted_input_gives_the_same_logits_for_equal_channels(channels):
         load_weights(ours, theirs.state_dict())
     load_weights(ours, theirs.state_dict(), adapt_input=True)
     grey = torch.randn(2, 1, 64, 64)
-    if channels in (1, 6):  # of 2 or 4 channels, colours count unequally
-        torch.testing.assert_close(
-            ours(grey.expand(-1, channels, -1, -1)), theirs(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4
-        )
+    torch.testing.assert_close(
+        ours(grey.expand(-1, channels, -1, -1)), theirs(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_tiling_is_that_of_a_hand_solved_case():
     weight = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
     assert adapt_channels(weight, 1).flatten().tolist() == [6.0]
-    assert adapt_channels(weight, 2).flatten().tolist() == [1.5, 3.0]
-    assert adapt_channels(weight, 4).flatten().tolist() == [0.75, 1.5, 2.25, 0.75]
+    assert adapt_channels(weight, 6).flatten().tolist() == [0.5, 1.0, 1.5, 0.5, 1.0, 1.5]
+    # 1.5 and 3 lack 1.5 of the sum; 0.75, 1.5, 2.25 and 0.75 lack 0.75.
+    assert adapt_channels(weight, 2).flatten().tolist() == [2.25, 3.75]
+    assert adapt_channels(weight, 4).flatten().tolist() == [0.9375, 1.6875, 2.4375, 0.9375]
+
+
+@pytest.mark.parametrize("before", [1, 2, 3, 4, 5, 13])
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5, 6, 10, 12])
+def test_equal_channels_give_the_same_map_from_every_number_to_every_other(before, after):
+    weight, plane = torch.randn(5, before, 3, 3).double(), torch.randn(1, 1, 8, 8)
+    expected = torch.conv2d(plane.expand(1, before, 8, 8).double(), weight)
+    found = torch.conv2d(plane.expand(1, after, 8, 8), adapt_channels(weight, after))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_counters_may_be_missing():
@@ -178,17 +211,17 @@ def test_half_precision_weights_load_as_the_networks_own_kind():
 
 def test_inspect_counts_parameters_and_classes():
     net = small()
-    found = inspect_weights(export_weights(net, "torchvision"))
+    (found,) = inspect_weights(export_weights(net, "torchvision"))
     assert (found.dialect, found.classes) == ("torchvision", 5)
     assert found.parameters == sum(parameter.numel() for parameter in net.parameters())
-    assert inspect_weights(small(num_classes=0).state_dict()).classes == 0
+    assert [found.classes for found in inspect_weights(small(num_classes=0).state_dict())] == [0]
 
 
 def test_missing_and_strange_paths_are_refused(tmp_path):
     for path, message in (
         (tmp_path / "none.pth", "does not exist"),
         (tmp_path, "holds no checkpoint"),
-        (tmp_path / "weights.npz", "are not read; allowed are .safetensors"),
+        (tmp_path / "weights.npz", "was refused: it is damaged, or no file of weights"),
     ):
         if path.suffix == ".npz":
             path.write_bytes(b"x")

@@ -2,34 +2,41 @@
 
 import copy
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import torch
 
-from resnetlab.models.hub import config_from_plain, config_to_plain
+from resnetlab.models.architectures import config_from_plain, config_to_plain
+from resnetlab.models.classifier import Classifier
+from resnetlab.models.config import NetConfig
 from resnetlab.models.init import build
-from resnetlab.models.vgg import VGGConfig
-from resnetlab.models.zoo import create_model, list_models, model_config
+from resnetlab.models.zoo import ROWS, create_model, list_models, model_config
 
 NAMES = list_models()
 SIDE = {"resnet": 8, "vgg": 32, "mlp": 8}
-LIGHT = 13_000_000
-"""Parameters from which on running a network for real is left to `make test-slow`, as it is for 1,000 layers."""
+LIGHT, DEEP = 13_000_000, 1000
+"""Parameters and layers from which on running a network for real is left to `make test-slow`."""
+
+
+def shallowest_alike(name: str) -> str:
+    """Of the rows that differ from this one in depth alone the shallowest, which is run for real in its place."""
+
+    def kind(row: str) -> NetConfig:
+        config = ROWS[row].config
+        return replace(config, depths=(1,) * len(config.depths))
+
+    alike = [row for row in ROWS if kind(row) == kind(name)] if name in ROWS else [name]
+    return min(alike, key=lambda row: ROWS[row].parameters) if len(alike) > 1 else name
 
 
 def marked(name: str):
-    net = create_model(name, device="meta")
-    deep = sum(1 for _ in net.modules()) > 2500
-    heavy = deep or sum(parameter.numel() for parameter in net.parameters()) > LIGHT
+    heavy = ROWS[name].parameters > LIGHT if name in ROWS else int(re.findall(r"\d+", name)[-1]) >= DEEP
     return pytest.param(name, marks=pytest.mark.slow) if heavy else name
 
 
-RUN_NAMES = [marked(name) for name in NAMES]
-
-
-def depth_safe(name: str, seed: int = 0) -> torch.nn.Module:
-    """The network, or where 1,000 layers without a norm would overflow, the one that starts as the identity."""
-    return create_model(name, seed=seed, **({"zero_init_residual": True} if name == "mlp_resnet1000" else {}))
+RUN_NAMES = [marked(name) for name in NAMES if shallowest_alike(name) == name]
 
 
 def images(config, n: int = 2) -> torch.Tensor:
@@ -37,35 +44,47 @@ def images(config, n: int = 2) -> torch.Tensor:
     return torch.randn(n, config.in_chans, side, side)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_config_round_trip_through_json_rebuilds_the_network(name):
-    config = model_config(name, num_classes=7)
-    again = config_from_plain(json.loads(json.dumps(config_to_plain(config))))
-    assert again == config
-    shapes = [(key, value.shape) for key, value in build(config, seed=0, device="meta").state_dict().items()]
+@pytest.fixture(scope="module", params=NAMES)
+def on_meta(request) -> Classifier:
+    """Each network of the zoo, with seven classes, without weights."""
+    return create_model(request.param, num_classes=7, device="meta").eval()
+
+
+def test_config_round_trip_through_json_rebuilds_the_network(on_meta):
+    again = config_from_plain(json.loads(json.dumps(config_to_plain(on_meta.config))))
+    assert again == on_meta.config
+    shapes = [(key, value.shape) for key, value in on_meta.state_dict().items()]
     assert shapes == [(key, value.shape) for key, value in build(again, seed=0, device="meta").state_dict().items()]
 
 
-@pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_features_and_heads_have_the_promised_shapes(name):
-    net = create_model(name, device="meta").eval()
-    config = net.config
-    side = 32 if isinstance(config, VGGConfig) else config.image_size
-    x = torch.empty(2, config.in_chans, side, side, device="meta")
-    features = net.forward_features(x)
-    assert net.forward_head(features).shape == (2, config.num_classes)
-    assert net.pool_features(features).shape == (2, net.num_features)
-    assert net.reset_classifier(5)(x).shape == (2, 5)
-    assert net.reset_classifier(0).forward_head(features).shape == (2, net.num_features)
-    assert net.config.num_classes == 0
+def test_every_name_classifies_and_its_features_and_heads_have_the_promised_shapes(on_meta, request):
+    name, config = request.node.callspec.params["on_meta"], on_meta.config
+    features = on_meta.forward_features(
+        torch.empty(2, config.in_chans, config.image_size, config.image_size, device="meta")
+    )
+    # A forward pass is the two in turn, for every network.
+    assert type(on_meta).forward is Classifier.forward
+    assert on_meta.forward_head(features).shape == (2, 7)
+    assert on_meta.pool_features(features).shape == (2, on_meta.num_features)
     headless = create_model(name, num_classes=0, device="meta").eval()
-    assert headless.forward_head(features).shape == (2, net.num_features)
+    assert headless.forward_head(features).shape == (2, on_meta.num_features)
+    for classes in (5, 0, 7):
+        on_meta.reset_classifier(classes)
+        assert on_meta.config == model_config(name, num_classes=classes)
+        assert on_meta.forward_head(features).shape == (2, classes or on_meta.num_features)
 
 
-@pytest.mark.parametrize("name", RUN_NAMES)
-def test_forward_backward_and_copies(name):
-    net = depth_safe(name)
+@pytest.fixture(scope="module", params=RUN_NAMES)
+def for_real(request) -> Classifier:
+    """Each network of the zoo with its weights, which two tests ask; or where 1,000 layers without a norm would
+    overflow, the one that starts as the identity."""
+    name = request.param
+    return create_model(name, **({"zero_init_residual": True} if name == "mlp_resnet1000" else {}))
+
+
+def test_forward_backward_and_copies(for_real):
+    net = for_real
     x = images(net.config)
     net.train()(x).square().mean().backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
@@ -74,16 +93,18 @@ def test_forward_backward_and_copies(name):
     expected = net(x)
     assert expected.isfinite().all()
     assert torch.equal(copy.deepcopy(net)(x), expected)
-    twin = depth_safe(name, seed=1).eval()
+    twin = build(net.config, seed=1, device="meta").to_empty(device="cpu").eval()
+    # Not what lay in that memory before, which may have been a copy of the network.
+    for value in twin.state_dict().values():
+        value.zero_()
     # A saved network brings its BN statistics along.
     twin.load_state_dict(net.state_dict(), strict=True)
     assert torch.equal(twin(x), expected)
 
 
-@pytest.mark.parametrize("name", RUN_NAMES)
-def test_intermediates_are_named_and_none_is_overwritten(name):
+def test_intermediates_are_named_and_none_is_overwritten(for_real):
     # In training mode, since fresh BN statistics let 1,202 layers overflow; without dropout, which draws anew.
-    net = depth_safe(name).train()
+    net = for_real.train()
     for module in net.modules():
         if isinstance(module, torch.nn.Dropout):
             module.eval()

@@ -97,7 +97,7 @@ def test_no_answer_is_drawn_without_heat_and_said():
     found = diagnosis()
     lost = replace(found, net=replace(found.net, cams=[cam_result(predicted=None)]), plain=None)
     (sheet,) = draw(lost)
-    assert sheet.description == "This net: image 3, zero, taken for nothing (–), no heat"
+    assert sheet.description == "This net: image 3, zero, predicted as nothing (–), no heat"
     assert np.isnan(cam_of(lost.net.cams[0]).heat).all()
 
 

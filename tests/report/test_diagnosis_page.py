@@ -10,12 +10,14 @@ from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_pag
 from resnetlab.report.run.figures import PALETTE
 from resnetlab.report.table import Table, thinned
 from tests.made import HOSTILE, diagnosis, lesion_result
+from tests.report.conftest import vectors_alone
 from tests.report.test_study_page import Elements
 
 
 def page_of(source: str = "made") -> str:
     found = diagnosis(source)
-    return render_diagnosis_page(found, draw_diagnosis(found))
+    with vectors_alone():
+        return render_diagnosis_page(found, draw_diagnosis(found))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def test_page_runs_no_script_and_fetches_nothing(page):
 
 def test_every_analysis_has_a_figure_with_words_numbers_and_its_rule(page):
     assert len(re.findall(r'role="img" aria-label="[^"]{20,}"', page)) == 7
-    assert len(re.findall(r'<img [^>]+ alt="(?:This net|Plain): image 0, made, taken for made', page)) == 2
+    assert len(re.findall(r'<img [^>]+ alt="(?:This net|Plain): image 0, made, predicted as made', page)) == 2
     text = Elements(page).text
     for finding in diagnosis().findings:
         assert finding.rule in text
@@ -69,7 +71,8 @@ def test_hostile_names_add_no_element(page):
 
 
 def test_name_that_looks_like_a_formula_is_drawn_as_it_is():
-    page_of("$\\frac{$")
+    found = diagnosis("$\\frac{$")
+    assert "$\\frac{$" in Elements(render_diagnosis_page(found, draw_diagnosis(found))).text
 
 
 def test_hostile_name_would_be_seen_where_it_is_not_escaped(monkeypatch):
@@ -99,3 +102,14 @@ def test_single_blocks_have_their_cost():
     assert single.rows == [("stages.0.0", "30.00", "+20.00", "–")]
     tables = lesion_tables(replace(found, net=net, split="validation"))
     assert all("50 validation images" in table.caption for table in tables)
+
+
+def test_page_names_what_was_measured_on_the_batch_and_nothing_else():
+    whole = diagnosis()
+    said = f"Measured on one batch of {whole.batch} training images: Gradients by depth; What the blocks add; "
+    assert f"{said}Signal before training; Length of paths." in Elements(page_of()).text
+    for name, shown in (("gradients", f"{whole.batch} training images: Gradients by depth."), ("lesion", "")):
+        one = replace(whole, findings=[finding for finding in whole.findings if finding.analysis == name])
+        text = Elements(render_diagnosis_page(one, draw_diagnosis(one))).text
+        assert shown in text
+        assert ("on one batch" in text) is bool(shown)

@@ -15,7 +15,7 @@ def test_drawing_shows_mean_and_range_and_is_the_same_each_time():
     assert [first] == draw(along(path_result()))
     assert "mean, 2.0" in first.svg.decode()
     assert "before training" not in first.svg.decode()
-    assert "Mean length 2.0; 95 % of the gradient takes 0 to 4 branches." in first.description
+    assert "Mean length 2.0; 95 % of the gradient goes through 0 to 4 branches." in first.description
     assert "before training" in draw(along(path_result(), path_result()))[0].svg.decode()
 
 

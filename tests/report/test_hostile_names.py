@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from tests.hostile import NAMES, PAGES, drawn_without_names, pages_of
+from tests.report.conftest import vectors_alone
 from tests.report.test_study_page import Elements
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -13,9 +14,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture(scope="module", params=PAGES)
 def pages(request) -> tuple[str, dict[str, str]]:
-    """A harmless page of a kind, and a page with each hostile name; pages hold SVG alone, so no PNG is drawn."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("resnetlab.report.figure.to_png", lambda _figure: b"")
+    """A harmless page of a kind, and a page with each hostile name."""
+    with vectors_alone():
         return PAGES[request.param]("made"), pages_of(request.param)
 
 
@@ -38,7 +38,8 @@ def test_hostile_name_would_be_seen_where_it_is_not_escaped(monkeypatch):
     """The control of the test above."""
     from markupsafe import Markup
 
-    drawn = drawn_without_names("run")
+    with vectors_alone():
+        drawn = drawn_without_names("run")
     harmless = Elements(PAGES["run"]("made", drawn)).tags
     monkeypatch.setattr("resnetlab.report.run.page.run_title", lambda record: Markup(record.data["source"]))
     assert len([name for name in NAMES if Elements(PAGES["run"](name, drawn)).tags != harmless]) >= 8
@@ -54,7 +55,8 @@ def test_figures_with_hostile_names_are_xml_without_scripts(pages):
 
 
 def test_name_between_dollars_is_drawn_as_it_is():
-    (svg,) = drawings(PAGES["axis"]("$x_1$"))
+    with vectors_alone():
+        (svg,) = drawings(PAGES["axis"]("$x_1$"))
     assert "axis $x_1$ $x_1$" in svg
 
 

@@ -44,7 +44,7 @@ def test_card_says_result_data_training_and_limits():
     record = replace(record, recipe=record.recipe | {"seed": 7})
     card = run_card(record, report, COMMAND)
     for part in (
-        "75.00% of 50 test images right after 2 epochs",
+        "75.00% accuracy on 50 test images after 2 epochs",
         "seed 7",
         "encoding: lossless",
         "3 classes: made 0, made 1, made 2",
@@ -68,9 +68,9 @@ def test_card_of_a_set_without_test_says_validation_and_that_it_chose():
     card = run_card(alone, replace(report, split="validation"), COMMAND)
     (result,) = metadata(card)["model-index"][0]["results"]
     assert (result["dataset"]["split"], result["metrics"][0]["name"]) == ("validation", "Validation accuracy")
-    assert "were chosen by the validation images; their figure flatters" in card
+    assert "were chosen on the validation images, so their figure is optimistic" in card
     assert not re.search(r"\btest\b", card)
-    assert "flatters" not in run_card(record, report, COMMAND)
+    assert "optimistic" not in run_card(record, report, COMMAND)
 
 
 def test_run_that_diverged_claims_no_result():

@@ -18,13 +18,15 @@ from resnetlab.report.run.tables import (
     run_verdict,
 )
 from tests.made import HOSTILE, PNG, run, run_record
+from tests.report.conftest import vectors_alone
 from tests.report.test_study_page import Elements
 
 COMMAND = "resnetlab train --out RUN"
 
 
 def page_of(record, report, command: str = COMMAND) -> str:
-    return render_run_page(record, report, command, draw_run_figures(record))
+    with vectors_alone():
+        return render_run_page(record, report, command, draw_run_figures(record))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_figures_and_images_have_words_for_those_who_do_not_see_them(page):
         "validation from 45 in epoch 1 to 25 in epoch 2, between 25 and 45; "
         "training from 90 in epoch 1 to 50 in epoch 2, between 50 and 90."
     )
-    assert 'alt="made/1.png: made 1, taken for made 0 with 75.0%"' in page
+    assert 'alt="made/1.png: made 1, predicted as made 0 with 75.0%"' in page
 
 
 def test_page_shows_result_tables_settings_data_environment_and_command(page):
@@ -183,8 +185,8 @@ def test_diverged_run_without_an_epoch_says_so():
 def test_verdict_names_best_epoch_and_an_early_end():
     record, _ = run()
     assert run_verdict(record) == [
-        "75.00% of 50 test images right after 2 epochs (error 25.00%, loss 0.5000)",
-        "The last epoch is the best one by the validation images",
+        "75.00% accuracy on 50 test images after 2 epochs (error 25.00%, loss 0.5000)",
+        "The last epoch is also the best one on the validation images",
     ]
     worse = replace(record.history[1], epoch=3, validation=replace(record.history[1].validation, error=0.5))
     early = replace(
@@ -192,8 +194,8 @@ def test_verdict_names_best_epoch_and_an_early_end():
     )
     assert run_verdict(early)[1:] == [
         "Ended after 3 of 9 epochs: no better epoch in 1",
-        "Best epoch: 2, chosen by the validation images, with 75.00% of 20 validation images and 75.00% of 50 test "
-        "images right",
+        "Best epoch: 2, chosen on the validation images, with 75.00% accuracy on 20 validation images and 75.00% "
+        "accuracy on 50 test images",
     ]
 
 
@@ -202,14 +204,14 @@ def test_verdict_says_where_what_reports_also_chose_and_where_nothing_did():
     worse = replace(record.history[1], epoch=3, validation=replace(record.history[1].validation, error=0.5))
     alone = replace(record, history=[replace(e, test=None) for e in (*record.history, worse)])
     assert run_verdict(alone) == [
-        "50.00% of 20 validation images right after 3 epochs (error 50.00%, loss 1.0000)",
-        "Best epoch: 2, chosen by the validation images, with 75.00% of 20 validation images right; they also chose "
-        "it, so its figure flatters",
+        "50.00% accuracy on 20 validation images after 3 epochs (error 50.00%, loss 1.0000)",
+        "Best epoch: 2, chosen on the validation images, with 75.00% accuracy on 20 validation images; the same images "
+        "chose it, so this figure is optimistic",
     ]
     figures = [("50.00%", "validation accuracy, n = 20"), ("1.0000", "validation loss, nats")]
     assert key_figures(alone, report)[:2] == figures
     older = replace(run_record(0.5), chosen_by="test")
-    assert run_verdict(older)[1].startswith("The last epoch is the best one by the test images; they also chose it")
+    assert run_verdict(older)[1].startswith("The last epoch is also the best one on the test images; the same images")
     assert run_verdict(replace(older, chosen_by=None))[1].startswith("Nothing chose among the epochs")
 
 
@@ -224,7 +226,7 @@ def test_nan_answers_and_a_faultless_run_are_said():
     record, report = run()
     assert "1 of 3 images gave a NaN" in page_of(record, replace(report, unanswered=1))
     faultless = replace(report, confusion=[(k, k, 1) for k in range(3)], most_confident_errors=[])
-    assert "every test image was recognised" in page_of(record, faultless)
+    assert "every test image was classified correctly" in page_of(record, faultless)
 
 
 def test_small_images_are_enlarged_without_smoothing():
@@ -270,12 +272,12 @@ def test_growth_of_gradients_is_drawn_over_the_steps_and_said_in_words():
 
 
 def test_run_without_a_trace_has_no_growth_and_one_without_an_epoch_may(page):
-    assert "Growth is measured" not in page
+    assert "Growth of the relative gradient from" not in page
     diverged = run_record(None)
     assert [drawing.name for drawing in draw_run_figures(diverged)] == []
     assert [drawing.name for drawing in draw_run_figures(replace(diverged, gradient_trace=moments(9.0)))] == []
     traced = replace(diverged, gradient_trace=moments(9.0, 8.0))
     assert [drawing.name for drawing in draw_run_figures(traced)] == ["growth"]
     text = Elements(page_of(traced, None)).text
-    assert "Growth is measured" in text
+    assert "Growth of the relative gradient from" in text
     assert "The epochs as numbers" not in text

@@ -6,8 +6,10 @@ from itertools import product
 import pytest
 
 from resnetlab.cli.tables import print_study
+from resnetlab.core.serialize import as_plain, from_plain
 from resnetlab.records.gradients import Flow, GradientMoment
 from resnetlab.records.study import StudyRecord
+from resnetlab.report.figure import Drawing
 from resnetlab.report.page import flatten, inline_svg
 from resnetlab.report.study.figures import draw_figures, draw_learning_curves, draw_training_error
 from resnetlab.report.study.page import render_page, write_report
@@ -21,7 +23,9 @@ from resnetlab.report.study.tables import (
     size_table,
     trace_table,
 )
+from resnetlab.report.table import p_value
 from tests.made import HOSTILE, axis_study, depth_study, study_of
+from tests.report.conftest import vectors_alone
 
 
 class Elements(HTMLParser):
@@ -47,8 +51,13 @@ class Elements(HTMLParser):
         self.text += data
 
 
+def vector_figures(study: StudyRecord) -> list[Drawing]:
+    with vectors_alone():
+        return draw_figures(study)
+
+
 def page_of(study: StudyRecord) -> str:
-    return render_page(study, draw_figures(study))
+    return render_page(study, vector_figures(study))
 
 
 @pytest.fixture(scope="module", params=[depth_study, axis_study])
@@ -84,22 +93,31 @@ def test_page_shows_tables_answers_rules_settings_and_command(made):
 
 
 def test_page_figures_have_words_for_those_who_do_not_see_them(made):
-    assert len(re.findall(r'role="img" aria-label="[^"]{30,}"', made[1])) == len(draw_figures(made[0]))
+    assert len(re.findall(r'role="img" aria-label="[^"]{30,}"', made[1])) == len(vector_figures(made[0]))
 
 
 @pytest.mark.parametrize("make", [depth_study, axis_study])
 def test_hostile_names_add_no_element(make):
-    hostile = page_of(make(HOSTILE))
-    assert Elements(hostile).tags == Elements(page_of(make())).tags
+    named, harmless = (vector_figures(study) for study in (make(HOSTILE), make()))
+    hostile = render_page(make(HOSTILE), named)
+    assert Elements(hostile).tags == Elements(render_page(make(), harmless)).tags
     assert HOSTILE not in hostile
     assert HOSTILE in Elements(hostile).text
-    for name in ("$x$ \\ _", "nul \x00 \x1b", "x" * 400, "日本語"):
-        assert all(drawing.png for drawing in draw_figures(make(name)))
+    # In the figures of a study of depth no name from outside stands.
+    assert (named == harmless) == (make is depth_study)
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "$x$ \\ _", "nul \x00 \x1b", "x" * 400, "日本語"])
+def test_figures_with_strange_names_are_drawn_as_images_too(name):
+    assert all(drawing.png for drawing in draw_figures(axis_study(name)))
 
 
 def test_heading_and_answers_of_a_study_of_depth_are_the_verdicts():
     study = depth_study()
-    assert heading(study) == "Training error grows with depth in plain nets, does not grow with depth in residual nets"
+    assert heading(study) == (
+        "Training error grows with depth in plain nets, does not grow with depth in residual nets, "
+        "as far as 3 seeds tell"
+    )
     assert [line.partition(": ")[0] for line in answer_lines(study)] == ["plain nets", "residual nets"]
     both = replace(study, verdicts=[replace(verdict, answer="undecided") for verdict in study.verdicts])
     assert heading(both) == "Training error may grow with depth in plain nets and residual nets: undecided"
@@ -107,10 +125,10 @@ def test_heading_and_answers_of_a_study_of_depth_are_the_verdicts():
 
 def test_heading_and_answers_of_other_studies_count_differences():
     study = axis_study()
-    assert heading(study) == "Significant differences in test error: 1 of 2"
+    assert heading(study) == "Significant differences in test error: 1 of 3"
     assert answer_lines(study) == [
         "Lowest mean test error: 5.83 ± 0.76 %, n = 3, with axis made far",
-        "axis made: significant differences in test error from made: 1 of 2",
+        "axis made: significant differences in test error from made: 1 of 3",
     ]
     assert heading(replace(study, contrasts=study.contrasts[:1])).endswith(": none of 1")
     assert heading(replace(study, contrasts=[])) == "No difference in test error could be tested"
@@ -120,37 +138,100 @@ def test_errors_stand_by_depth_with_the_plain_net_above_its_counterpart():
     table = error_table(depth_study())
     assert table.heads[:3] == ("depth", "kind", "n")
     assert [row[:2] for row in table.rows] == [(depth, kind) for depth in ("8", "56") for kind in ("plain", "residual")]
-    assert table.rows[2] == ("56", "plain", "3", "61.00 ± 1.00", "30.50 ± 0.50", "0.6100 ± 0.0100")
+    assert table.rows[2] == (
+        *("56", "plain", "3", "0 of 3 [0, 71] %"),
+        *("61.60 ± 1.60", "30.80 ± 0.80", "0.6160 ± 0.0160"),
+    )
+    assert "mean ± standard deviation over n seeds; trained: below 10.00 % training error" in table.caption
     assert gradient_table(depth_study()).rows[0][3] == "+0.9 healthy"
-    assert error_table(axis_study()).rows[-1][1:3] == ("0 (3 diverged)", "diverged")
+    assert error_table(axis_study()).rows[-1][1:4] == ("0 (3 diverged)", "0 of 3 [0, 71] %", "diverged")
 
 
 def test_contrasts_are_plain_minus_residual_and_say_what_was_not_tested():
     (table,) = contrast_tables(depth_study())
-    assert table.caption.startswith("kind: plain minus residual, paired by seed")
+    assert table.caption.startswith("kind: plain minus residual, paired over n seeds")
     assert table.heads == ("quantity", "depth", "kind", "n", "difference", "bootstrap", "p", "")
-    both = "+60.00 [+60.00, +60.00]", "[+60.00, +60.00]"
+    for told in ("paired over n seeds", "Student's 95 %", "BCa 95 %", "t-test or McNemar by Holm's rule over 2"):
+        assert told in table.caption
     assert table.rows[1] == (
-        "training error, points",
-        "56",
-        "plain",
-        "3",
-        *both,
-        "–",
-        "not tested: the same in every seed",
+        *("runs that trained", "56", "plain", "3", "-3 (0 only here, 3 only there)"),
+        *("–", "0.500", "too few seeds to tell"),
+    )
+    (same,) = contrast_tables(study_of(("x",), {("a",): [0.1, 0.11, 0.12], ("b",): [0.7, 0.71, 0.72]}))
+    assert same.rows[1] == (
+        *("training error, points", "b", "3", "+60.00 in every seed"),
+        *("–", "–", "not significant: sign test p 0.250"),
     )
 
 
 def test_contrasts_give_n_p_and_say_what_is_not_significant():
     (table,) = contrast_tables(axis_study())
     assert table.caption.startswith("axis made: near, far, even, lost minus made")
-    near, far, even, lost = table.rows[:4]
+    near, far, even, lost = table.rows[4:8]
     assert near[:4] == ("training error, points", "near", "3", "+0.67 [-3.13, +4.46]")
     assert near[5:] == ("0.529", "not significant")
     assert re.fullmatch(r"\[[+-]\d\.\d\d, [+-]\d\.\d\d\]", near[4])
     assert (far[3], *far[5:]) == ("-39.67 [-41.10, -38.23]", "< 0.001", "significant")
-    assert even[6] == "not tested: the same in every seed"
+    assert even[3:] == ("-10.00 in every seed", "–", "–", "not significant: sign test p 0.750")
     assert lost[1:] == ("lost", "0", "no seed finished both", "–", "–", "")
+
+
+def test_contrast_of_bimodal_or_untrained_nets_is_called_so():
+    errors = {("a",): [0.0, 0.3, 0.01, 0.02, 0.0], ("b",): [0.9, 0.89, 0.9, 0.88, 0.9], ("c",): [0.9] * 5}
+    study = study_of(["x"], errors)
+    (table,) = contrast_tables(study)
+    rows = [row for row in table.rows if row[0] == "training error, points"]
+    assert rows[0][-1] == "not significant; bimodal: sign test p 0.125"
+    assert error_table(study).rows[1][1] == "5 (untrained)"
+    both = study_of(["x"], {place: errors[place] for place in (("b",), ("c",))})
+    assert {row[-1] for row in contrast_tables(both)[0].rows} == {"both untrained"}
+    assert heading(both) == "No condition trained: every net is hardly better than guessing"
+
+
+def test_two_seeds_are_not_tested_in_any_table():
+    study = study_of(["x"], {("a",): [0.5, 0.501], ("b",): [0.1, 0.1]})
+    meanings = {row[-1] for row in contrast_tables(study)[0].rows}
+    assert meanings == {"not tested: fewer than 3 seeds", "too few seeds to tell"}
+    assert heading(study) == "No difference in test error could be tested"
+
+
+def test_p_that_rounds_to_the_limit_has_a_fourth_decimal():
+    assert [p_value(p) for p in (0.0499, 0.0502, 0.0494, 0.0004, 1.0)] == [
+        "0.0499",
+        "0.0502",
+        "0.049",
+        "< 0.001",
+        "1.000",
+    ]
+
+
+def test_record_without_counts_is_read_and_drawn():
+    """As studies of format 2 were written at first: no run counted, and equal differences with bounds."""
+    new = {"trained_below", "trained", "untrained", "counts", "bimodal", "difference"}
+
+    def former(value):
+        if isinstance(value, dict):
+            kept = {name: former(item) for name, item in value.items() if name not in new}
+            if kept.keys() == {"n", "mean", "low", "high", "level"} and kept["low"] is None:
+                kept |= {"low": kept["mean"], "high": kept["mean"]}
+            return kept
+        return [former(item) for item in value] if isinstance(value, list) else value
+
+    study = from_plain(StudyRecord, former(as_plain(axis_study())), "former")
+    assert error_table(study).heads == ("axis made", "n", "training error %", "test error %", "training loss")
+    (table,) = contrast_tables(study)
+    assert [row[1:] for row in table.rows[1:3]] == [
+        ("far", "3", "-39.67 [-41.10, -38.23]", table.rows[1][4], "< 0.001", "significant"),
+        ("even", "3", "-10.00 in every seed", "–", "–", "not tested: the same in every seed"),
+    ]
+    assert all(text in page_of(study) for text in ("near", "-10.00 in every seed"))
+
+
+def test_untrained_nets_have_their_own_answer():
+    places = {(kind, depth): [0.9, 0.9, 0.89] for kind in ("none", "default") for depth in ("110", "1202")}
+    study = study_of(("shortcut", "depth"), places)
+    assert heading(study) == "Training error says nothing in plain nets and residual nets: untrained"
+    assert answer_lines(study)[0].startswith("plain nets: training error – untrained: the nets of every depth")
 
 
 def test_printed_study_ends_with_answers_and_page(capsys, tmp_path):

@@ -1,5 +1,4 @@
 import json
-import os
 import shlex
 import shutil
 import signal
@@ -10,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from resnetlab.core.errors import CheckpointError, ConfigError, DataError
 from resnetlab.data.config import AugmentConfig
@@ -102,13 +102,23 @@ def test_interrupted_study_is_resumed_to_the_same_results(tmp_path, whole, stop_
     assert timeless(tmp_path / "cut") == timeless(whole)
 
 
+def test_run_of_a_study_takes_one_thread_whatever_the_process_has(tmp_path):
+    """Sums over several threads have another order, and the error of a plain net that degrades another value."""
+    torch.set_num_threads(2)
+    try:
+        record = run_study(replace(TINY, axes={"depth": ("4",)}, seeds=1), tmp_path / "study")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert record.runs[0].record.environment["threads"] == 1
+
+
 def test_killed_study_is_resumed_to_the_same_results(tmp_path, whole):
     """kill -9 in the middle of a run, in a process of its own."""
     words = shlex.split(study_command(TINY))[1:]
     words[words.index("STUDY")] = str(tmp_path / "killed")
     process = subprocess.Popen(
         [sys.executable, "-m", "resnetlab", *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import AugmentConfig
-from resnetlab.study import RUNS, Study, run_study, study_command
+from resnetlab.study import RUNS, NoStudyCallback, Study, run_study, study_command
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.folder import RECORD
 from resnetlab.train.recipe import Recipe
@@ -27,6 +30,9 @@ CONFIG = Study(
     ),
     axes={"shortcut": ("A", "none")},
     seeds=2,
+)
+QUICK = replace(
+    CONFIG, recipe=replace(CONFIG.recipe, model="mlp_resnet8", training=replace(CONFIG.recipe.training, epochs=1))
 )
 PATIENCE = 100.0
 
@@ -60,7 +66,7 @@ def start(command: list[str], **more: str) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | more,
+        env=os.environ | more,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -84,6 +90,63 @@ def test_two_workers_do_each_run_once_and_give_the_results_of_one(tmp_path, alon
     assert shown.count("After the last epoch") == 1
     records = [json.loads(path.read_text()) for path in (tmp_path / "two" / RUNS).glob(f"*/{RECORD}")]
     assert [record["environment"]["ranks"] for record in records] == [1] * 4
+
+
+class Second(NoStudyCallback):
+    """Lets the first run wait until another worker has begun one, and notes what the others did."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.ours, self.found = out, list[str](), list[str]()
+
+    def on_run_start(self, run, number, total):
+        self.ours.append(run.name)
+        deadline = time.monotonic() + PATIENCE
+        while len(self.ours) == 1 and not (under_way(self.out) - {run.name}):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return NoCallback()
+
+    def on_found(self, run, number, total, record):
+        self.found.append(run.name)
+
+
+def test_processes_of_this_machine_share_the_runs_and_change_no_figure(tmp_path):
+    seen = Second(tmp_path / "two")
+    run_study(QUICK, tmp_path / "one")
+    run_study(QUICK, tmp_path / "two", seen, processes=2)
+    assert len(seen.found) >= 1
+    assert len(seen.ours) + len(seen.found) == 4
+    assert timeless(tmp_path / "two") == timeless(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_worker_does_not_outlive_the_process_that_started_it(tmp_path, alone):
+    """kill -9 of the leading process; the same command then gives the results of an undisturbed study."""
+    out = tmp_path / "killed"
+    process = start([*words(out), "--processes", "2"])
+    await_two_runs(out, process)
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    (child,) = map(int, found.stdout.split())
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + PATIENCE
+    while Path(f"/proc/{child}").exists() and " Z " not in Path(f"/proc/{child}/stat").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    again = start([*words(out), "--processes", "2"])
+    _, said = again.communicate(timeout=PATIENCE)
+    assert again.returncode == 0, said
+    assert timeless(out) == timeless(alone)
+
+
+def test_number_of_workers_is_checked_before_anything_is_written(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="processes=0 is not possible"):
+        run_study(CONFIG, tmp_path / "none", processes=0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ConfigError, match="under torchrun"):
+        run_study(CONFIG, tmp_path / "none", processes=2)
+    assert not (tmp_path / "none").exists()
 
 
 def by_hand(out: Path) -> "list[subprocess.Popen[str]]":

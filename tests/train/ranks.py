@@ -1,8 +1,10 @@
 """What two ranks do and write down: started by torchrun, read by ``test_distributed.py``, which does the same alone."""
 
+import io
 import json
+import os
 import sys
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from safetensors.torch import save_file
 from torch import distributed as dist
 from torch import nn
 
+from resnetlab.cli import main
 from resnetlab.core.errors import ConfigError
 from resnetlab.core.serialize import as_plain
 from resnetlab.data.config import AugmentConfig
@@ -146,9 +149,21 @@ def run(out: Path) -> None:
     note(out, "trace", as_plain(record.gradient_trace))
 
 
+def command(out: Path) -> None:
+    """``resnetlab train``, which joins the other rank by itself; what it prints."""
+    words = ["train", "--model", "cifar_resnet8", "--batch-size", "256", "--epochs", "1", "--device", "cpu", "--out"]
+    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as said:
+        code = main([*words, str(out / "command")])
+    (out / f"command.{os.environ['RANK']}.json").write_text(json.dumps([code, printed.getvalue(), said.getvalue()]))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
+    command(folder)
+    # In torchrun's store a second group needs another name, as after a restart.
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
     with process_group("cpu"):
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = "0"
         for part in (train, evaluate, resume, refuse, norms, run):
             part(folder)

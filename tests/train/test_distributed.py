@@ -136,6 +136,14 @@ def test_run_of_two_ranks_has_one_record_and_is_found_again(two):
     assert len(record["history"]) == 1
 
 
+def test_command_of_two_ranks_gives_one_progress_and_one_result(two):
+    codes, printed, said = zip(*(noted(two, "command", rank) for rank in (0, 1)), strict=True)
+    assert codes == (0, 0), said
+    assert "".join(printed).count("test loss") == 1
+    assert "".join(said).count("epoch 1/1") == 1
+    assert "batch: 256 images a step = 2 ranks × 1 micro-batch × 128" in "".join(said)
+
+
 def test_gradients_of_two_ranks_are_traced_as_those_of_one(two, tmp_path):
     """Between the steps of a run with sync_bn, where the ranks sum statistics in the measuring pass too."""
     assert noted(two, "trace", 0) == noted(two, "trace", 1)

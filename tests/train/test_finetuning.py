@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from resnetlab.data.config import AugmentConfig, DecodeConfig
-from resnetlab.models.weight_files import open_state
+from resnetlab.models.weights import inspect_weights
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import evaluate_run, run_recipe
@@ -61,9 +61,9 @@ def test_a_net_trained_on_digits_is_fine_tuned_on_photographs(tmp_path, photos):
     assert record.data["encoding"] == "jpeg"
     assert record.final.test.error <= 3 / 24
     assert evaluate_run(tmp_path / "tuned") == record.final.test
-    _, tensors = open_state(tmp_path / "tuned" / "last")
-    assert tensors["stem.conv.weight"].shape == (16, 3, 3, 3)
-    assert tensors["head.weight"].shape == (3, 64)
+    (tensors,) = [found.shapes for found in inspect_weights(tmp_path / "tuned" / "last")]
+    assert tensors["stem.conv.weight"] == (16, 3, 3, 3)
+    assert tensors["head.weight"] == (3, 64)
 
 
 def test_images_of_every_size_train_at_a_size_that_does_not_fit_in_memory_rules(tmp_path, photos):

@@ -208,10 +208,18 @@ def test_exploding_loss_stops_with_its_step_and_keeps_the_checkpoint_before(tmp_
         assert all(torch.equal(value, good.model[name]) for name, value in kept.model.items())
 
 
-def test_validation_chooses_each_epoch_and_test_reports_the_last_and_the_best(tmp_path):
-    """With a rate that makes the last epoch no better than others; both networks are evaluated once more by hand."""
+WORSE = TrainConfig(epochs=5, batch_size=16, lr=0.02, schedule="constant")
+
+
+def make_misleading():
+    """Validation has wrong labels, so under ``WORSE`` it is best in an early epoch, whatever the processor rounds."""
     data = make_data(validation=24)
-    config = TrainConfig(epochs=5, batch_size=16, lr=0.3, schedule="constant")
+    return replace(data, validation=replace(data.validation, labels=(data.validation.labels + 1) % 3))
+
+
+def test_validation_chooses_each_epoch_and_test_reports_the_last_and_the_best(tmp_path):
+    """Both networks are evaluated once more by hand."""
+    data, config = make_misleading(), WORSE
     history = fit(tiny_net(), data, config, seed=0, out=tmp_path)
     best = rank_epochs(history)[0]
     assert best.epoch < 5
@@ -244,9 +252,8 @@ def test_without_validation_test_is_evaluated_each_epoch_and_the_last_epoch_is_t
 
 @pytest.mark.parametrize("choose", [True, False])
 def test_a_set_without_test_reports_validation_which_chooses_or_does_not(tmp_path, choose):
-    data = replace(make_data(validation=24), test=None)
-    config = TrainConfig(epochs=5, batch_size=16, lr=0.3, schedule="constant")
-    history = fit(tiny_net(), data, config, seed=0, out=tmp_path, choose=choose)
+    data = replace(make_misleading(), test=None)
+    history = fit(tiny_net(), data, WORSE, seed=0, out=tmp_path, choose=choose)
     assert all(e.validation.n == 24 and e.test is None and e.reported_split == "validation" for e in history)
     assert rank_epochs(history)[0].epoch < 5
     assert read_checkpoint(tmp_path / "best").history[-1].epoch == (rank_epochs(history)[0].epoch if choose else 5)

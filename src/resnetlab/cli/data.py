@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from resnetlab.cli.tables import print_columns, show
+from resnetlab.core.errors import DataError
 from resnetlab.data.config import DecodeConfig
 
 if TYPE_CHECKING:
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
     from resnetlab.data.inspect import Duplicates, Inspection
 
 SHEET, FINDINGS = "contact-sheet.png", "inspect.json"
-MOST_ROWS = 100
+MOST_ROWS, SHOWN = 100, 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Show what a data set is: counts, statistics, images that occur twice, and a sheet of some of each class."""
+    """Show what a data set is, all that is wrong with it, and a sheet of some images of each class.
+
+    It is read as far as it can be. Exit code 3 if train would refuse it.
+    """
 
     action: tyro.conf.Positional[Literal["inspect"]]
     """What is done with it."""
@@ -30,7 +34,7 @@ class Data:
     split_seed: int = 0
     """Decides the split of data that comes without one."""
     decode: Annotated[DecodeConfig, tyro.conf.OmitArgPrefixes]
-    """How encoded images are read."""
+    """How images and labels are read."""
     out: Path = Path("runs/inspect")
     """Folder for contact-sheet.png and inspect.json."""
     json: bool = False
@@ -39,13 +43,14 @@ class Data:
     def __call__(self) -> None:
         from resnetlab.cli.progress import progress_of
         from resnetlab.core.files import atomic_write
-        from resnetlab.data.inspect import inspect_data
-        from resnetlab.data.sources import load_data
+        from resnetlab.data.inspect import inspect_data, read_anyway
 
         with progress_of("reading") as on_progress:
-            data = load_data(self.source, self.split_seed, self.decode, on_progress)
+            data, refusals = read_anyway(self.source, self.split_seed, self.decode, on_progress)
+        if data is None or not len(data.train):
+            raise refusal(refusals)
         with progress_of("comparing") as on_progress:
-            found = inspect_data(data, on_progress)
+            found = inspect_data(data, on_progress, refusals)
         # Escaped, so that a name that is no valid text can be written all the same.
         text = json.dumps(asdict(found), indent=None if self.json else 1, allow_nan=False)
         atomic_write(self.out / FINDINGS, text + "\n")
@@ -55,6 +60,16 @@ class Data:
         else:
             print_inspection(found)
             show("", f"sheet: {self.out / SHEET}")
+        if refusals:
+            raise refusal(refusals)
+
+
+def refusal(reasons: Sequence[str]) -> DataError:
+    """The error of a set that is not trained on: its one reason; several are listed before it."""
+    if len(reasons) == 1:
+        return DataError(reasons[0])
+    show(f"{len(reasons)} reasons not to train on this set:", *(f"- {each}" for each in reasons), errors=True)
+    return DataError(f"train would refuse this set for these {len(reasons)} reasons")
 
 
 def draw(data: "ImageData") -> bytes:
@@ -114,14 +129,40 @@ def describe_findings(found: "Inspection") -> list[str]:
     for where, copies in found.duplicates.items():
         later, _, earlier = where.partition(" in ")
         what = f"{later} images that are in {earlier} too" if earlier else f"equal images in {where}"
-        lines.append(f"{what}: {_pairs(copies)}")
+        lines += [f"{what}: {_pairs(copies)}", *_conflicts(copies)]
+    for where, copies in found.near.items():
+        later, _, earlier = where.partition(" in ")
+        lines += [f"{later} images nearly equal to one in {earlier}: {_pairs(copies)}", *_conflicts(copies)]
     lines += [
         f"images of one colour in {split}: {constant.count:,}{_list(constant.names or constant.examples)}"
         for split, constant in found.constant.items()
     ]
+    lines += [f"unreadable: {name}: {why}" for name, why in found.unreadable[:MOST_ROWS]]
+    if len(found.unreadable) > MOST_ROWS:
+        lines.append(f"… and {len(found.unreadable) - MOST_ROWS} more that cannot be read, in {FINDINGS}")
+    lines.append(_balance(mark))
     if empty:
-        lines.append(f"classes without training images: {', '.join(empty[:10])}")
+        more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
+        lines.append(f"classes without training images: {', '.join(empty[:10])}{more}")
     return lines
+
+
+def _balance(mark: dict[str, Any]) -> str:
+    """How many training images the largest class has for one of the smallest, and what always naming it would score."""
+    counts = {name: n for name, n in zip(mark["classes"], mark["train_counts"], strict=True) if n}
+    few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
+    small, large = few, many
+    ratio, share = counts[many] / counts[few], counts[many] / mark["train"]
+    return (
+        f"classes in train: from {counts[few]:,} ({small}) to {counts[many]:,} ({large}) images, 1 to {ratio:.1f}; "
+        f"always saying {large} is right for {share:.1%}"
+    )
+
+
+def _conflicts(copies: "Duplicates") -> list[str]:
+    return (
+        [f"  labels that differ: {_several([f'{a} = {b}' for a, b in copies.conflicts])}"] if copies.conflicts else []
+    )
 
 
 def _splits(mark: dict[str, Any]) -> list[str]:
@@ -148,4 +189,8 @@ def _pairs(copies: "Duplicates") -> str:
 
 
 def _list(examples: Sequence[object]) -> str:
-    return f" (such as {', '.join(map(str, examples))})" if examples else ""
+    return f" (such as {_several(examples)})" if examples else ""
+
+
+def _several(examples: Sequence[object]) -> str:
+    return ", ".join(map(str, examples[:SHOWN]))

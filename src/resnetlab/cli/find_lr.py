@@ -70,5 +70,5 @@ def print_curve(curve: LrCurve) -> None:
     if curve.steepest is None or curve.minimum is None:
         show("no suggestion: the loss never fell; check data and network, or begin with a lower --lowest")
         return
-    show(f"the loss falls fastest at  --lr {curve.steepest:.2g}")
-    show(f"a tenth of its minimum is  --lr {curve.minimum / 10:.2g}")
+    show(f"the loss falls fastest at           --lr {curve.steepest:.2g}")
+    show(f"a tenth of the rate of lowest loss  --lr {curve.minimum / 10:.2g}")

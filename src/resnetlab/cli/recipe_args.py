@@ -26,7 +26,7 @@ class WithRecipe:
     """The flags of a command that takes a recipe."""
 
     file: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RECIPE]")] = None
-    """File of settings in YAML, such as recipes/digits/resnet20.yaml; it comes first, and flags change what it says."""
+    """Recipe: a YAML file of settings, such as recipes/digits/resnet20.yaml; it comes first, and flags override it."""
     recipe: Annotated[Recipe, tyro.conf.OmitArgPrefixes]
     """What is trained."""
 
@@ -82,7 +82,7 @@ FIRST = (
 GROUPS = {
     "Run and output": ("log", "quiet", "json", "print_config", "max_steps", "save_every", "keep_top", "evaluate_train"),
     "Network": ("shortcut", "options", "freeze"),
-    "Data": ("split_seed", "image_size", "on_bad", "workers", "overfit_batches"),
+    "Data": ("split_seed", "image_size", "on_bad", "workers", "compact_labels", "overfit_batches"),
     "Validation": ("best_by", "early_stop"),
     "Optimizer": ("optimizer", "head_lr", "momentum", "nesterov", "weight_decay", "decay_all", "clip_norm", "ema"),
     "Schedule": (*("warmup_epochs", "warmup_steps", "warmup_until_error", "milestones", "milestone_steps", "gamma"),),

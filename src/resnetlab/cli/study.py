@@ -27,11 +27,11 @@ from resnetlab.study.config import (
 
 @dataclass(frozen=True, kw_only=True)
 class StudyCommand(WithRecipe):
-    """Compare networks that differ in what is asked and in nothing else, over seeds; make tables, figures and a page.
+    """Compare networks that differ only in the settings under study, over seeds; make tables, figures and a page.
 
-    Alone it compares plain and residual nets at depths 8, 20 and 56. RECIPE is a YAML file of settings, with or without
-    axes and seeds; flags change what it says. Under torchrun the processes share the runs. The same command given again
-    resumes a study that was interrupted.
+    Without arguments it compares plain and residual nets at depths 8, 20 and 56. RECIPE is a YAML file of settings,
+    with or without axes and seeds; flags override it. --processes of this machine, or those of torchrun, share the
+    runs. The same command resumes a study that was interrupted.
     """
 
     axis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -45,6 +45,8 @@ class StudyCommand(WithRecipe):
     """Networks of --depths: cifar_*, imagenet (resnet18, resnet34, ...) or mlp_*; short for a --model."""
     seeds: int = 3
     """Runs of each condition, with seeds from --seed on; all are paired by seed."""
+    processes: int = 1
+    """Processes on this machine that share the runs, each with one thread; no figure depends on how many."""
     out: Path = Path("runs/study")
     """Folder of the study; a new or empty one, or one to resume."""
     axes_of_file: Annotated[Axes, tyro.conf.Fixed, tyro.conf.Suppress] = field(default_factory=dict)
@@ -96,9 +98,9 @@ class StudyCommand(WithRecipe):
             with stop_on_signals() as stop:
                 if leads():
                     with StudyProgress() as progress:
-                        record = run_study(study, self.out, progress, stop)
+                        record = run_study(study, self.out, progress, stop, self.processes)
                 else:
-                    record = run_study(study, self.out, NoStudyCallback(), stop)
+                    record = run_study(study, self.out, NoStudyCallback(), stop, self.processes)
         except StoppedError as error:
             raise StoppedError(f"{error}; to resume, give the same command again", error.signal) from error
         if leads():

@@ -29,21 +29,21 @@ OUT = Path("runs/train")
 class Train(WithRecipe):
     """Train one network; the run folder keeps checkpoints, metrics and the record.
 
-    RECIPE is a YAML file of settings; flags change what it says. Ctrl-C, SIGTERM or a
-    terminal that closes saves the step that was reached.
+    RECIPE is a YAML file of settings; flags override it. Ctrl-C, SIGTERM or a terminal that closes saves the step that
+    was reached.
     """
 
     out: Path | None = None
     """Folder of the run: a new or empty one, or one to resume. By default runs/train, or what --resume names."""
     resume: Literal["never", "auto"] | Path = "never"
-    """auto resumes from the last checkpoint in the folder, bit for bit, and starts anew where there is none. The folder
+    """auto resumes from the last checkpoint in the folder, bit for bit, and begins where there is none. The folder
     of a run resumes it with its own recipe."""
     log: Literal["none", "tensorboard"] = "none"
     """tensorboard writes its event files to tensorboard/ in the run folder (extra track)."""
     accept_changes: tyro.conf.FlagCreatePairsOff[bool] = False
     """Resume with another recipe, or other data, than the run began with; the record says what was changed and when."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print the result alone, and errors."""
+    """Print only the result, and errors."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object a line on standard output, for each note, each epoch and the result, and nothing else."""
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -150,9 +150,11 @@ class Evaluate:
     """Folder of a run."""
     checkpoint: Literal["last", "best"] = "last"
     """The last epoch, or the best one by the validation images."""
+    data: str | None = None
+    """Where the images of the run are now; by default where they were when it began, or beside the run."""
 
     def __call__(self) -> None:
         from resnetlab.train.run import evaluate_restored, restored_network
 
-        net, data, recipe = restored_network(self.run, self.checkpoint)
+        net, data, recipe = restored_network(self.run, self.checkpoint, self.data)
         print_metrics(evaluate_restored(net, data, recipe), data.reported_split)

@@ -9,21 +9,46 @@ import tyro
 
 from resnetlab.cli.tables import print_columns, show
 
+Project = Literal[
+    "torchvision",
+    "timm",
+    "akamaster",
+    "loss-landscape",
+    "kuangliu",
+    "weiaicunzai",
+    "fixup",
+    "labml",
+    "keras",
+    "safetensors",
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """Show whose names a file of weights has, its tensors, their number, and the classes of its head."""
+    """Show the networks in a file of weights: whose names they have, their tensors, and the classes of their heads."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """A .safetensors, .pth, .pt or .th file, or a checkpoint folder. Nothing in it is run."""
+    """A file of safetensors, torch, numpy (.npz) or Keras (.h5), or a checkpoint folder. Nothing in it is run."""
+    which: str | None = None
+    """The one network to show: the key that leads to it, ema or raw."""
 
     def __call__(self) -> None:
         from resnetlab.models.weights import inspect_weights
 
-        found = inspect_weights(self.file)
-        print_columns([(name, "×".join(map(str, shape)) or "1") for name, shape in found.shapes.items()])
-        head = f"{found.classes} classes" if found.classes else "no head"
-        show("", f"names of {found.dialect}; {len(found.shapes)} tensors, {found.parameters:,} parameters, {head}")
+        for number, found in enumerate(inspect_weights(self.file, self.which)):
+            if number:
+                show("")
+            shapes = found.shapes.items()
+            print_columns([(name, "×".join(map(str, shape)) or "1") for name, shape in shapes])
+            if found.outside:
+                show("", f"beside it: {', '.join(found.outside)}")
+            if found.not_finite:
+                show("", f"numbers that are NaN or infinite in {', '.join(found.not_finite)}")
+            show("", f"architecture: {found.stated or 'not said, and names and shapes cannot tell it'}")
+            head = f"{found.classes} classes" if found.classes else "no head"
+            where = f"{found.label}{', an average' if found.average else ''}: " if found.label else ""
+            counts = f"{len(found.shapes)} tensors, {found.parameters:,} parameters, {head}"
+            show(f"{where}names of {found.dialect}; {counts}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +56,17 @@ class Convert:
     """Write the weights of a network under another project's names, or as safetensors under ours."""
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IN")]
-    """Weights under the names of resnetlab, torchvision, timm, akamaster or labml."""
+    """Weights under the names of any of these projects."""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """The .safetensors file to write."""
-    to: Literal["torchvision", "timm", "akamaster", "labml", "safetensors"]
+    to: Project
     """Whose names; safetensors is ours."""
     model: str
     """The network that the weights are of, by name."""
     set: tuple[str, ...] = ()
     """Its settings where they are not the name's own, such as pad=center."""
+    which: str | None = None
+    """Of several networks in IN the one to convert: the key that leads to it, ema or raw."""
     reset_head: bool = False
     """Leave a head of another number of classes out; the network gets its own."""
     adapt_input: bool = False
@@ -50,14 +77,16 @@ class Convert:
 
         from resnetlab.core.errors import ConfigError
         from resnetlab.core.files import atomic_write
-        from resnetlab.models.key_mapping import OURS
+        from resnetlab.models.dialects import OURS
         from resnetlab.models.weights import export_weights, load_weights
         from resnetlab.models.zoo import create_model
 
         if self.out.suffix != ".safetensors":
             raise ConfigError(f"{self.out} is not possible: what is written is safetensors, so name it ….safetensors")
         model = create_model(self.model, pretrained=False, **read_settings(self.set))
-        report = load_weights(model, self.source, reset_head=self.reset_head, adapt_input=self.adapt_input)
+        report = load_weights(
+            model, self.source, which=self.which, reset_head=self.reset_head, adapt_input=self.adapt_input
+        )
         dialect = OURS if self.to == "safetensors" else self.to
         tensors = export_weights(model, dialect)
         atomic_write(self.out, save(tensors, metadata={"format": "pt"}))
@@ -80,6 +109,8 @@ class Prune:
     """Folder for the smaller network: config.json, model.safetensors and a model card."""
     checkpoint: Literal["last", "best"] = "last"
     """The last epoch of the run, or its best one."""
+    data: str | None = None
+    """Where the images of the run are now; by default where they were when it began, or beside the run."""
 
     def __call__(self) -> None:
         from resnetlab.core.config import command_of
@@ -87,7 +118,7 @@ class Prune:
         from resnetlab.train.prune import prune_run
         from resnetlab.train.recipe import Recipe
 
-        found = prune_run(self.run, self.without, self.out, self.checkpoint)
+        found = prune_run(self.run, self.without, self.out, self.checkpoint, self.data)
         before, after = found.before, found.after
         show(f"without {', '.join(found.blocks)}:")
         error, loss = f"{before.error:.2%} → {after.error:.2%}", f"{before.loss:.4f} → {after.loss:.4f}"
@@ -105,7 +136,7 @@ Weights = Annotated[
 
 
 def weights(action: Annotated[Weights, tyro.conf.arg(name="")]) -> Callable[[], None]:
-    """Look into weights; rename them between resnetlab, torchvision, timm, akamaster and labml; leave blocks out."""
+    """Look into weights; rename them between resnetlab, torchvision, timm and others; leave blocks out."""
     return action
 
 

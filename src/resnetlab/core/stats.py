@@ -1,9 +1,9 @@
-"""Statistics over seeds: mean, standard deviation, and intervals and tests of paired differences."""
+"""Statistics over seeds: mean, standard deviation, intervals and tests of paired differences, and counts of runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resnetlab.core.randomness import generator
 
@@ -29,13 +29,32 @@ class Sample:
 class Interval:
     """A mean of n paired differences, with the interval that covers the true one in ``level`` of such studies.
 
-    ``low`` and ``high`` are None for n = 1, which says nothing of the variation between seeds.
+    ``low`` and ``high`` are None where the seeds show no variation to reckon with: for n = 1, and where all
+    differences are equal.
     """
 
     n: int
     mean: float
     low: float | None
     high: float | None
+    level: float
+
+    @classmethod
+    def upgrade(cls, plain: dict[str, Any]) -> dict[str, Any]:
+        """Records once gave equal differences an interval of no width, as if they were certain."""
+        if plain.get("low") is None or plain["low"] != plain.get("high"):
+            return plain
+        return plain | {"low": None, "high": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """``count`` of ``n`` runs, with the interval that covers the true share in at least ``level`` of such studies."""
+
+    count: int
+    n: int
+    low: float
+    high: float
     level: float
 
 
@@ -48,7 +67,8 @@ def paired_interval(first: Sequence[float], second: Sequence[float], level: floa
     """Student's interval of the mean of first[i] - second[i]: d̄ ± t(n - 1) · s_d / √n.
 
     ``first[i]`` and ``second[i]`` must come from the same seed. It takes the differences for normal; the few seeds of a
-    study cannot check that, so the page shows every run beside it. Equal differences have an interval of no width.
+    study cannot check that, so the page shows every run beside it. Equal differences have no interval: a spread of zero
+    over a few seeds is no certainty.
     """
     known = _without_test(first, second, level)
     if known:
@@ -65,7 +85,7 @@ def bootstrap_interval(
     """The BCa bootstrap interval of the mean of first[i] - second[i] (Efron 1987, JASA 82:171).
 
     It takes nothing for normal, but with few values it is too narrow: no resample lies outside of them. The resamples
-    are a function of n alone. Equal differences have an interval of no width.
+    are a function of n alone. Equal differences have no interval.
     """
     known = _without_test(first, second, level)
     if known:
@@ -107,7 +127,7 @@ def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
 
 
 def _without_test(first: Sequence[float], second: Sequence[float], level: float) -> Interval | None:
-    """The interval of one difference, or of equal ones, for which there is no test; None for all others.
+    """One difference, or equal ones, for which there is no interval and no test; None for all others.
 
     Raises ``ValueError`` where the values differ in number.
     """
@@ -118,7 +138,7 @@ def _without_test(first: Sequence[float], second: Sequence[float], level: float)
         return Interval(n=1, mean=mean, low=None, high=None, level=level)
     differences = [a - b for a, b in zip(first, second, strict=True)]
     if max(differences) - min(differences) <= _rounding(first, second):
-        return Interval(n=n, mean=mean, low=mean, high=mean, level=level)
+        return Interval(n=n, mean=mean, low=None, high=None, level=level)
     return None
 
 
@@ -142,3 +162,28 @@ def holm(values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(values) - passed) * values[place]))
         adjusted[place] = least
     return adjusted
+
+
+def exact_share(count: int, n: int, level: float = 0.95) -> Share:
+    """Clopper and Pearson's interval of a share (1934, Biometrika 26:404): the shares for which ``count`` or fewer of
+    ``n``, and ``count`` or more, have a chance above (1 - level)/2 each."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(count, n).proportion_ci(level, method="exact")
+    return Share(count=count, n=n, low=float(low), high=float(high), level=level)
+
+
+def largest_share(count: int, n: int, level: float = 0.95) -> float:
+    """The one-sided upper bound of Clopper and Pearson: the share of which ``count`` or fewer of ``n`` have a chance of
+    1 - level. For a count of 0 it is 1 - (1 - level)^(1/n): 63 % of three, 14 % of twenty."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(count, n, alternative="less").proportion_ci(level, method="exact").high)
+
+
+def sign_p(more: int, less: int) -> float:
+    """Two-sided p of the exact sign test, which on counts of yes and no is McNemar's: of ``more + less`` pairs that
+    differ, either way has a chance of one half. Nothing is taken for normal; five pairs that agree give 0.0625."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(more, more + less).pvalue) if more + less else 1.0

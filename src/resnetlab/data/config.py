@@ -22,7 +22,7 @@ SOURCES = {
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """How encoded images (folders, Parquet, the Hub) become arrays.
+    """How images and labels are read; size and damage are settings of encoded images (folders, Parquet, the Hub).
 
     Raises ``ConfigError`` for values that make no images.
     """
@@ -34,6 +34,8 @@ class DecodeConfig:
     workers: int = 0
     """Threads that open images before training, and processes that decode them while the network trains; 0 does both
     in this one. The result is the same."""
+    compact_labels: bool = False
+    """Leave out classes that no image has, and number the others anew: for labels from 1 on, or with gaps."""
 
     def __post_init__(self) -> None:
         require(self.image_size is None or 1 <= self.image_size <= 8192, "image_size", self.image_size, "1 to 8192")
@@ -43,7 +45,7 @@ class DecodeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """How training images are varied; what is drawn for an image is a function of (seed, epoch, sample).
+    """How training images are augmented; what is drawn for an image is a function of (seed, epoch, sample).
 
     Raises ``ConfigError`` for values that make no augmentation.
     """
@@ -52,21 +54,21 @@ class AugmentConfig:
     """Pixels around a training image before a random crop of its own size; by default an eighth of its side (4 for 32
     pixels, as in the paper), 0 with random_resized_crop and in a study."""
     flip: bool = False
-    """Mirror left and right half of the images."""
+    """Mirror training images left to right, each with probability 1/2."""
     random_resized_crop: bool = False
     """Cut a random box and resize it to the image's size, as for ImageNet."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Share of the area that the box of random_resized_crop has, at least and at most."""
+    """Smallest and largest area of the box of random_resized_crop, as a share of the image."""
     policy: Policy = "none"
     """rand: RandAugment; trivial: TrivialAugment."""
     rand_operations: int = 2
-    """Operations in a row of RandAugment."""
+    """RandAugment: operations applied to each image, one after another."""
     rand_magnitude: int = 9
-    """Magnitude of RandAugment, from 0 to 30."""
+    """RandAugment: magnitude, from 0 to 30."""
     erasing: float = 0.0
     """Probability of blanking a random box of an image."""
     cutout: int = 0
-    """Side in pixels of a square that is blanked in every image; 0 for none."""
+    """Side in pixels of a random square that is blanked in every image; 0 is off."""
     mixup: float = 0.0
     """alpha of mixup: pairs of images and of targets are averaged with a weight from Beta(alpha, alpha); 0 is off."""
     cutmix: float = 0.0

@@ -69,6 +69,9 @@ class Images(Protocol):
     def divide(self, numbers: Tensor) -> tuple[Self, Self]:
         """Two splits: of all images but those of the given numbers, and of those."""
 
+    def relabelled(self, labels: Tensor) -> Self:
+        """The same images with other labels ``(N,)``."""
+
     def histogram(self) -> Tensor:
         """How often each grey level occurs in each channel: ``(C, 256)``, float64."""
 
@@ -119,6 +122,9 @@ class Split:
             names=self.names and Chosen(self.names, numbers.numpy()),
         )
 
+    def relabelled(self, labels: Tensor) -> "Split":
+        return replace(self, labels=labels)
+
     def histogram(self) -> Tensor:
         channels = [self.images[:, channel].flatten() for channel in range(self.shape[0])]
         return torch.stack([torch.bincount(values, minlength=256) for values in channels]).double()
@@ -159,7 +165,8 @@ class ImageData:
 
     What chooses (an epoch, a rate, an early end) is ``validation``; what is reported is ``test``. A set may lack either
     of the two, never both. ``notes`` are what a user should know of how they were read, such as files that were left
-    out. ``standard`` are the statistics to standardise by where they are not the training images' own.
+    out; ``unreadable`` are these, with the reason. ``standard`` are the statistics to standardise by where they are not
+    the training images' own.
     """
 
     source: str
@@ -168,6 +175,7 @@ class ImageData:
     validation: Images | None = None
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
     standard: Normalisation | None = None
 
     @property

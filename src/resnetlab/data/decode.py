@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from resnetlab.core.errors import DataError, printable
 from resnetlab.core.files import read_file
+from resnetlab.data.completeness import missing_pixels, missing_strips
 
 Box = tuple[float, float, float, float]
 Turn = tuple[int, int, int]
@@ -112,34 +113,47 @@ def read_image(
     scale: tuple[float, float] = (0.08, 1.0),
     *,
     own: int | None = None,
+    thorough: bool = False,
 ) -> DecodedImage:
     """As ``decode``, with what the file says of itself; an image that is a square of side ``own`` stays as it is.
 
-    Raises whatever Pillow raises; ``reason`` puts it in words.
+    A ``thorough`` look costs a second decoding of progressive JPEG. Raises whatever Pillow raises; ``reason`` puts it
+    in words.
     """
     data = content if isinstance(content, bytes) else read_file(content)
     with warnings.catch_warnings():
         # Pillow warns of odd metadata beside pixels that are whole.
         warnings.simplefilter("ignore")
-        pixels, turn, facts = _upright_or_not(data, side, box, scale, own)
+        pixels, turn, facts = _upright_or_not(data, side, box, scale, own, thorough)
     # The file's own pixels are gone by now, so that turning does not hold a large image three times.
     return DecodedImage(pixels=turned(pixels, turn), **facts)
 
 
 def _upright_or_not(
-    data: bytes, side: int | None, box: Sequence[float] | None, scale: tuple[float, float], own: int | None
+    data: bytes,
+    side: int | None,
+    box: Sequence[float] | None,
+    scale: tuple[float, float],
+    own: int | None,
+    thorough: bool,
 ) -> tuple[Pixels, Turn, dict[str, Any]]:
     """The pixels the way that the file has them, how to turn them, and what else a ``DecodedImage`` tells."""
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         check_size(image)
         lossy = _is_lossy(image, data)
+        if missing := missing_strips(image):
+            raise ValueError(missing)
         if image.format not in JPEG:
             # PNG may have its EXIF after the pixels, and TIFF turns itself.
             image.load()
         turn = turn_of(image)
         width, height = image.size[::-1] if turn[0] else image.size
         side = None if image.size == (own, own) else side
+        if image.format == "PNG":
+            mend_key(image, data)
         pixels = _whole(image) if side is None else _square(image, side, turn, box, scale)
+        if missing := missing_pixels(image, data, thorough=thorough):
+            raise ValueError(missing)
         return pixels, turn, {"width": width, "height": height, "format": str(image.format), "lossy": lossy}
 
 
@@ -150,6 +164,26 @@ def check_size(image: Image.Image) -> None:
     most = MOST_PIXELS_HELD if held else MOST_PIXELS
     if not 0 < width * height <= most:
         raise ValueError(f"it has {width}×{height} pixels; 1 to {most:,} are read of this kind of {image.format}")
+
+
+def mend_key(image: Image.Image, data: bytes) -> None:
+    """Put the transparent grey or colour of a loaded PNG into the units of Pillow's pixels.
+
+    Pillow stretches grey of 2 and 4 bits to 8 and cuts colours of 16 bits to 8, but leaves the key as it stands in the
+    file. Raises ``ValueError`` where the cut colours do not tell which pixels are transparent.
+    """
+    key, depth = image.info.get("transparency"), data[24]
+    if isinstance(key, int) and image.mode == "L":
+        most = (1 << depth) - 1
+        image.info["transparency"] = (key & most) * (255 // most)
+    elif isinstance(key, tuple) and depth == 16:
+        high = tuple(value >> 8 for value in key)
+        # On white, a white that is transparent looks like one that is not.
+        if high != (255, 255, 255) and (np.asarray(image) == high).all(axis=-1).any():
+            raise ValueError("one colour of its 16 bits is transparent, which is not read; save it with 8 bits")
+        del image.info["transparency"]
+    elif isinstance(key, tuple):
+        image.info["transparency"] = tuple(value & 255 for value in key)
 
 
 def crop_box(

@@ -76,6 +76,9 @@ class EncodedSplit:
             names=self.names and Chosen(self.names, which),
         )
 
+    def relabelled(self, labels: Tensor) -> "EncodedSplit":
+        return replace(self, labels=labels)
+
     def histogram(self) -> Tensor:
         return self.levels
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -12,16 +12,16 @@ from typing import Literal
 
 import numpy as np
 
-from resnetlab.core.errors import DataError, printable
+from resnetlab.core.errors import ConfigError, DataError, printable
+from resnetlab.data.classes import some
 from resnetlab.data.dataset import Numbers, SplitName, split_by_class
-from resnetlab.data.ingest import EncodedSet, some
+from resnetlab.data.ingest import EncodedSet
+from resnetlab.data.splits import WORDS, Choice, listed, parse_choice, read_name, suggestion
 
-PARTS: dict[SplitName, tuple[str, ...]] = {
-    "train": ("train",),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test",),
-}
-"""Names of the folder of each split; of several the first is read."""
+LAYOUTS = (
+    "read are: train/ with validation/, test/ or both, each with a folder for each class; or a folder for each class "
+    "and nothing else"
+)
 JUNK_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
 JUNK_SUFFIX = re.compile(
     r"\.(txt|csv|tsv|jsonl?|xml|md|rst|py|ipynb|ya?ml|toml|ini|cfg|html?|css|js|pdf|docx?|xlsx?|log|db|sqlite|mat|npy|npz"
@@ -43,13 +43,13 @@ class File:
 class Tree:
     """What lies in a folder: ``bad`` has (name, reason) of what cannot be entered, ``junk`` counts what is no image.
 
-    ``classes`` are names of folders as they are; ``shown`` makes them fit for a message. ``parts`` are the folders of
-    the splits, none where the folder does not say which files are for testing.
+    ``classes`` are names of folders as they are. ``parts`` are the folders of the splits, none where the folder does
+    not say which files are for testing.
     """
 
     folder: Path
     classes: tuple[str, ...] = ()
-    parts: dict[SplitName, str] = field(default_factory=dict)
+    parts: dict[SplitName, list[str]] = field(default_factory=dict)
     files: list[File] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
     junk: Counter[str] = field(default_factory=Counter)
@@ -70,25 +70,26 @@ class Paths(Sequence[Path]):
         return self.folder / self.names[number]
 
 
-def read_folder(folder: Path, split_seed: int) -> EncodedSet:
-    """The files of ``folder`` (see ``list_folder`` for its layout), none of them opened.
+def read_folder(place: str, split_seed: int) -> EncodedSet:
+    """The files of a folder (see ``list_folder`` for its layout), none of them opened.
 
-    Without folders of the splits, a fifth of each class of the images that can be read becomes the test;
-    ``split_seed`` decides which.
+    ``DIR[train=a,test=b]`` says which folders are which split; ``DIR[train=.]`` that all are classes. Without folders
+    of the splits, a fifth of each class of the images that can be read becomes the test; ``split_seed`` decides which.
 
     Raises ``DataError`` where there is no such layout, and where a class or a split has too few images.
     """
-    tree = list_folder(folder)
+    where, choice = (place, None) if Path(place).exists() else parse_choice(place)
+    folder = Path(where)
+    tree = list_folder(folder, choice)
     labels = np.array([file.label for file in tree.files], dtype=np.int64)
     splits = np.array([file.split or "" for file in tree.files])
 
     def divide(numbers: Numbers) -> dict[SplitName, Numbers]:
-        if tree.parts:
+        if len(tree.parts) > 1:
             chosen = {name: numbers[splits[numbers] == name] for name in tree.parts}
-        else:
+        else:  # no parts, or one that the user chose
             train, test = split_by_class(labels[numbers], split_seed)
             chosen = {"train": numbers[train], "test": numbers[test]}
-        check_splits(tree, labels, numbers, chosen)
         return chosen
 
     notes = list(tree.notes)
@@ -97,47 +98,52 @@ def read_folder(folder: Path, split_seed: int) -> EncodedSet:
         notes.append(f"passed over {tree.junk.total()} entries that are no images: {kinds}")
     names = tuple(file.name for file in tree.files)
     return EncodedSet(
-        source=f"folder:{printable(folder)}",
+        source=f"folder:{printable(place)}",
         classes=tuple(printable(name) for name in tree.classes),
         cells=Paths(folder=folder, names=names),
         labels=labels,
         # Most names are the same objects: a million are not held twice.
         names=tuple(name if name.isprintable() else printable(name) for name in names),
         divide=divide,
+        judge=lambda chosen: judge_splits(tree, labels, chosen),
+        folders=True,
         digest=lambda content: hashlib.sha256(content).hexdigest().encode(),
         bad=[(printable(name), why) for name, why in tree.bad],
         notes=tuple(notes),
     )
 
 
-def check_splits(tree: Tree, labels: Numbers, numbers: Numbers, chosen: dict[SplitName, Numbers]) -> None:
-    """Raise ``DataError`` where the images of those numbers are too few to learn from."""
+def judge_splits(tree: Tree, labels: Numbers, chosen: Mapping[SplitName, Numbers]) -> list[str]:
+    """Why a network cannot learn from the images of those numbers, if there are reasons."""
     where = printable(tree.folder)
     if len(tree.classes) < 2:
         names = f"only one, {some(tree.classes)}" if tree.classes else "none"
-        raise DataError(f"{where} should hold a folder for each class, two or more; it has {names}")
-    counts = np.bincount(labels[chosen["train"]], minlength=len(tree.classes))
-    if empty := [name for name, count in zip(tree.classes, counts, strict=True) if not count]:
-        raise DataError(f"{where} has classes without images to train on: {some(empty)}; fill or remove their folders")
-    for name, part in tree.parts.items():
-        if not len(chosen[name]):
-            raise DataError(f"{where} has no images in {part}/; fill it, or remove it")
-    counts = np.bincount(labels[numbers], minlength=len(tree.classes))
-    if not tree.parts and (few := [name for name, count in zip(tree.classes, counts, strict=True) if count < 2]):
-        raise DataError(
+        inner = tree.folder / tree.classes[0] if tree.classes and not tree.parts else None
+        deeper = inner is not None and len(_class_folders(Tree(inner), "")) > 1
+        hint = f"; if that is the set, give {printable(inner)}" if deeper else ""
+        return [f"{where} should hold a folder for each class, two or more; it has {names}{hint}"]
+    reasons = []
+    for split, places in tree.parts.items():
+        if not len(chosen.get(split, ())):
+            reasons.append(f"{where} has no images in {printable(places[0])}/; fill it, or remove it")
+    counts = np.bincount(labels[np.concatenate(list(chosen.values()))], minlength=len(tree.classes))
+    if len(tree.parts) < 2 and (few := [name for name, count in zip(tree.classes, counts, strict=True) if count == 1]):
+        reasons.append(
             f"{where} has no folder for testing, and classes of a single image, which cannot be split: {some(few)}; "
             "add images, or make train/ and test/"
         )
+    return reasons
 
 
-def list_folder(folder: Path) -> Tree:
-    """The files of ``folder``: ``train/`` and ``val/`` (or ``valid/``), ``test/`` or both with a folder for each class,
-    or just folders of classes. A class is named by its folder; its images may lie deeper in it.
+def list_folder(folder: Path, choice: Choice | None = None) -> Tree:
+    """The files of ``folder``: parts for the splits, each with a folder for each class, or just folders of classes. A
+    class is named by its folder; its images may lie deeper in it. ``choice`` names the parts; without it their names
+    do (``splits.read_name``).
 
     Hidden files, and those whose name says that they are no images, are counted as junk. Links are followed, each
     real folder once for each class. Nothing is opened.
 
-    Raises ``DataError`` where there is no such layout.
+    Raises ``DataError`` where there is no such layout, or what looks like a part of the set is none.
     """
     tree = Tree(folder)
     top = _class_folders(tree, "")
@@ -146,37 +152,139 @@ def list_folder(folder: Path) -> Tree:
             f"{printable(folder)} cannot be read as a folder: {tree.bad[0][1]}; "
             "give the one that holds a folder for each class"
         )
-    parts = {split: place for split, places in PARTS.items() for place in reversed(places) if place in top}
-    if "train" in parts and len(parts) > 1:
-        tree.parts = parts
-        _list_parts(tree, [name for name in top if name not in parts.values()])
-    elif top == ["train"]:
-        raise DataError(
-            f"{printable(folder)} has train/ but neither val/, valid/ nor test/; "
-            f"give {printable(folder / 'train')} to have it split"
-        )
+    tree.parts = find_parts(tree, top) if choice is None else _chosen_parts(tree, choice)
+    if tree.parts == {"train": ["."]}:
+        tree.parts = {}
+    if tree.parts:
+        _list_parts(tree, top)
     else:
         tree.classes = tuple(top)
         _list_classes(tree, "", top, None)
+        _note_alike(tree, top)
     return tree
 
 
-def _list_parts(tree: Tree, others: list[str]) -> None:
-    if others:
-        read = ", ".join(f"{place}/" for place in tree.parts.values())
-        tree.notes.append(f"the splits are {read}; not read: {some(others)}")
-    names = {split: _class_folders(tree, place) for split, place in tree.parts.items()}
-    tree.classes = tuple(names["train"])
-    for split, place in tree.parts.items():
-        if not names[split]:
-            raise DataError(f"{printable(tree.folder / place)} holds no folder of a class, such as {place}/cat/")
-        unknown = [name for name in names[split] if name not in tree.classes and any(_walk(tree, f"{place}/{name}"))]
-        if unknown:
-            raise DataError(
-                f"{printable(tree.folder / place)} has classes that train/ has not: {some(unknown)}; "
-                "a network can only learn those of train/, so add them there or remove them"
-            )
-        _list_classes(tree, place, [name for name in names[split] if name in tree.classes], split)
+def find_parts(tree: Tree, top: list[str]) -> dict[SplitName, list[str]]:
+    """Which of the folders ``top`` are splits by their names; none where all are classes.
+
+    ``train`` says it alone. ``pets_train`` says it beside ``pets_test``, but beside ``cat`` it is a class, as
+    ``test_tube`` is.
+
+    Raises ``DataError`` for a name that could be either.
+    """
+    readings = {name: read_name(name) for name in top}
+    exact = [name for name in top if readings[name].exact]
+    if not exact:
+        rests: dict[tuple[str, ...], set[SplitName]] = {}
+        for reading in readings.values():
+            if reading.split:
+                rests.setdefault(reading.rest, set()).add(reading.split)
+        whole = [rest for rest, splits in rests.items() if "train" in splits and len(splits) > 1]
+        exact = [name for name in top if readings[name].split and readings[name].rest in whole]
+    parts: dict[SplitName, list[str]] = {}
+    for split in WORDS:
+        if meant := [name for name in exact if readings[name].split == split]:
+            parts[split] = meant
+    others = [name for name in top if exact and name not in exact and any(_walk(Tree(tree.folder), name))]
+    alike = [name for name in top if readings[name].split or readings[name].unplaced]
+    where = printable(tree.folder)
+    if list(parts) == ["train"] and len(exact) == 1 and not others:
+        raise DataError(
+            f"{where} has {printable(exact[0])}/ but neither validation/ nor test/; "
+            f"give {printable(tree.folder / exact[0])} to have it split"
+        )
+    trouble = ""
+    if exact and others and all(readings[name].split or readings[name].unplaced for name in others):
+        trouble = f"which split is {listed(others)}, beside {listed(exact)}?"
+    elif exact and others:
+        part = "looks like a part" if len(exact) == 1 else "look like parts"
+        trouble = f"{listed(exact)} {part} of the set, {listed(others)} like a class"
+    elif several := [names for names in parts.values() if len(names) > 1]:
+        trouble = f"{listed(several[0])} are several folders for one split"
+    elif exact and "train" not in parts:
+        trouble = f"{listed(exact)}, and no folder to train on"
+    elif not exact and len(top) > 1 and alike == top and _shared(tree, top):
+        trouble = f"{listed(top)} look like parts of the set, and hold the same folders"
+    elif not exact and len(top) > 1 and len({readings[name].split for name in top} - {None}) > 1 and alike == top:
+        trouble = f"{listed(top)} look like parts of the set, and differ in more than the split"
+    if trouble:
+        raise DataError(
+            f"{where}: {trouble}; {LAYOUTS}. Say which folders are which: {suggestion(f'folder:{where}', parts)}, or "
+            f"folder:{where}[train=.] if each is a class"
+        )
+    return parts
+
+
+def _chosen_parts(tree: Tree, choice: Choice) -> dict[SplitName, list[str]]:
+    patterns = [pattern for some in choice.patterns.values() for pattern in some]
+    if "." in patterns and patterns != ["."]:
+        raise ConfigError(f"{printable(tree.folder)}: . is the folder itself, all of it; write [train=.] alone")
+    deepest = max(pattern.strip("/").count("/") for pattern in patterns)
+    places = ["."] if patterns == ["."] else [f"{place}" for place in _folders(tree, "", deepest)]
+    return choice.place({place: [place, f"{place}/"] for place in places}, f"folder:{printable(tree.folder)}")
+
+
+def _folders(tree: Tree, place: str, deeper: int) -> Iterator[str]:
+    """The folders in ``place``, and so many levels deeper, by their path."""
+    for name in _class_folders(Tree(tree.folder), place):
+        inner = f"{place}/{name}" if place else name
+        yield inner
+        if deeper:
+            yield from _folders(tree, inner, deeper - 1)
+
+
+def _shared(tree: Tree, top: list[str]) -> list[str]:
+    """Names of the folders that each of the folders ``top`` holds."""
+    shared: set[str] = set()
+    for number, name in enumerate(top):
+        inner = _class_folders(Tree(tree.folder), name)
+        shared = shared.intersection(inner) if number else set(inner)
+        # Mostly after the first: a set of many images is not scanned twice.
+        if not shared:
+            break
+    return sorted(shared)
+
+
+def _note_alike(tree: Tree, top: list[str]) -> None:
+    if len(top) > 1 and len(shared := _shared(tree, top)) > 1:
+        tree.notes.append(
+            f"the classes are {listed(top)}; each holds the folders {listed(shared)}. If those are the classes, say "
+            f"which folders are for training: folder:{printable(tree.folder)}[train=…,test=…]"
+        )
+
+
+def _list_parts(tree: Tree, top: list[str]) -> None:
+    used = {place.split("/")[0] for places in tree.parts.values() for place in places}
+    if others := [name for name in top if name not in used]:
+        read = ", ".join(f"{place}/" for places in tree.parts.values() for place in places)
+        tree.notes.append(f"the splits are {printable(read)}; not read: {some(others)}")
+    names = {place: _class_folders(tree, place) for places in tree.parts.values() for place in places}
+    tree.classes = tuple(sorted({name for place in tree.parts["train"] for name in names[place]}))
+    for split, places in tree.parts.items():
+        for place in places:
+            where = printable(tree.folder / place)
+            if not names[place]:
+                raise DataError(
+                    f"{where} holds no folder of a class, such as {printable(place)}/cat/{_without(tree, split)}"
+                )
+            unknown = [
+                name for name in names[place] if name not in tree.classes and any(_walk(tree, f"{place}/{name}"))
+            ]
+            if unknown:
+                first = printable(tree.parts["train"][0])
+                raise DataError(
+                    f"{where} has classes without images to train on: {some(unknown)}; a network can only learn those "
+                    f"of {first}/, so add them there or remove them{_without(tree, split)}"
+                )
+            _list_classes(tree, place, [name for name in names[place] if name in tree.classes], split)
+
+
+def _without(tree: Tree, split: SplitName) -> str:
+    """How to leave out a part, such as a test whose labels are kept secret."""
+    left = {name: places for name, places in tree.parts.items() if name != split}
+    if split == "train":
+        return ""
+    return f"; to leave it out: {suggestion(f'folder:{printable(tree.folder)}', left, whole=True)}"
 
 
 def _list_classes(tree: Tree, prefix: str, names: list[str], split: SplitName | None) -> None:

@@ -4,47 +4,71 @@ The library keeps what it opens as an Arrow file in its cache (``HF_HOME``), whi
 second opening takes no time, and a set may be larger than the memory. Of images, only the bytes are taken from it.
 """
 
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnetlab.core.errors import ConfigError, DataError, first_line, load_extra
+from resnetlab.core.errors import ConfigError, DataError, first_line, load_extra, printable
+from resnetlab.data.classes import Refuse, raise_it
+from resnetlab.data.dataset import SplitName
 from resnetlab.data.ingest import EncodedSet
-from resnetlab.data.tables import SPLIT_WORDS, read_tables, split_of
+from resnetlab.data.splits import Choice, parse_choice, place_names, read_name, without_shard
+from resnetlab.data.tables import read_tables
 
-WORDS = tuple(word for words in SPLIT_WORDS.values() for word in words)
+SUFFIXES = (".parquet", ".pq", ".parq")
+OTHER_TABLES = (".arrow", ".feather", ".orc", ".csv", ".tsv", ".json", ".jsonl", ".tar", ".zip", ".gz", ".npz", ".h5")
 
 
-def read_parquet(place: str, split_seed: int) -> EncodedSet:
-    """The images in the Parquet files of a folder (``find_files``); ``DIR#COLUMN`` chooses the column of the labels.
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """The Parquet files of each split, and what should be said of how they were found."""
 
-    The network is not used. Raises ``DataError`` for files that are missing, damaged or hold no images and labels,
-    ``ConfigError`` where several columns could be meant, ``MissingExtraError`` without the extra ``hub``.
+    splits: dict[SplitName, list[Path]]
+    notes: tuple[str, ...] = ()
+
+
+def read_parquet(place: str, split_seed: int, refuse: Refuse = raise_it) -> EncodedSet:
+    """The images in the Parquet files of a folder (``find_files``), or in one file.
+
+    ``DIR[train=a,test=b]`` says which files are which split, ``DIR#COLUMN`` which column has the labels. The network is
+    not used. Raises ``DataError`` for files that are missing, damaged or hold no images and labels, and where it is not
+    sure which split a file is; ``ConfigError`` where several columns could be meant, ``MissingExtraError`` without the
+    extra ``hub``.
     """
-    folder, named = (place, []) if Path(place).exists() else _parse(place)
+    where, named, choice = (place, [], None) if Path(place).exists() else _parse(place)
     datasets = load_library()
+    files = find_files(Path(where), choice, f"parquet:{place}")
     tables = {}
-    for split, files in find_files(Path(folder)).items():
+    for split, paths in files.splits.items():
         with _quiet(datasets):
             try:
-                tables[split] = datasets.Dataset.from_parquet([str(file) for file in files], split=split)
+                tables[split] = datasets.Dataset.from_parquet([str(path) for path in paths], split=split)
             except Exception as error:  # the library and pyarrow answer damage with a dozen kinds of error
                 cause = error.__cause__ or error
                 raise DataError(
-                    f"{_list(files)} cannot be read as Parquet ({first_line(cause)}); fetch it again, and check that "
+                    f"{_list(paths)} cannot be read as Parquet ({first_line(cause)}); fetch it again, and check that "
                     "the cache of datasets (HF_HOME) can be written"
                 ) from error
-    return read_tables(tables, f"parquet:{place}", named, split_seed, Path(folder))
+    titles = {split: without_shard(_within(Path(where), paths[0])) for split, paths in files.splits.items()}
+    return read_tables(
+        tables, f"parquet:{place}", named, split_seed, Path(where), titles=titles, notes=files.notes, refuse=refuse
+    )
 
 
-def read_hub(place: str, split_seed: int) -> EncodedSet:
-    """The data set ``OWNER/NAME`` of the Hub, fetched once; ``OWNER/NAME#COLUMN`` chooses the column of the labels.
+def read_hub(place: str, split_seed: int, refuse: Refuse = raise_it) -> EncodedSet:
+    """The data set ``OWNER/NAME`` of the Hub, fetched once.
+
+    ``OWNER/NAME[train=a,test=b]`` says which of its splits are which, ``OWNER/NAME#COLUMN`` which column has the
+    labels.
 
     Raises as ``read_parquet`` does, and ``DataError`` where the Hub cannot be reached and the cache has no copy.
     """
-    repository, named = _parse(place)
+    repository, named, choice = _parse(place)
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", repository):
         raise ConfigError(f"hub:{place} is not possible: write hub:OWNER/NAME, such as hub:uoft-cs/cifar10")
     datasets = load_library()
@@ -56,31 +80,92 @@ def read_hub(place: str, split_seed: int) -> EncodedSet:
                 f"cannot fetch {repository} from the Hub ({first_line(error)}). Without a network: fetch it where "
                 "there is one and copy the cache (HF_HOME), or copy its Parquet files and give parquet:DIR"
             ) from error
-    known = {name: table for name, table in tables.items() if split_of(name)}
-    return read_tables(known or tables, f"hub:{place}", named, split_seed, None)
+    source = f"hub:{place}"
+    if choice is None:
+        placed = place_names(tables, source, "splits")
+    else:
+        placed = choice.place({name: [name] for name in tables}, source)
+    notes = _left_out(list(tables), placed)
+    together = {
+        split: tables[names[0]] if len(names) == 1 else datasets.concatenate_datasets([tables[name] for name in names])
+        for split, names in placed.items()
+    }
+    titles = {split: "+".join(names) for split, names in placed.items()}
+    return read_tables(together, source, named, split_seed, None, titles=titles, notes=notes, refuse=refuse)
 
 
-def find_files(folder: Path) -> dict[str, list[Path]]:
-    """The Parquet files of each split: ``train*.parquet`` and so on in the folder or in its ``data/``, or all those in
-    folders of the splits' names. Files of other names alone are one split, ``train``.
+def find_files(folder: Path, choice: Choice | None, source: str) -> Files:
+    """The Parquet files of each split, in ``folder`` and below: those that ``choice`` names, or by the words of their
+    names and folders (``splits.place_names``). One file, or the shards of one, whose name says nothing are ``train``.
 
-    Raises ``DataError`` where there are none.
+    Raises ``DataError`` where there are none, and for a file of which it is not sure which split it is.
     """
     if folder.is_file():
-        return {"train": [folder]}
-    for place in (folder, folder / "data"):
-        files = sorted(place.glob("*.parquet")) + sorted(place.glob("*/*.parquet"))
-        named = [(_split_of(file.relative_to(place)), file) for file in files]
-        found = {split: [file for name, file in named if name == split] for split in WORDS}
-        found = {split: files for split, files in found.items() if files}
-        if found:
-            return found
-        if any(file.parent == place for file in files):
-            return {"train": [file for file in files if file.parent == place]}
-    raise DataError(
-        f"{folder} holds no Parquet files; give the folder of train*.parquet and test*.parquet, or of the folders "
-        "train/ and test/"
-    )
+        return Files(splits={"train": [folder]})
+    found: dict[str, Path] = {}
+    others: Counter[str] = Counter()
+    tables: dict[str, str] = {}
+    for place, inner, names in os.walk(folder, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in sorted(name for name in names if not name.startswith((".", "_"))):
+            path = Path(place) / name
+            if path.suffix.lower() in SUFFIXES:
+                found[_within(folder, path)] = path
+                continue
+            others[path.suffix.lower() or "without a suffix"] += 1
+            if path.suffix.lower() in OTHER_TABLES and read_name(path.stem).split:
+                tables[str(path.relative_to(folder))] = str(read_name(path.stem).split)
+    if not found:
+        raise DataError(
+            f"{folder} holds no Parquet files; give the folder of train*.parquet and test*.parquet, or of the folders "
+            "train/ and test/"
+        )
+    order = sorted(found, key=lambda name: (found[name].parent, found[name].name))
+    if choice is None:
+        placed = place_names(order, source, "Parquet files")
+        if unread := [name for name, split in tables.items() if split not in placed]:
+            raise DataError(
+                f"{source}: {', '.join(map(printable, unread))} is no Parquet but has the name of a split; convert it, "
+                f"or leave it out: {source}[{','.join(f'{split}={split}*' for split in placed)}]"
+            )
+    else:
+        placed = choice.place({name: _forms(name) for name in order}, source)
+    notes = _left_out(order, placed)
+    if others:
+        kinds = ", ".join(f"{count} {printable(kind)}" for kind, count in sorted(others.items()))
+        notes += (f"passed over {others.total()} files that are not Parquet: {kinds}",)
+    for split, names in placed.items():
+        notes += _missing_shards(split, names)
+    return Files(splits={split: [found[name] for name in names] for split, names in placed.items()}, notes=notes)
+
+
+def _within(folder: Path, path: Path) -> str:
+    """The path within the folder, without its suffix and without ``data/`` in front."""
+    if folder == path:
+        return path.stem
+    return str(path.relative_to(folder).with_suffix("")).removeprefix(f"data{os.sep}")
+
+
+def _forms(name: str) -> list[str]:
+    """What a pattern may call a file: its path with or without number and suffix, its name, or a folder around it."""
+    path = Path(name)
+    whole = [name, without_shard(name), path.name, without_shard(path.name), *map(str, path.parents)]
+    return [*whole, *(f"{form}{suffix}" for form in (name, path.name) for suffix in SUFFIXES), f"data/{name}"]
+
+
+def _left_out(names: list[str], placed: dict[SplitName, list[str]]) -> tuple[str, ...]:
+    read = {name for some in placed.values() for name in some}
+    left = [printable(name) for name in names if name not in read]
+    return (f"not read: {', '.join(left[:20])}{' …' if len(left) > 20 else ''}",) if left else ()
+
+
+def _missing_shards(split: SplitName, names: list[str]) -> tuple[str, ...]:
+    """A note where files are numbered 00002-of-00005 and not all are there."""
+    numbered = [match for name in names if (match := re.search(r"-(\d+)-of-(\d+)", name))]
+    total = sum(int(count) for count in {match[2] for match in numbered})
+    if not numbered or len(numbered) == total:
+        return ()
+    return (f"{split}: {len(numbered)} of {total} files are there",)
 
 
 def load_library() -> Any:
@@ -88,19 +173,11 @@ def load_library() -> Any:
     return load_extra("datasets", "parquet: or hub:", "hub")
 
 
-def _split_of(path: Path) -> str | None:
-    """The split that a file's folder, or else the start of its name, stands for."""
-    words = "|".join(WORDS)
-    for text in (*path.parts[:-1], path.stem):
-        match = re.match(rf"({words})(?![A-Za-z])", text)
-        if match:
-            return match[1]
-    return None
-
-
-def _parse(place: str) -> tuple[str, list[str]]:
-    where, _, columns = place.partition("#")
-    return where, [column for column in columns.split(",") if column]
+def _parse(place: str) -> tuple[str, list[str], Choice | None]:
+    """Where the tables lie, the columns behind a #, and the splits in brackets."""
+    where, choice = parse_choice(place)
+    where, _, columns = where.partition("#")
+    return where, [column for column in columns.split(",") if column], choice
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnetlab.core.errors import DataError, printable
+from resnetlab.core.errors import DataError
 from resnetlab.core.files import read_file
+from resnetlab.data.classes import LISTED, Refuse, raise_it
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.dataset import Chosen, Encoding, ImageData, Images, Numbers, Split, SplitName
 from resnetlab.data.decode import DecodedImage, Pixels, read_image, reason
@@ -28,7 +29,7 @@ USUAL_SIDE = 224
 """Side of images that have no common one of their own."""
 RETAINED_BYTES = 256 << 20
 """Files that are kept while they may have to be decoded again, so that they need not be opened again."""
-CHANNELS, AHEAD, LISTED = 3, 8, 20
+CHANNELS, AHEAD = 3, 8
 
 Progress = Callable[[int, int], None]
 Given = TypeVar("Given")
@@ -39,8 +40,9 @@ Made = TypeVar("Made")
 class EncodedSet:
     """What a reader of encoded images hands over: ``cells`` (bytes or paths), ``labels`` and ``names``, by number.
 
-    ``divide`` gives the numbers of each split out of those of the images that can be read, both rising. ``digest``
-    makes of a file what identifies it. ``bad`` is what the reader met that is no image, with the reason.
+    ``divide`` gives the numbers of each split out of those of the images that can be read, both rising; ``judge`` the
+    reasons not to train on these. ``folders`` is whether each class is a folder. ``digest`` makes of a file what
+    identifies it. ``bad`` is what the reader met that is no image, with the reason.
     """
 
     source: str
@@ -50,42 +52,46 @@ class EncodedSet:
     names: Sequence[str]
     divide: Callable[[Numbers], dict[SplitName, Numbers]]
     digest: Callable[[bytes], bytes]
+    judge: Callable[[Mapping[SplitName, Numbers]], list[str]] = lambda _: []
+    folders: bool = False
     bad: Sequence[tuple[str, str]] = ()
     notes: tuple[str, ...] = ()
 
 
-def ingest(given: EncodedSet, decode: DecodeConfig, on_progress: Progress | None = None) -> ImageData:
+def ingest(
+    given: EncodedSet,
+    decode: DecodeConfig,
+    on_progress: Progress | None = None,
+    refuse: Refuse = raise_it,
+    check: Callable[[Mapping[SplitName, Numbers]], None] = lambda _: None,
+) -> ImageData:
     """The images of ``given``; ``decode.workers`` threads open them, and the result is the same for any number.
 
     The side is ``decode.image_size``; by default the images' own where all are squares of one size, else 224. In memory
     are sets up to 1 GiB whose images have that size, or are cut to at most 64 pixels; others are decoded when asked
     for. ``on_progress`` is told how many of how many images were read.
 
-    Raises ``DataError`` with the list of all images that cannot be read, unless ``on_bad`` is to skip them.
+    Refuses, with their list, images that cannot be read, unless ``on_bad`` is to skip them. ``check`` is given the
+    numbers of each split before any image is opened, and again without those that cannot be read.
     """
     state = _Ingestion(given, decode)
+    check(state.planned)
     for done in state.read():
         if on_progress:
             on_progress(done, state.count)
-    left_out = state.judge()
-    splits = state.splits()
+    unreadable, left_out = state.judge(refuse)
+    chosen = state.chosen()
+    check(chosen)
+    splits = state.splits(chosen)
     return ImageData(
         source=given.source,
         train=splits["train"],
         validation=splits.get("validation"),
         test=splits.get("test"),
         classes=given.classes,
-        notes=(*given.notes, *left_out, *_missing(given.classes, splits)),
+        notes=(*given.notes, *left_out),
+        unreadable=unreadable,
     )
-
-
-def _missing(classes: Sequence[str], splits: dict[SplitName, Images]) -> Iterator[str]:
-    """Which classes the splits to evaluate on have no images of."""
-    for split, images in splits.items():
-        there = set(images.labels.tolist())
-        missing = [name for label, name in enumerate(classes) if label not in there]
-        if missing and split != "train":
-            yield f"no {split} images of: {some(missing)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +148,7 @@ class _Ingestion:
         try:
             cell = content or self.retained.get(row) or self.given.cells[int(self.order[row])]
             content = cell if isinstance(cell, bytes) else read_file(cell)
-            image = read_image(content, own and self.fallback, own=own)
+            image = read_image(content, own and self.fallback, own=own, thorough=True)
         except Exception as error:  # a damaged image can fail in any way
             return reason(error)
         channels = image.pixels.reshape(-1, CHANNELS).T
@@ -194,24 +200,27 @@ class _Ingestion:
             self.pixels = np.empty((self.count, CHANNELS, side, side), np.uint8)
         self.pixels[row] = pixels.transpose(2, 0, 1)
 
-    def judge(self) -> list[str]:
-        """What should be said of the bad images. Raises ``DataError`` with their list unless they are to be skipped."""
+    def judge(self, refuse: Refuse) -> tuple[tuple[tuple[str, str], ...], list[str]]:
+        """The bad images, and what should be said of them. Refuses them, with their list, unless they are skipped."""
         given = self.given
-        bad = [*given.bad, *((given.names[number], why) for number, why in sorted(self.bad.items()))]
+        bad = (*given.bad, *((given.names[number], why) for number, why in sorted(self.bad.items())))
         lines = [f"{name}: {why}" for name, why in bad[:LISTED]]
         if len(bad) > LISTED:
             lines.append(f"and {len(bad) - LISTED} more")
         head = f"{len(bad)} of {self.count + len(given.bad)} images cannot be read"
         if bad and self.decode.on_bad == "error":
             remedy = "repair or remove them, or leave them out with --on-bad skip"
-            raise DataError("\n  ".join([f"{given.source}: {head}; {remedy}", *lines]))
-        return [f"{head} and are left out: {'; '.join(lines)}"] if bad else []
+            refuse("\n  ".join([f"{given.source}: {head}; {remedy}", *lines]))
+        return bad, [f"{head} and are left out: {'; '.join(lines)}"] if bad else []
 
-    def splits(self) -> dict[SplitName, Images]:
-        """What was read, without the bad images."""
-        chosen = self.planned
-        if self.bad:
-            chosen = self.given.divide(np.delete(np.arange(self.count), list(self.bad)))
+    def chosen(self) -> dict[SplitName, Numbers]:
+        """The numbers of each split's images, without the bad ones."""
+        if not self.bad:
+            return self.planned
+        return self.given.divide(np.delete(np.arange(self.count), list(self.bad)))
+
+    def splits(self, chosen: dict[SplitName, Numbers]) -> dict[SplitName, Images]:
+        """The images of those numbers."""
         row_of = np.argsort(self.order)
         rows = [row_of[numbers] for numbers in chosen.values()]
         if self.pixels is None:
@@ -268,9 +277,3 @@ def in_threads(function: Callable[[Given], Made], given: Iterable[Given], worker
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def some(names: Sequence[str], most: int = LISTED) -> str:
-    """The first of ``names`` for a message, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(printable(name) for name in names[:most]) + more

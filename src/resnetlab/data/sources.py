@@ -1,6 +1,8 @@
 """From the text of ``--data`` to images."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,8 +10,10 @@ import numpy as np
 import torch
 
 from resnetlab.core.errors import ConfigError, DataError, unknown_name
+from resnetlab.data.classes import Refuse, compact_classes, judge_classes, raise_it
 from resnetlab.data.config import SOURCES, DecodeConfig
-from resnetlab.data.dataset import TEST_SHARE, ImageData, Split
+from resnetlab.data.dataset import TEST_SHARE, ImageData, Numbers, Split, SplitName
+from resnetlab.data.splits import parse_choice
 
 if TYPE_CHECKING:
     from resnetlab.data.ingest import EncodedSet
@@ -20,15 +24,23 @@ PLACES = dict(name.split(":") for name in SOURCES if ":" in name)
 ENCODED = ("folder", "parquet", "hub")
 """Schemes of encoded images, which can be read in any size; the others are arrays."""
 AS_IT_IS = DecodeConfig()
+BEHIND = re.compile(r"\[[^\[\]]*=[^\[\]]*\]|#")
+"""Where the path in a source ends."""
 
 
 def load_data(
-    source: str, split_seed: int = 0, decode: DecodeConfig = AS_IT_IS, on_progress: Progress | None = None
+    source: str,
+    split_seed: int = 0,
+    decode: DecodeConfig = AS_IT_IS,
+    on_progress: Progress | None = None,
+    *,
+    refuse: Refuse = raise_it,
 ) -> ImageData:
     """The data that ``source`` names: a row of ``SOURCES``, or the path of a folder of images.
 
     ``split_seed`` decides the split of a set that comes without one. ``on_progress`` is told how many of how many
-    images were decoded.
+    images were decoded. ``refuse`` is told of every reason not to train on what was read; who only looks at the set may
+    gather them.
 
     Raises ``ConfigError`` for an unknown source or a setting that it does not have, ``DataError`` for what cannot be
     read, ``MissingExtraError`` where the extra ``hub`` is needed and not there.
@@ -39,18 +51,72 @@ def load_data(
             f"image_size={decode.image_size} is not possible for {source}: its images are arrays and are taken as "
             f"they are; image_size is for {', '.join(f'{name}:' for name in ENCODED)}"
         )
-    data = _read(scheme, place, split_seed)
-    if not isinstance(data, ImageData):
-        from resnetlab.data.ingest import ingest
+    told: list[str] = []
 
-        data = ingest(data, decode, on_progress)
-    if len(data.train) < 2 or len(data.classes) < 2 or not len(data.reported):
-        raise DataError(
+    def tell(reason: str) -> None:
+        told.append(reason)
+        refuse(reason)
+
+    read = _read(scheme, place, split_seed, tell)
+    if isinstance(read, ImageData):
+        data, folders = read, False
+    else:
+        data, folders = _ingest(read, decode, on_progress, tell), read.folders
+    if decode.compact_labels:
+        data = compact_classes(data)
+    labels = {name: split.labels.cpu().numpy() for name, split in data.splits.items()}
+    # Those of encoded images were judged before these were opened.
+    judge: Refuse = tell if isinstance(read, ImageData) else lambda _: None
+    notes = judge_classes(data.classes, labels, source, judge, folders=folders)
+    data = replace(data, notes=(*data.notes, *notes))
+    if not told and (len(data.train) < 2 or len(data.classes) < 2 or not len(data.reported)):
+        refuse(
             f"{source} has {len(data.train)} training and {len(data.reported)} {data.reported_split} images of "
             f"{len(data.classes)} classes; a classifier needs at least two to train on, one to test and two classes: "
             "at least two of each"
         )
     return data
+
+
+def as_one(source: str) -> str | None:
+    """The source with all its images as one set, whatever their splits are called; None where it has no splits by name,
+    or says already which they are."""
+    scheme, place = _parse(source)
+    if scheme not in ENCODED or parse_choice(place)[1] is not None:
+        return None
+    return f"{scheme}:{place}[train={'*' if scheme == 'hub' else '.'}]"
+
+
+def split_source(source: str) -> tuple[str, str, str]:
+    """What stands before the path in a source, the path, and what stands behind it (brackets, columns, a scale).
+
+    There is no path for ``digits`` and the Hub.
+    """
+    scheme, colon, place = source.partition(":")
+    if source == "digits" or (colon and scheme == "hub"):
+        return source, "", ""
+    head = f"{scheme}:" if colon and scheme in PLACES else ""
+    place = place if head else source
+    where = BEHIND.split(place)[0] or place
+    return head, where, place[len(where) :]
+
+
+def _ingest(given: "EncodedSet", decode: DecodeConfig, on_progress: Progress | None, refuse: Refuse) -> ImageData:
+    from resnetlab.data.ingest import ingest
+
+    told: set[str] = set()
+
+    def check(chosen: Mapping[SplitName, Numbers]) -> None:
+        reasons = given.judge(chosen)
+        labels = {split: given.labels[numbers] for split, numbers in chosen.items()}
+        folders = given.folders and not decode.compact_labels
+        judge_classes(given.classes, labels, given.source, reasons.append, folders=folders)
+        for reason in reasons:
+            if reason not in told:
+                told.add(reason)
+                refuse(reason)
+
+    return ingest(given, decode, on_progress, refuse, check)
 
 
 def _parse(source: str) -> tuple[str, str]:
@@ -64,7 +130,7 @@ def _parse(source: str) -> tuple[str, str]:
             raise ConfigError(f"--data {scheme}: names no {what.lower()}; write {scheme}:{what}")
         return scheme, place
     path = Path(source)
-    if source and path.is_dir():
+    if source and (path.is_dir() or (not colon and Path(parse_choice(source)[0]).is_dir())):
         return "folder", source
     if path.is_file():
         raise ConfigError(f"{source} is a file; write npz:FILE or parquet:DIR, or give a folder of images")
@@ -75,7 +141,7 @@ def _parse(source: str) -> tuple[str, str]:
     raise ConfigError(f"{unknown_name('data source', source, SOURCES)}; and there is no folder {source}")
 
 
-def _read(scheme: str, place: str, split_seed: int) -> "ImageData | EncodedSet":
+def _read(scheme: str, place: str, split_seed: int, refuse: Refuse) -> "ImageData | EncodedSet":
     # Each reader is imported where it is needed: none of them pays for another's packages.
     if scheme == "digits":
         return read_digits(split_seed)
@@ -90,15 +156,15 @@ def _read(scheme: str, place: str, split_seed: int) -> "ImageData | EncodedSet":
     if scheme == "npz":
         from resnetlab.data.npz import read_npz
 
-        return read_npz(Path(place), split_seed)
+        return read_npz(place, split_seed, refuse)
     if scheme == "folder":
         from resnetlab.data.folder import read_folder
 
-        return read_folder(Path(place), split_seed)
+        return read_folder(place, split_seed)
     from resnetlab.data.hub import read_hub, read_parquet
 
     read = read_hub if scheme == "hub" else read_parquet
-    return read(place, split_seed)
+    return read(place, split_seed, refuse)
 
 
 def read_digits(split_seed: int) -> ImageData:

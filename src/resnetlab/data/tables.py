@@ -9,18 +9,13 @@ from typing import Any
 import numpy as np
 
 from resnetlab.core.errors import ConfigError, DataError, printable
-from resnetlab.data.dataset import Numbers, SplitName, split_by_class
+from resnetlab.data.classes import MISSING, Refuse, raise_it, without_unlabelled
+from resnetlab.data.dataset import Chosen, Numbers, SplitName, split_by_class
 from resnetlab.data.ingest import EncodedSet
 
-SPLIT_WORDS: dict[SplitName, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "test": ("test", "testing"),
-    "validation": ("validation", "valid", "val", "dev"),
-}
-"""What the table of each split may be called; of several the first is read."""
+NUMBERS = ("int", "uint", "float", "double")
+"""How the types of numbers begin. pandas stores whole numbers as floats where one is missing."""
 LABEL_WORDS = ("label", "labels", "class", "category", "target", "y")
-MISSING = -1
-"""Label of an image whose table gives it none, as the Hub does for test images that are kept secret."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +56,9 @@ def is_image(feature: Any) -> bool:
 
 
 def is_plain(feature: Any) -> bool:
-    """Whether a column holds whole numbers or texts."""
+    """Whether a column holds numbers or texts."""
     kind = str(getattr(feature, "dtype", ""))
-    return type(feature).__name__ == "Value" and kind.startswith(("int", "uint", "string", "large_string"))
+    return type(feature).__name__ == "Value" and kind.startswith((*NUMBERS, "string", "large_string"))
 
 
 def looks_like_label(name: str) -> bool:
@@ -72,20 +67,28 @@ def looks_like_label(name: str) -> bool:
 
 
 def number_labels(
-    columns: Mapping[str, Sequence[Any]], names: Sequence[str] | None
-) -> tuple[tuple[str, ...], dict[str, list[int]]]:
+    columns: Mapping[SplitName, Sequence[Any]], names: Sequence[str] | None
+) -> tuple[tuple[str, ...], dict[SplitName, list[int]]]:
     """Names of the classes, and each split's labels as their numbers, ``MISSING`` for none.
 
-    With ``names``, of a ClassLabel, the labels are numbers already; else the classes are the different values, sorted.
+    With ``names``, of a ClassLabel, the labels are numbers already; else the classes are the different values, sorted,
+    but for those that mean none: null, NaN, ``MISSING`` and an empty text. Raises ``DataError`` for fractions.
     """
     if names is not None:
         known = {number: number for number in range(len(names))}
         classes = tuple(map(str, names))
     else:
-        values = {value for column in columns.values() for value in column if value is not None}
+        values = {value for column in columns.values() for value in column if not _means_none(value)}
+        if odd := [value for value in values if isinstance(value, float) and not value.is_integer()]:
+            raise DataError(f"{min(odd)} is no label: labels are whole numbers or texts")
         known = {value: number for number, value in enumerate(sorted(values))}
-        classes = tuple(map(str, known))
+        classes = tuple(str(int(value) if isinstance(value, float) else value) for value in known)
     return classes, {split: [known.get(value, MISSING) for value in column] for split, column in columns.items()}
+
+
+def _means_none(value: Any) -> bool:
+    # NaN alone is not itself.
+    return value is None or value == MISSING or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _only(candidates: Sequence[str], what: str, source: str, features: Mapping[str, Any]) -> str:
@@ -151,78 +154,75 @@ class RowNames(Sequence[str]):
 
 
 def read_tables(
-    tables: Mapping[str, Any], source: str, named: Sequence[str], split_seed: int, base: Path | None
+    tables: Mapping[SplitName, Any],
+    source: str,
+    named: Sequence[str],
+    split_seed: int,
+    base: Path | None,
+    *,
+    titles: Mapping[SplitName, str],
+    notes: Sequence[str] = (),
+    refuse: Refuse = raise_it,
 ) -> EncodedSet:
-    """The tables of a source, none of their images decoded; files that cells name lie in ``base``.
+    """The tables of a source's splits, none of their images decoded; files that cells name lie in ``base``.
 
-    A table is the split that it is named by (``SPLIT_WORDS``). One alone is split by class: a fifth is the test.
+    ``titles`` is what the table of each split is called. Training images alone are split by class: a fifth is the test.
 
     Raises ``DataError`` for tables without images or labels, ``ConfigError`` where several columns could be meant.
     """
+    first = next(iter(tables.values())).features
+    columns = choose_columns(first, named, source)
+    secret = [split for split, table in tables.items() if split != "train" and _lacks(table.features, columns.label)]
+    tables = {split: table for split, table in tables.items() if split not in secret}
     features = [table.features for table in tables.values()]
-    columns = choose_columns(features[0], named, source)
-    if any(other.get(name) != features[0][name] for other in features for name in (columns.image, columns.label)):
+    if any(
+        _differ(other.get(name), features[0][name]) for other in features for name in (columns.image, columns.label)
+    ):
         raise DataError(f"{source}: the splits differ in the types of {columns.image} and {columns.label}")
-    values = {name: table.select_columns([columns.label])[:][columns.label] for name, table in tables.items()}
-    classes, labels = number_labels(values, getattr(features[0][columns.label], "names", None))
-    chosen, notes = choose_splits({name: np.array(column, dtype=np.int64) for name, column in labels.items()}, source)
-    cells = Cells({name: _undecoded(tables[name], columns) for name in chosen.values()}, columns.image, base)
-    together = np.concatenate([labels[name] for name in chosen.values()]).astype(np.int64)
-    ends = cells.ends.tolist()
+    values = {split: table.select_columns([columns.label])[:][columns.label] for split, table in tables.items()}
+    classes, numbers = number_labels(values, getattr(features[0][columns.label], "names", None))
+    labels, unlabelled = without_unlabelled(
+        {split: np.array(column, dtype=np.int64) for split, column in numbers.items()}, source, titles, refuse
+    )
+    if len(set(titles.values())) < len(titles):
+        titles = {split: str(split) for split in titles}
+    cells = Cells({titles[split]: _undecoded(tables[split], columns) for split in labels}, columns.image, base)
+    together = np.concatenate(list(labels.values()))
+    # All of them, but where a lack of labels was not refused.
+    labelled = np.flatnonzero(together != MISSING)
+    together = together[labelled]
+    ends = np.cumsum([(part != MISSING).sum() for part in labels.values()]).tolist()
     whole: dict[SplitName, Numbers] = {
-        split: np.arange(start, end) for split, start, end in zip(chosen, [0, *ends], ends, strict=False)
+        split: np.arange(start, end) for split, start, end in zip(labels, [0, *ends], ends, strict=False)
     }
+    said = [f"{split} is {printable(titles[split])}" for split in labels if titles[split] != split and len(labels) > 1]
+    said += [*(f"{titles[split]} has no labels and is left out" for split in secret), *unlabelled, *notes]
     if len(whole) == 1:
         train, test = split_by_class(together, split_seed)
         whole = {"train": np.array(train, dtype=np.int64), "test": np.array(test, dtype=np.int64)}
-        notes.append(f"split by split_seed={split_seed}: a fifth of every class is the test")
+        said.append(f"split by split_seed={split_seed}: a fifth of every class is the test")
     return EncodedSet(
         source=source,
         classes=classes,
-        cells=cells,
+        cells=Chosen(cells, labelled),
         labels=together,
-        names=RowNames(cells),
+        names=Chosen(RowNames(cells), labelled),
         divide=lambda numbers: {split: part[np.isin(part, numbers)] for split, part in whole.items()},
         digest=lambda content: hashlib.sha256(content).digest(),
-        notes=(f"images from column {printable(columns.image)}, labels from column {printable(columns.label)}", *notes),
+        notes=(f"images from column {printable(columns.image)}, labels from column {printable(columns.label)}", *said),
     )
 
 
-def split_of(name: str) -> SplitName | None:
-    """The split that a table of this name is."""
-    return next((split for split, words in SPLIT_WORDS.items() if name in words), None)
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two columns are of different types; numbers are one, however they are stored."""
+    kinds = [str(getattr(feature, "dtype", "")) for feature in (one, other)]
+    plain = all(is_plain(feature) and not hasattr(feature, "names") for feature in (one, other))
+    return bool(one != other) and not (plain and all(kind.startswith(NUMBERS) for kind in kinds))
 
 
-def choose_splits(labels: Mapping[str, Numbers], source: str) -> tuple[dict[SplitName, str], list[str]]:
-    """The table of each split, and what should be said of how it was found.
-
-    The first table is training where none is named so, and of two without any such name the other is the test. A test
-    without labels, which is kept secret, is none.
-
-    Raises ``DataError`` for tables that lack single labels.
-    """
-    names, notes = list(labels), []
-    found: dict[SplitName, str] = {}
-    for name in names:
-        if split := split_of(name):
-            found.setdefault(split, name)
-    if "train" not in found:
-        found = {"train": names[0], **{split: name for split, name in found.items() if name != names[0]}}
-        if len(found) == 1 < len(names):
-            found["test"] = names[1]
-    for split, name in list(found.items()):
-        unknown, count = int((labels[name] == MISSING).sum()), len(labels[name])
-        if unknown == count and split != "train":
-            del found[split]
-            notes.append(f"{name} has no labels")
-        elif unknown or not count:
-            raise DataError(
-                f"{source}: {unknown} of the {count} images of {name} have no label, or one beyond its classes; every "
-                "image needs one"
-            )
-    notes += [f"{split} is {name}" for split, name in found.items() if split != name]
-    left = [name for name in names if name not in found.values() and (labels[name] != MISSING).any()]
-    return found, [*notes, *([f"not read: {', '.join(map(printable, left))}"] if left else [])]
+def _lacks(features: Mapping[str, Any], label: str) -> bool:
+    """Whether a table has no labels at all: no column of them, or one of the type null."""
+    return label not in features or getattr(features[label], "dtype", None) == "null"
 
 
 def _undecoded(table: Any, columns: Columns) -> Any:

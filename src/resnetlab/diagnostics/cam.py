@@ -30,18 +30,18 @@ CamVerdict = Literal["focused", "between", "spread", "coarse", "blank", "broken"
 
 FOCUSED, SPREAD, FEW = 0.25, 0.5, 4
 CLASSES = 8
-"""Images that are looked at where none are named: the first of each class, of so many classes at most."""
+"""Images shown where none are named: the first of each class, for this many classes at most."""
 
 RULE = (
-    "A map shows by how much each place speaks for the predicted class (Selvaraju et al. 2017, eq. 1 and 2). Warm is "
-    f"what has at least {HALF:.0%} of the map's largest heat. Warm is, in the median image, at most {FOCUSED:.0%} of "
-    f"the map: focused; at least {SPREAD:.0%}: spread; else between. Fewer than {FEW} cells a side tell too little "
-    "about the place: coarse. No heat in half of the images or more: blank; a heat that is no finite number: broken. "
-    f"Where no images were named, they are the first image of each class, of at most {CLASSES} classes."
+    "The heat of a cell of the map is how much it supports the predicted class (Selvaraju et al. 2017, eq. 1 and 2). A "
+    f"cell is warm if its heat is at least {HALF:.0%} of the map's largest. Warm cells cover, in the median image, at "
+    f"most {FOCUSED:.0%} of the map: focused; at least {SPREAD:.0%}: spread; else between. Maps of fewer than {FEW} "
+    "cells a side locate too little: coarse. No heat in half of the images or more: blank; not finite: broken. "
+    f"By default the images are the first of each class, for at most {CLASSES} classes."
 )
 ADVICE = {
-    "coarse": "So few cells do not show the place: take an earlier layer (--cam-layer stages.0), or larger images.",
-    "blank": "No place of these maps speaks for the answers: an earlier layer (--cam-layer stages.0) may show more.",
+    "coarse": "So few cells locate little: take an earlier layer (--cam-layer stages.0), or larger images.",
+    "blank": "No region of these maps supports the predictions: an earlier layer (--cam-layer stages.0) may show more.",
     "broken": BROKEN,
 }
 
@@ -209,8 +209,8 @@ def explain(diagnosis: Diagnosis) -> Finding:
     wrong = [cam for cam in net.cams if cam.right is False]
     if wrong:
         advice.append(
-            f"Not recognised: {_named(wrong)}. Look at what is warm there: where it is the ground, not the object, "
-            "train with crops closer to the object, or with images of the class on other grounds."
+            f"Wrong predictions: {_named(wrong)}. Look at what is warm there: if it is the background, not the object, "
+            "train with crops closer to the object, or with images of the class on other backgrounds."
         )
     return Finding(analysis="cam", verdict=verdict, sentences=sentences, advice=advice, rule=RULE)
 
@@ -222,16 +222,16 @@ def _sentences(label: str, cams: Sequence[CamResult], split: str) -> list[str]:
     lines = [f"{label}: {maps}"]
     if known:
         right = sum(cam.right is True for cam in known)
-        lines = [f"{label}: {right} of {len(known)} {split} images are recognised ({_named(known)}); {maps}"]
+        lines = [f"{label}: {right} of {len(known)} {split} images are predicted correctly ({_named(known)}); {maps}"]
     for cam in cams:
         if cam.sample is None and cam.probability is not None:
-            lines.append(f"{label}: image {cam.label} is taken for {cam.predicted} ({cam.probability:.1%}).")
+            lines.append(f"{label}: image {cam.label} is predicted as {cam.predicted} ({cam.probability:.1%}).")
     warm = [cam.warm for cam in cams if cam.warm is not None]
     if warm:
-        lines.append(f"{label}: {median(warm):.0%} of the map is warm in the median of {len(warm)}.")
+        lines.append(f"{label}: {median(warm):.0%} of the map is warm in the median of {len(warm)} images.")
     cold = [cam for cam in cams if cam.warm is None]
     if cold:
-        lines.append(f"{label}: nothing speaks for the answer in {_named(cold)}, or no finite number.")
+        lines.append(f"{label}: no heat, or no finite heat, in {_named(cold)}.")
     return lines
 
 

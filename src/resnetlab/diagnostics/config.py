@@ -29,11 +29,11 @@ class DiagnosisConfig:
     data: str | None = None
     """Images, as for train; by default those of the run, else digits."""
     model: str | None = None
-    """The network that a file of weights is of, by name."""
+    """Name of the network, for a file of weights."""
     shortcut: ShortcutChoice = "default"
     """Shortcut option, of a network by name or a file of weights."""
     options: dict[str, str] = field(default_factory=dict)
-    """Further settings of such a network, such as norm layer."""
+    """Further settings of such a network by name and value, such as: norm group."""
     checkpoint: Literal["last", "best"] = "last"
     """The last epoch of a run, or its best one."""
     plain: Path | None = None
@@ -43,19 +43,19 @@ class DiagnosisConfig:
     split_seed: int = 0
     """Decides the split of data that comes without one."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    """How encoded images become arrays."""
+    """How images and labels are read."""
     batch_size: int = 32
     """Training images in the one batch that gradients, residuals, signal and paths are measured on."""
     images: int = 2000
-    """Test images, at most, that each lesion is measured on."""
+    """lesion: test images that each lesion is measured on, at most."""
     path_draws: int = 8
     """paths: random paths of each length."""
     landscape_side: int = 15
-    """landscape: networks along each side of the square; odd, so that this one stands in the centre."""
+    """landscape: points along each side of the square; odd, so that the network is in the centre."""
     landscape_reach: float = 1.0
-    """landscape: from the centre to the edge; 1 is as far as the weights are large."""
+    """landscape: distance from the centre to the edge, in norms of each filter."""
     landscape_images: int = 256
-    """landscape: training images, at most, that the loss is measured on."""
+    """landscape: training images that the loss is measured on, at most."""
     cam_images: tuple[int, ...] = ()
     """cam: numbers of test images, from 0; by default the first of each of 8 classes."""
     image: tuple[Path, ...] = ()
@@ -65,9 +65,9 @@ class DiagnosisConfig:
     stage: int = 0
     """identity: the stage that gets more blocks, counted from 0."""
     added: int = 2
-    """identity: how many."""
+    """identity: how many blocks it gets."""
     epochs: int = 2
-    """identity: epochs of training afterwards."""
+    """identity: epochs of further training."""
     device: Device = "auto"
     """auto takes cuda where there is one."""
 

@@ -49,9 +49,9 @@ def _sentence(net: NetResult, flow: Flow) -> str:
         line += f": {flow.verdict}"
     if net.blocks:
         backward = signal.judge(net.blocks, {}).backward
-        line += f". On the same way the root mean square of ∂L/∂x changes by {orders(backward)}"
+        line += f". Over the same blocks the root mean square of ∂L/∂x changes by {orders(backward)}"
         share = residuals.summarise(net.blocks).share
-        line += "" if share is None else f"; in the median block {share:.0%} of it arrives through the shortcut"
+        line += "" if share is None else f"; in the median block {share:.0%} of it comes through the shortcut"
     return line + "."
 
 

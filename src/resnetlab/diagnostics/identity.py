@@ -23,8 +23,8 @@ from resnetlab.train.loop import fit
 COMPARED = ()
 
 RULE = (
-    "The deepened net must give every logit of every image of the split to the bit as before: equal, else not equal. "
-    "The errors after training are those of one run each; their difference is no more than a hint."
+    "Every logit of every image of the split must be bit-identical before and after deepening: equal, else not equal. "
+    "The errors after training are those of one run each; their difference is only a hint."
 )
 
 

@@ -41,12 +41,12 @@ LITTLE, BENT, ROUNDING = 0.1, 0.01, 1e-5
 SMOOTH, RUGGED = 0.9, 0.5
 
 RULE = (
-    f"Flat is the share of the square where the loss has risen by no more than {LITTLE:.0%} of the way from the "
-    "network's own to that of guessing, ln C for C classes. Convex is the share of its inner places where the smaller "
-    f"of the two curvatures within the plane is not negative; a negative one below {BENT:.0%} of the larger, or of the "
-    "size of rounding, counts as none. What is not convex in the plane is not convex in the space of all weights; the "
-    f"reverse does not hold. Convex on at least {SMOOTH:.0%}: smooth; on at most {RUGGED:.0%}: rugged; else between. A "
-    "network no better than guessing: untrained; no finite loss in the centre, or nowhere beside it: broken."
+    f"The surface is flat where the loss exceeds the network's own by at most {LITTLE:.0%} of the gap to that of "
+    "guessing, ln C for C classes. It is convex at an inner point where the smaller of the two curvatures within the "
+    f"plane is not negative; a negative one below {BENT:.0%} of the larger, or within rounding, counts as zero. What "
+    "is not convex in the plane is not convex in the space of all weights; the reverse does not hold. Convex at "
+    f"{SMOOTH:.0%} of the inner points or more: smooth; at {RUGGED:.0%} or fewer: rugged; else between. A network no "
+    "better than guessing: untrained; no finite loss in the centre, or none around it: broken."
 )
 
 
@@ -150,7 +150,7 @@ def _sentence(label: str, found: LandscapeResult) -> str:
     if found.flat is not None:
         line += f"; flat on {found.flat:.1%} of it"
     if found.convex is not None:
-        line += f"; convex on {found.convex:.1%} of its inner places"
+        line += f"; convex at {found.convex:.1%} of its inner points"
     return line + "."
 
 

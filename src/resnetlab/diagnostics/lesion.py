@@ -33,10 +33,10 @@ LesionVerdict = Literal["robust", "between", "fragile", "untrained"]
 ROOM, LITTLE, MUCH = 0.1, 0.1, 0.5
 
 RULE = (
-    "Each block that keeps the shape is left out alone, without retraining. The rise of the error is taken as a "
-    "share of the way from the whole net's error to that of always predicting the most frequent class. Its median over "
-    f"the blocks is at most {LITTLE:.0%}: robust; at least {MUCH:.0%}: fragile; else between. A way shorter than "
-    f"{100 * ROOM:g} points leaves nothing to lose: untrained."
+    "Each block that keeps the shape of its input is removed alone, without retraining. The rise in error is divided "
+    "by the gap between the whole net's error and that of always predicting the most frequent class. The median of "
+    f"this share over the blocks is at most {LITTLE:.0%}: robust; at least {MUCH:.0%}: fragile; else between. A gap "
+    f"below {100 * ROOM:g} points leaves nothing to lose: untrained."
 )
 
 
@@ -142,31 +142,31 @@ def explain(diagnosis: Diagnosis) -> Finding:
     free = [change.blocks[0] for change in net.lesion.dropped if change.error <= net.lesion.intact.error]
     if free and verdict != "untrained":
         advice.append(
-            f"Without {some(free)}, each alone, the error is not higher: resnetlab weights prune RUN --out NEW "
-            f"--without {free[0]} keeps the smaller net. These {diagnosis.split} images chose the block; check it on "
-            "others."
+            f"Without {some(free)}{', each alone,' * (len(free) > 1)} the error is not higher: "
+            f"resnetlab weights prune RUN --out NEW --without {free[0]} keeps the smaller net. These {diagnosis.split} "
+            "images chose the block; check it on others."
         )
     if verdict == "fragile" and net.plain:
         advice.append(NO_SHORTCUTS)
     if verdict == "untrained":
-        advice.append("The net answers hardly better than by chance: a lesion tells nothing of it; train it first.")
+        advice.append("The net predicts hardly better than guessing, so lesions show nothing: train it first.")
     return Finding(analysis="lesion", verdict=verdict, sentences=sentences, advice=advice, rule=RULE)
 
 
 def _sentences(label: str, found: LesionResult, split: str) -> list[str]:
     worst = max(found.dropped, key=lambda change: change.error)
     lines = [
-        f"{label}: whole {found.intact.error:.2%} error (n = {found.n:,} {split} images, by chance {found.chance:.1%})"
-        f"; without one block {100 * median(found.costs):+.2f} points in the median of {len(found.costs)}, at worst "
-        f"{100 * max(found.costs):+.2f} without {worst.blocks[0]}."
+        f"{label}: error {found.intact.error:.2%} (n = {found.n:,} {split} images, by guessing {found.chance:.1%})"
+        f"; without one block {100 * median(found.costs):+.2f} points in the median of {len(found.costs)} blocks, at "
+        f"worst {100 * max(found.costs):+.2f} without {worst.blocks[0]}."
     ]
     if found.several:
         most = max(len(change.blocks) for change in found.several)
         error = fmean(change.error for change in found.several if len(change.blocks) == most)
-        lines.append(f"{label}: without {most} blocks at once {error:.2%} error.")
+        lines.append(f"{label}: error {error:.2%} without {most} blocks at once.")
     if found.swapped:
         error = median(change.error for change in found.swapped)
-        lines.append(f"{label}: with two neighbours exchanged {error:.2%} error in the median.")
+        lines.append(f"{label}: error {error:.2%} with two neighbouring blocks exchanged, in the median.")
     return lines
 
 

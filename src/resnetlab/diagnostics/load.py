@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from resnetlab.core.errors import ConfigError
+from resnetlab.core.errors import ConfigError, DataError
 from resnetlab.diagnostics.config import DiagnosisConfig
-from resnetlab.train.folder import RECIPE
-from resnetlab.train.recipe import Recipe, recipe_data, recipe_network
+from resnetlab.train.folder import RECIPE, data_places
+from resnetlab.train.recipe import Recipe, read_recipe, recipe_data, recipe_network
 from resnetlab.train.run import restored_network
 
 if TYPE_CHECKING:
@@ -79,11 +79,14 @@ class DiagnosedNet:
 def load_run(folder: Path, which: Literal["last", "best"], other: Recipe | None = None) -> DiagnosedNet:
     """The trained network of a run, on the run's own data or, where ``other`` is given, on that recipe's.
 
-    Raises ``ConfigError`` where the other data have another number of classes, channels or pixels.
+    Where the run's own are no longer there, ``other`` says where they are now. Raises ``ConfigError`` where the other
+    data have another number of classes, channels or pixels.
     """
     from resnetlab.train.checkpoint import read_checkpoint
 
-    net, data, recipe = restored_network(folder, which)
+    moved = other is not None and not _has_data(folder)
+    net, data, recipe = restored_network(folder, which, other.data if other is not None and moved else None)
+    other = None if moved else other
     notes = []
     if other is not None:
         own, data = data, recipe_data(other)
@@ -102,6 +105,14 @@ def load_run(folder: Path, which: Literal["last", "best"], other: Recipe | None 
     epochs = len(read_checkpoint(folder / which).history)
     state = f"after {epochs} epoch{'' if epochs == 1 else 's'}"
     return DiagnosedNet(net=net, data=data, recipe=recipe, state=state, trained=True, from_run=True, notes=notes)
+
+
+def _has_data(folder: Path) -> bool:
+    """Whether the data of the run are still found."""
+    try:
+        return bool(data_places(folder, read_recipe(folder / RECIPE).data))
+    except DataError:
+        return False
 
 
 def load_recipe(recipe: Recipe) -> DiagnosedNet:

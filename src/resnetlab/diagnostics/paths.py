@@ -30,8 +30,8 @@ from resnetlab.records.diagnosis import Diagnosis, Finding, NetResult, PathLengt
 COMPARED = ("initial",)
 
 ADVICE = {
-    "short": "What trains this net are its short paths: before giving it more blocks, compare with a net of as many "
-    "parameters in fewer and wider ones.",
+    "short": "Short paths train this net: before adding blocks, compare with a net of as many parameters in fewer and "
+    "wider blocks.",
     "long": "The gradient goes through most of the branches, as in a plain net: see under residuals whether they "
     "outweigh their shortcuts. Branches that start at zero (--options zero_init_residual true) begin with short paths.",
     "broken": BROKEN,
@@ -47,13 +47,13 @@ PathVerdict = Literal["short", "between", "long", "broken"]
 Logs = np.ndarray[Any, np.dtype[np.float64]]
 
 RULE = (
-    "One batch goes forward through the whole network, norms taking its statistics and nothing dropped. Back goes one "
-    "path at a time: through the branch alone in k random blocks, through the shortcut alone in all others. The norm "
-    "of the gradient that arrives at the input, averaged over the paths that were drawn, times the number of paths of "
-    "that length, C(n, k), is what paths of k branches carry. Gradients of two paths may cancel; norms do not show it. "
-    f"The range holds {HELD:.0%} of what all paths carry. Counted alike, paths have n/2 branches in the mean: a range "
-    "that ends below that is short, one that begins above it long, else between. No gradient, or none that is finite: "
-    "broken."
+    "One batch goes forward through the whole network in training mode, without dropout. The gradient goes back along "
+    "one path at a time: through the branch only in k random blocks, through the shortcut only in all others. The norm "
+    "of the gradient at the input, averaged over the sampled paths and multiplied by the number of paths of that "
+    "length, C(n, k), is the contribution of paths of k branches. Gradients of different paths may cancel, which norms "
+    f"do not show. The range holds {HELD:.0%} of all contributions. If all paths counted alike, their mean length "
+    "would be n/2: a range that ends below n/2 is short, one that begins above it long, else between. No gradient, or "
+    "none that is finite: broken."
 )
 
 
@@ -132,7 +132,7 @@ def _sentence(label: str, found: PathResult) -> str:
     if found.mean is None:
         return f"{label}: no gradient arrives, or none that is finite (n = {found.n} images)."
     return (
-        f"{label}: the gradient goes through {found.mean:.1f} of {found.blocks} branches in the mean; "
+        f"{label}: the gradient goes through {found.mean:.1f} of {found.blocks} branches on average; "
         f"{HELD:.0%} of it through {found.low} to {found.high} (n = {found.n} images)."
     )
 

@@ -153,7 +153,7 @@ class _Watch:
         entrance = block.preactivation if whole else block.branch
         handles.append(entrance.register_forward_pre_hook(self._view("gradient_branch")))
         # In pre-activation order the ReLU stands before the branch, and what leaves the block is a sum.
-        before = not isinstance(block.preactivation, nn.Identity)
+        before = isinstance(block.activation, nn.Identity) and not isinstance(block.preactivation, nn.Identity)
         handles.append((block.preactivation if before else block).register_forward_hook(self._count_zeros))
         handles.append(block.drop.register_forward_hook(self._norm_of("branch")))
         if block.shortcut is not None:

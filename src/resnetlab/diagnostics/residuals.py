@@ -17,9 +17,9 @@ REFINING, IDLE, DEAD = 0.5, 0.02, 0.1
 
 RULE = (
     "The median of ‖F(x)‖/‖S(x)‖ over the blocks: below "
-    f"{REFINING:g} the blocks are refining what passes, from there on rewriting it; 0 in every block: silent; no "
+    f"{REFINING:g} the blocks are refining their input, from there on rewriting it; 0 in every block: silent; no "
     f"finite number: broken; without shortcuts: plain. A block below {IDLE:g} is idle. Channels that are zero in every "
-    f"image of the batch are dead; {DEAD:.0%} of them or more, on average over the blocks, are worth a word."
+    f"image of the batch are dead; {DEAD:.0%} of them or more, on average over the blocks, are reported."
 )
 
 ResidualVerdict = Literal["refining", "rewriting", "silent", "broken", "plain"]
@@ -64,7 +64,7 @@ def explain(diagnosis: Diagnosis) -> Finding:
     advice = []
     if found.idle and found.verdict != "silent":
         advice.append(
-            f"{some(found.idle)} change next to nothing: see under lesion whether the net does as well without them."
+            f"{some(found.idle)} change next to nothing: lesion shows whether the net does as well without them."
         )
     if found.dead is not None and found.dead >= DEAD:
         advice.append(
@@ -98,7 +98,7 @@ def _figure_seven(nets: Sequence[NetResult]) -> list[str]:
     (first, a), (second, b) = known[:2]
     order = "smaller than" if a < b else "not smaller than"
     return [
-        f"Responses (standard deviation behind the last norm of a block, mean over blocks): {a:.3f} in {first.model}, "
+        f"Responses (standard deviation after the last norm of a block, mean over blocks): {a:.3f} in {first.model}, "
         f"{order} the {b:.3f} in {second.model}."
     ]
 

@@ -31,7 +31,7 @@ RULE = (
     "signal from the first block's input to the last block's output, backward that of ∂L/∂a from the last block's "
     f"output to the first block's input, in orders of magnitude. More than +{ORDERS:g} in either: exploding; less than "
     f"−{ORDERS:g} in either: vanishing; a value that is not finite: broken; one that is exactly zero: silent; else "
-    "steady. That is how a net starts: a steady one may still not train at a given rate, another may at a lower one."
+    "steady. This describes the start only: a steady net may fail at a given rate, another may train at a lower one."
 )
 
 
@@ -103,7 +103,7 @@ def explain(diagnosis: Diagnosis) -> Finding:
     own, settings = diagnosis.net.signal.own, diagnosis.net.signal.settings
     steady = [one for one in settings if one.verdict == "steady"]
     mine = next((one for one in settings if one.setting == own), None)
-    sentences = [f"{len(steady)} of {len(settings)} settings are steady before any training."]
+    sentences = [f"{len(steady)} of {len(settings)} settings are steady before training."]
     if mine:
         sentences.append(
             f"The setting of this net ({_words(own)}) is {mine.verdict}: signal {orders(mine.forward)}, gradient "

@@ -15,6 +15,8 @@ from resnetlab.models.layers import (
     ACTIVATIONS,
     Multiplier,
     Norm,
+    ScalarAffine,
+    ScalarBias,
     SqueezeExcite,
     StochasticDepth,
     make_activation,
@@ -25,7 +27,8 @@ from resnetlab.models.shortcuts import IdentityShortcut
 FcNorm = Literal["none", "batch", "layer"]
 Order = Literal["post", "pre"]
 StrideIn = Literal["3x3", "1x1"]
-Scaling = Literal["none", "skipinit", "fixup"]
+StrideAt = Literal["first", "last"]
+Scaling = Literal["none", "skipinit", "fixup", "fixup_scalar"]
 
 _FC_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": nn.Identity}
 
@@ -36,9 +39,13 @@ class BlockStyle:
 
     - ``order``: ``"post"``, activation behind the sum; ``"pre"``, norm and activation before each convolution (He et
       al. 2016, arXiv:1603.05027).
-    - ``norm``: ``"batch"``, ``"group"`` or ``"none"``; ``scaling`` then keeps the signal of a norm-free net bounded,
-      with a learned number α behind each branch: ``"skipinit"`` or ``"fixup"``.
-    - ``activation``: g by name. ``conv_bias``: biases in convolutions, which a norm behind them makes idle.
+    - ``norm``: ``"batch"``, ``"group"`` or ``"none"``; ``norm_eps`` is added to its variance, and ``norm_groups`` is
+      the number of groups of every group norm, where they are not of 16 channels each.
+    - ``scaling`` keeps the signal of a norm-free net bounded, with a learned number α behind each branch:
+      ``"skipinit"``, ``"fixup"``, or ``"fixup_scalar"``, which has the biases of Fixup's authors: one number before and
+      one behind each convolution, where ``"fixup"`` has one for each channel.
+    - ``activation``: g by name. ``conv_bias``: biases in convolutions, which a norm behind them makes idle; with
+      ``bias_before_norm`` off, only where no norm follows at once.
     - ``stride_in``: where a bottleneck has its stride, in the 3×3 convolution, as torchvision has it ("v1.5"), or in
       the first 1×1 convolution, as the paper has it.
     - ``groups`` and ``base_width``: a bottleneck's 3×3 convolution has ``groups`` groups of ``base_width``/64 of the
@@ -51,9 +58,12 @@ class BlockStyle:
 
     order: Order = "post"
     norm: Norm = "batch"
+    norm_eps: float = 1e-5
+    norm_groups: int | None = None
     scaling: Scaling = "none"
     activation: str = "relu"
     conv_bias: bool = False
+    bias_before_norm: bool = True
     stride_in: StrideIn = "3x3"
     groups: int = 1
     base_width: int = 64
@@ -63,15 +73,31 @@ class BlockStyle:
     def __post_init__(self) -> None:
         require_literals(self)
         require_choice("activation", self.activation, ACTIVATIONS)
+        require(0 < self.norm_eps < 1, "norm_eps", self.norm_eps, "a number between 0 and 1, usually 1e-5")
+        require(self.norm_groups is None or self.norm_groups >= 1, "norm_groups", self.norm_groups, "at least 1")
         require(self.groups >= 1, "groups", self.groups, "at least 1")
         require(self.base_width >= 1, "base_width", self.base_width, "at least 1")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability, 0 ≤ p < 1")
         require(self.se_reduction >= 0, "se_reduction", self.se_reduction, "0 or more")
 
-    @property
-    def bias(self) -> bool:
-        """Whether convolutions have biases: where asked for, and where no norm shifts in their place."""
-        return self.conv_bias or self.norm == "none"
+    def bias(self, *, before_norm: bool = True) -> bool:
+        """Whether a convolution has a bias for each channel: where asked for, and where no norm shifts in its place."""
+        if self.norm == "none":
+            return self.scaling != "fixup_scalar"
+        return self.conv_bias and (self.bias_before_norm or not before_norm)
+
+    def make_norm(self, channels: int) -> nn.Module:
+        """The norm of maps ``(N, channels, H, W)``; in its place Fixup's authors add one number."""
+        if self.scaling == "fixup_scalar":
+            return ScalarBias()
+        return make_norm(self.norm, channels, eps=self.norm_eps, groups=self.norm_groups)
+
+    def make_activation(self) -> nn.Module:
+        """The activation between two convolutions of a branch; Fixup's authors add one number behind it."""
+        act = make_activation(self.activation)
+        if self.scaling == "fixup_scalar":
+            return nn.Sequential(OrderedDict(act=act, shift=ScalarBias()))
+        return act
 
 
 class ResidualBlock(nn.Module):
@@ -129,11 +155,12 @@ class BasicBranch(Branch):
     def __init__(self, in_channels: int, width: int, stride: int = 1, style: BlockStyle | None = None) -> None:
         super().__init__()
         style = style or BlockStyle()
-        self.conv1 = nn.Conv2d(in_channels, width, kernel_size=3, stride=stride, padding=1, bias=style.bias)
-        self.norm1 = make_norm(style.norm, width)
-        self.act1 = make_activation(style.activation)
+        self.conv1 = nn.Conv2d(in_channels, width, kernel_size=3, stride=stride, padding=1, bias=style.bias())
+        self.norm1 = style.make_norm(width)
+        self.act1 = style.make_activation()
         self.dropout = nn.Dropout(style.dropout)
-        self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=style.bias)
+        last_bias = style.bias(before_norm=style.order == "post")
+        self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=last_bias)
         self.norm2 = make_last_norm(style, width)
         self.se = make_squeeze(style, width)
         self.scale = make_scale(style)
@@ -149,28 +176,38 @@ class BottleneckBranch(Branch):
     """F(x) = BN(W3 * relu(BN(W2 * relu(BN(W1 * x))))) with 1×1, 3×3 and 1×1 convolutions (Figure 5, right).
 
     Shape: ``(N, C, H, W)`` to ``(N, 4·width, ⌈H/s⌉, ⌈W/s⌉)``. ``style`` says where the stride s is, and how wide and in
-    how many groups the 3×3 convolution is.
+    how many groups the 3×3 convolution is. With ``inner_width`` the three have that width within, and ``width`` itself
+    is that of the output.
     """
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int = 1, style: BlockStyle | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        stride: int = 1,
+        style: BlockStyle | None = None,
+        inner_width: int | None = None,
+    ) -> None:
         super().__init__()
         style = style or BlockStyle()
         first, second = (1, stride) if style.stride_in == "3x3" else (stride, 1)
-        inner = width * style.base_width // 64 * style.groups
-        self.conv1 = nn.Conv2d(in_channels, inner, kernel_size=1, stride=first, bias=style.bias)
-        self.norm1 = make_norm(style.norm, inner)
-        self.act1 = make_activation(style.activation)
+        inner = (inner_width or width * style.base_width // 64) * style.groups
+        out_channels = width if inner_width else width * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, inner, kernel_size=1, stride=first, bias=style.bias())
+        self.norm1 = style.make_norm(inner)
+        self.act1 = style.make_activation()
         self.conv2 = nn.Conv2d(
-            inner, inner, kernel_size=3, stride=second, padding=1, groups=style.groups, bias=style.bias
+            inner, inner, kernel_size=3, stride=second, padding=1, groups=style.groups, bias=style.bias()
         )
-        self.norm2 = make_norm(style.norm, inner)
-        self.act2 = make_activation(style.activation)
+        self.norm2 = style.make_norm(inner)
+        self.act2 = style.make_activation()
         self.dropout = nn.Dropout(style.dropout)
-        self.conv3 = nn.Conv2d(inner, width * self.expansion, kernel_size=1, bias=style.bias)
-        self.norm3 = make_last_norm(style, width * self.expansion)
-        self.se = make_squeeze(style, width * self.expansion)
+        last_bias = style.bias(before_norm=style.order == "post")
+        self.conv3 = nn.Conv2d(inner, out_channels, kernel_size=1, bias=last_bias)
+        self.norm3 = make_last_norm(style, out_channels)
+        self.se = make_squeeze(style, out_channels)
         self.scale = make_scale(style)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,8 +219,8 @@ class BottleneckBranch(Branch):
 
 
 def make_last_norm(style: BlockStyle, channels: int) -> nn.Module:
-    """The norm behind a branch's last convolution; the identity in pre-activation order."""
-    return nn.Identity() if style.order == "pre" else make_norm(style.norm, channels)
+    """The norm behind a branch's last convolution; the identity in pre-activation order and without a norm."""
+    return nn.Identity() if style.order == "pre" or style.norm == "none" else style.make_norm(channels)
 
 
 def make_squeeze(style: BlockStyle, channels: int) -> nn.Module:
@@ -195,12 +232,14 @@ def make_scale(style: BlockStyle) -> nn.Module:
     """The learned factor behind a branch of a norm-free net, or the identity."""
     if style.scaling == "none":
         return nn.Identity()
+    if style.scaling == "fixup_scalar":
+        return ScalarAffine()
     return Multiplier(start=0.0 if style.scaling == "skipinit" else 1.0)
 
 
 def make_preactivation(style: BlockStyle, channels: int) -> nn.Sequential:
     """Norm and activation before a pre-activation block, and behind the last one."""
-    return nn.Sequential(OrderedDict(norm=make_norm(style.norm, channels), act=make_activation(style.activation)))
+    return nn.Sequential(OrderedDict(norm=style.make_norm(channels), act=make_activation(style.activation)))
 
 
 class FcBranch(Branch):

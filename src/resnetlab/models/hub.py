@@ -4,7 +4,6 @@ A bundle is ``config.json``, ``model.safetensors`` and a model card. ``HF_ENDPOI
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,21 +11,16 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from resnetlab.core.errors import CheckpointError, ConfigError, DataError, first_line, load_extra, unknown_name
+from resnetlab.core.errors import CheckpointError, ConfigError, DataError, first_line, load_extra
 from resnetlab.core.files import atomic_write, read_json, write_json
-from resnetlab.core.serialize import as_plain, from_plain
-from resnetlab.models.config import NetConfig
+from resnetlab.core.serialize import as_plain
+from resnetlab.models.architectures import LIBRARY, config_from_plain, config_to_plain
 from resnetlab.models.init import build
-from resnetlab.models.mlp import MLPConfig
 from resnetlab.models.pretrained import MAIN, PRETRAINED, default_tag
-from resnetlab.models.resnet import ResNetConfig
-from resnetlab.models.vgg import VGGConfig
-from resnetlab.models.weight_files import MODEL_FILE
+from resnetlab.models.weight_files import CONFIG_FILE, MODEL_FILE
 from resnetlab.models.weights import export_weights, load_weights
 
-CONFIG_FILE, CARD_FILE = "config.json", "README.md"
-LIBRARY = "resnetlab"
-KINDS: dict[str, type[NetConfig]] = {"resnet": ResNetConfig, "vgg": VGGConfig, "mlp": MLPConfig}
+CARD_FILE = "README.md"
 
 
 def fetch(name: str) -> Path:
@@ -111,28 +105,6 @@ def make_card(model: nn.Module, title: str, text: str) -> str:
         f"# {title}\n\n{text or 'A network trained with resnetlab.'}\n\n"
         f"{parameters:,} parameters. Its configuration:\n\n```json\n{settings}\n```\n"
     )
-
-
-def config_to_plain(config: object) -> dict[str, Any]:
-    """The configuration as plain data, which JSON can hold and ``config_from_plain`` reads.
-
-    Raises ``ConfigError`` for what is no configuration of ours.
-    """
-    for name, kind in KINDS.items():
-        if type(config) is kind:
-            return {"kind": name, **as_plain(config)}
-    raise ConfigError(f"{type(config).__name__} is no configuration of resnetlab; build the network with create_model")
-
-
-def config_from_plain(plain: Mapping[str, Any], origin: str = "the configuration") -> NetConfig:
-    """The configuration that ``config_to_plain`` gave; ``build`` makes the network of it.
-
-    Raises ``ConfigError`` for an unknown kind, and ``DataError`` naming ``origin`` for wrong keys or types.
-    """
-    kind = str(plain.get("kind"))
-    if kind not in KINDS:
-        raise unknown_name("kind of network", kind, KINDS)
-    return from_plain(KINDS[kind], {key: value for key, value in plain.items() if key != "kind"}, origin)
 
 
 def _download(repository: str, file: str, revision: str) -> Path:

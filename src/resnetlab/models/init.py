@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from resnetlab.core.randomness import generator
 from resnetlab.models.blocks import ResidualBlock, last_scale
 from resnetlab.models.config import Init, NetConfig
-from resnetlab.models.layers import Multiplier
+from resnetlab.models.layers import Multiplier, ScalarAffine, ScalarBias
 
 HEAD = "head"
 
@@ -51,6 +51,8 @@ def initialise(net: nn.Module, *, seed: int, init: Init = "he", residual_scale: 
             module.reset_parameters()
         elif isinstance(module, Multiplier):
             module.weight.fill_(module.start)
+        if isinstance(module, ScalarBias | ScalarAffine):
+            module.bias.zero_()
     blocks = [module for module in net.modules() if isinstance(module, ResidualBlock)]
     for block in blocks:
         scale = getattr(block.branch, "scale", None)
@@ -80,7 +82,8 @@ def deviation(layer: nn.Conv2d | nn.Linear, init: Init, *, head: bool = False) -
 def start_fixup(branch: nn.Module, blocks: int) -> None:
     """Zero for the last weights of a branch of m layers, L^(-1/(2m-2)) times the usual ones for those before.
 
-    Zhang et al. 2019, arXiv:1901.09321, §2, rules 1 and 2; in place of its scalar biases each channel has one.
+    Zhang et al. 2019, arXiv:1901.09321, §2, rules 1 and 2. In place of its scalar biases (rule 3, ``"fixup_scalar"``)
+    each channel has one.
     """
     *earlier, last = [module for module in branch.children() if isinstance(module, nn.Conv2d)]
     for conv in earlier:

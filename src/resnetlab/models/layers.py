@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from resnetlab.core.errors import ConfigError, require_choice
+from resnetlab.core.errors import ConfigError, require, require_choice
 
 Norm = Literal["batch", "group", "none"]
 
@@ -23,19 +23,23 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def make_norm(norm: Norm, channels: int) -> nn.Module:
+def make_norm(norm: Norm, channels: int, *, eps: float = 1e-5, groups: int | None = None) -> nn.Module:
     """The norm of maps ``(N, channels, H, W)``; ``"none"`` is the identity, without parameters.
 
-    A group norm has 16 channels a group, or as near to it as divides ``channels``.
+    A group norm has ``groups`` groups; where not given, 16 channels a group, or as near to it as divides ``channels``.
+    ``eps`` is added to the variance. Raises ``ConfigError`` where ``groups`` does not divide ``channels``.
     """
     require_choice("norm", norm, get_args(Norm))
     if norm == "batch":
-        return nn.BatchNorm2d(channels)
+        return nn.BatchNorm2d(channels, eps=eps)
     if norm == "none":
         return nn.Identity()
+    if groups is not None:
+        require(channels % groups == 0, "norm_groups", groups, f"a divisor of each width, such as {channels}")
+        return nn.GroupNorm(groups, channels, eps=eps)
     wanted = max(1, channels // GROUP_CHANNELS)
-    groups = next(groups for groups in range(wanted, 0, -1) if channels % groups == 0)
-    return nn.GroupNorm(groups, channels)
+    groups = next(number for number in range(wanted, 0, -1) if channels % number == 0)
+    return nn.GroupNorm(groups, channels, eps=eps)
 
 
 def make_activation(name: str) -> nn.Module:
@@ -104,3 +108,28 @@ class Multiplier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.weight * x
+
+
+class ScalarBias(nn.Module):
+    """x + b with one learned number b for all channels and places, which starts at 0 (Zhang et al. 2019, §2, rule 3).
+
+    Before a convolution it is no bias of that convolution: the zeros that pad the map do not get it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias
+
+
+class ScalarAffine(Multiplier):
+    """α · x + b with two learned numbers, the end of Fixup's branches; α starts at 1 and b at 0."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x + self.bias

@@ -48,6 +48,7 @@ _V2 = Preprocessing(crop=0.965)
 _BICUBIC_288 = Preprocessing(side=288, crop=0.95, interpolation="bicubic")
 _WHOLE_288 = Preprocessing(side=288, crop=1.0, interpolation="bicubic")
 _WHOLE_320 = Preprocessing(side=320, crop=1.0, interpolation="bicubic")
+_BICUBIC = Preprocessing(interpolation="bicubic")
 _HALF = Preprocessing(side=288, crop=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 # In the order of each name, the first is the one that pretrained=True takes.
@@ -69,14 +70,38 @@ _TAGS: tuple[tuple[str, Preprocessing, str], ...] = (
     ("resnext101_32x8d.tv2_in1k", _V2, MAIN),
     ("resnext101_32x8d.tv_in1k", Preprocessing(), MAIN),
     ("resnext101_64x4d.tv_in1k", Preprocessing(), MAIN),
+    ("resnext101_32x4d.gluon_in1k", _BICUBIC, MAIN),
+    ("resnext50d_32x4d.bt_in1k", _BICUBIC_288, MAIN),
+    ("resnet26.bt_in1k", _BICUBIC_288, MAIN),
+    ("resnet50_gn.a1h_in1k", _BICUBIC_288, MAIN),
+    ("resnet50c.gluon_in1k", _BICUBIC, MAIN),
+    ("resnet101c.gluon_in1k", _BICUBIC, MAIN),
+    ("resnet152c.gluon_in1k", _BICUBIC, MAIN),
+    ("resnet50s.gluon_in1k", _BICUBIC, MAIN),
+    ("resnet101s.gluon_in1k", _BICUBIC, MAIN),
+    ("resnet152s.gluon_in1k", _BICUBIC, MAIN),
+    ("resnetv2_18.ra4_e3600_r224_in1k", _HALF, MAIN),
+    ("resnetv2_34.ra4_e3600_r224_in1k", _HALF, MAIN),
     ("resnetv2_50.a1h_in1k", _HALF, MAIN),
+    ("resnetv2_101.a1h_in1k", _HALF, MAIN),
+    ("resnetv2_18d.ra4_e3600_r224_in1k", _HALF, MAIN),
+    ("resnetv2_34d.ra4_e3600_r224_in1k", _HALF, MAIN),
+    ("resnetv2_50d_gn.ah_in1k", _HALF, MAIN),
     ("resnet18d.ra2_in1k", _BICUBIC_288, MAIN),
+    ("resnet26d.bt_in1k", _BICUBIC_288, MAIN),
+    ("resnet34d.ra2_in1k", _BICUBIC_288, MAIN),
     ("resnet50d.ra2_in1k", _BICUBIC_288, MAIN),
     ("resnet101d.ra2_in1k", _WHOLE_320, MAIN),
     ("resnet152d.ra2_in1k", _WHOLE_320, MAIN),
     ("resnet200d.ra2_in1k", _WHOLE_320, MAIN),
     ("seresnet50.a1_in1k", _WHOLE_288, MAIN),
+    ("seresnet152d.ra2_in1k", _WHOLE_320, MAIN),
+    ("seresnext26d_32x4d.bt_in1k", _BICUBIC_288, MAIN),
     ("seresnext50_32x4d.racm_in1k", _BICUBIC_288, MAIN),
+    ("seresnext101_32x4d.gluon_in1k", _BICUBIC, MAIN),
+    ("seresnext101_32x8d.ah_in1k", _WHOLE_288, MAIN),
+    ("seresnext101d_32x8d.ah_in1k", _WHOLE_288, MAIN),
+    ("seresnext101_64x4d.gluon_in1k", _BICUBIC, MAIN),
     ("vgg11.tv_in1k", Preprocessing(), "38b46049b490ec2bdb6d4d32b8354c74977f3347"),
     ("vgg13.tv_in1k", Preprocessing(), MAIN),
     ("vgg16.tv_in1k", Preprocessing(), "3394518cba29aee1ea82a49d971be90d2dd1dab7"),

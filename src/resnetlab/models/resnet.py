@@ -9,11 +9,19 @@ from typing import Literal
 from torch import Tensor, nn
 
 from resnetlab.core.errors import require
-from resnetlab.models.blocks import BRANCHES, BlockStyle, ResidualBlock, make_preactivation
+from resnetlab.models.blocks import (
+    BRANCHES,
+    BlockStyle,
+    BottleneckBranch,
+    Branch,
+    ResidualBlock,
+    StrideAt,
+    make_preactivation,
+)
 from resnetlab.models.classifier import Classifier, make_head
 from resnetlab.models.config import MOST, ResidualConfig
-from resnetlab.models.layers import make_activation, make_norm
-from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
+from resnetlab.models.layers import ScalarBias, make_activation
+from resnetlab.models.shortcuts import ShortcutOption, SubsampleShortcut, make_shortcut
 
 Stem = Literal["auto", "imagenet", "cifar", "deep"]
 ConvBranch = Literal["basic", "bottleneck"]
@@ -30,7 +38,12 @@ class ResNetConfig(ResidualConfig, BlockStyle):
       first block (1, then 2 each, where not given).
     - ``stem``: ``"imagenet"`` (7×7 of stride 2, max-pool), ``"cifar"`` (3×3), ``"deep"`` (three 3×3, max-pool), or
       ``"auto"``: CIFAR's up to 64 pixels, else ImageNet's. ``stem_width`` is the first width where not given;
-      ``stem_activation`` and ``stem_pool`` are ReLU and max-pool behind it.
+      ``stem_activation`` and ``stem_pool`` are ReLU and max-pool behind it; ``stem_pool_zeros`` pads the map for the
+      pool with zeros that count, as Keras does. ``stem_stride`` is the stride of its first convolution where not the
+      usual one.
+    - ``inner_widths`` are the widths within the bottlenecks of each stage; ``widths`` then are those of their outputs.
+    - ``stride_at`` is the block of a stage that has its stride: the first, or the last, as in Keras's ``ResNet*V2``.
+    - ``final_norm`` off leaves out the norm and activation behind the stages of a pre-activation net.
     - ``projection_pool`` averages before a strided projection (ResNet-D).
     - ``stochastic_depth`` is the probability p of skipping the last branch; that of block l of L is p·l/L.
     - The rest is in ``BlockStyle`` (what all blocks have in common), ``ResidualConfig`` and ``NetConfig``.
@@ -46,6 +59,11 @@ class ResNetConfig(ResidualConfig, BlockStyle):
     stem_width: int | None = None
     stem_activation: bool = True
     stem_pool: bool = True
+    stem_pool_zeros: bool = False
+    stem_stride: int | None = None
+    inner_widths: tuple[int, ...] | None = None
+    stride_at: StrideAt = "first"
+    final_norm: bool = True
     projection_pool: bool = False
     stochastic_depth: float = 0.0
     shortcut: ShortcutOption | None = "B"
@@ -64,6 +82,8 @@ class ResNetConfig(ResidualConfig, BlockStyle):
         strides_fit = self.strides is None or (len(self.strides) == stages and min(self.strides) >= 1)
         require(strides_fit, "strides", self.strides, "a whole number from 1 on for every stage")
         require(self.stem_width is None or self.stem_width >= 1, "stem_width", self.stem_width, "at least 1")
+        require(self.stem_stride is None or self.stem_stride >= 1, "stem_stride", self.stem_stride, "at least 1")
+        self._check_inner_widths()
         require(
             self.stem != "deep" or self.first_width % 2 == 0, "stem_width", self.first_width, "even for a deep stem"
         )
@@ -80,6 +100,12 @@ class ResNetConfig(ResidualConfig, BlockStyle):
             self.scaling,
             "none where zero_init_residual or scale_residual is set: either decides how a branch starts",
         )
+        require(
+            self.scaling != "fixup_scalar" or (self.order == "post" and self.stem_kind != "deep"),
+            "scaling",
+            self.scaling,
+            "another one with order='pre' or a deep stem: Fixup's authors have neither",
+        )
         require(self.scaling == "none" or self.norm == "none", "scaling", self.scaling, "none where there is a norm")
         require(
             self.branch == "bottleneck" or self.stride_in == "3x3",
@@ -88,10 +114,32 @@ class ResNetConfig(ResidualConfig, BlockStyle):
             "left alone with basic blocks, whose stride has one place",
         )
 
+    def _check_inner_widths(self) -> None:
+        inner = self.inner_widths
+        if inner is None:
+            return
+        fits = len(inner) == len(self.widths) and min(inner) >= 1 and max(inner) <= MOST
+        require(fits, "inner_widths", inner, "as many numbers as widths, each at least 1")
+        free = self.branch == "bottleneck" and self.base_width == 64
+        require(free, "inner_widths", inner, "left out but with branch='bottleneck' and the usual base_width")
+
     @property
     def first_width(self) -> int:
         """Channels of the stem."""
         return self.stem_width or self.widths[0]
+
+    @property
+    def first_stride(self) -> int:
+        """The stride of the stem's first convolution."""
+        return self.stem_stride or (1 if self.stem_kind == "cifar" else 2)
+
+    @property
+    def stage_strides(self) -> tuple[int, ...]:
+        """The stride of each stage: where not given, 1 and then 2 each, or 2 each and then 1 where the last has it."""
+        if self.strides is not None:
+            return self.strides
+        twos = (2,) * (len(self.depths) - 1)
+        return (1, *twos) if self.stride_at == "first" else (*twos, 1)
 
     @property
     def stem_kind(self) -> Stem:
@@ -103,7 +151,8 @@ class ResNetConfig(ResidualConfig, BlockStyle):
     @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels behind each stage."""
-        return tuple(width * BRANCHES[self.branch].expansion for width in self.widths)
+        expansion = 1 if self.inner_widths else BRANCHES[self.branch].expansion
+        return tuple(width * expansion for width in self.widths)
 
     def make(self) -> "ResNet":
         return ResNet(self)
@@ -123,13 +172,19 @@ class ResNet(Classifier):
         self.stem = make_stem(config)
         self.stages = make_stages(config)
         self.num_features = config.out_channels[-1]
-        pre = config.order == "pre"
-        self.final = make_preactivation(config, self.num_features) if pre else nn.Identity()
+        self.final = make_final(config, self.num_features)
         self.head = make_head(self.num_features, config.num_classes)
 
     def finish(self, x: Tensor) -> Tensor:
         out: Tensor = self.final(x)
         return out
+
+
+def make_final(config: ResNetConfig, channels: int) -> nn.Module:
+    """What comes behind the last block: in pre-activation order norm and activation; Fixup's authors add one number."""
+    if config.order == "pre" and config.final_norm:
+        return make_preactivation(config, channels)
+    return ScalarBias() if config.scaling == "fixup_scalar" else nn.Identity()
 
 
 def make_stem(config: ResNetConfig) -> nn.Sequential:
@@ -140,28 +195,32 @@ def make_stem(config: ResNetConfig) -> nn.Sequential:
     width = config.first_width
     layers = OrderedDict[str, nn.Module]()
 
-    def add_conv(number: str, before: int, after: int, kernel: int, stride: int) -> None:
-        layers[f"conv{number}"] = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=config.bias)
+    def add_conv(number: str, before: int, after: int, kernel: int) -> None:
+        bias = config.bias(before_norm=number != "" or config.order == "post")
+        stride = 1 if layers else config.first_stride
+        layers[f"conv{number}"] = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=bias)
 
     def add_norm(number: str, channels: int) -> None:
-        layers[f"norm{number}"] = make_norm(config.norm, channels)
+        layers[f"norm{number}"] = config.make_norm(channels)
         if config.stem_activation:
             layers[f"act{number}"] = make_activation(config.activation)
 
     if config.stem_kind == "deep":
-        add_conv("1", config.in_chans, width // 2, 3, 2)
+        add_conv("1", config.in_chans, width // 2, 3)
         add_norm("1", width // 2)
-        add_conv("2", width // 2, width // 2, 3, 1)
+        add_conv("2", width // 2, width // 2, 3)
         add_norm("2", width // 2)
-        add_conv("", width // 2, width, 3, 1)
+        add_conv("", width // 2, width, 3)
     elif config.stem_kind == "imagenet":
-        add_conv("", config.in_chans, width, 7, 2)
+        add_conv("", config.in_chans, width, 7)
     else:
-        add_conv("", config.in_chans, width, 3, 1)
+        add_conv("", config.in_chans, width, 3)
     if config.order == "post":
         add_norm("", width)
     if config.stem_pool and config.stem_kind != "cifar":
-        layers["pool"] = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        if config.stem_pool_zeros:
+            layers["pad"] = nn.ZeroPad2d(1)
+        layers["pool"] = nn.MaxPool2d(kernel_size=3, stride=2, padding=0 if config.stem_pool_zeros else 1)
     return nn.Sequential(layers)
 
 
@@ -173,40 +232,58 @@ def make_stages(config: ResNetConfig) -> nn.Sequential:
 
 def make_blocks(config: ResNetConfig) -> Iterator[ResidualBlock]:
     """The blocks from the first to the last, each with the drop probability of the linear rule."""
-    first_strides = config.strides or (1,) + (2,) * (len(config.depths) - 1)
-    widths = [width for width, depth in zip(config.widths, config.depths, strict=True) for _ in range(depth)]
+    stages = [stage for stage, depth in enumerate(config.depths) for _ in range(depth)]
     strides = [
-        stride if number == 0 else 1
-        for stride, depth in zip(first_strides, config.depths, strict=True)
+        stride if number == (0 if config.stride_at == "first" else depth - 1) else 1
+        for stride, depth in zip(config.stage_strides, config.depths, strict=True)
         for number in range(depth)
     ]
-    channels = [config.first_width, *(width * BRANCHES[config.branch].expansion for width in widths)]
+    channels = [config.first_width, *(config.out_channels[stage] for stage in stages)]
     for number, (before, after) in enumerate(pairwise(channels)):
-        drop = config.stochastic_depth * (number + 1) / len(widths)
-        yield make_block(config, before, widths[number], after, strides[number], drop)
+        drop = config.stochastic_depth * (number + 1) / len(stages)
+        yield make_block(config, stages[number], before, after, strides[number], drop)
 
 
 def make_block(
-    config: ResNetConfig, in_channels: int, width: int, out_channels: int, stride: int, drop: float
+    config: ResNetConfig, stage: int, in_channels: int, out_channels: int, stride: int, drop: float
 ) -> ResidualBlock:
     """One block: branch, shortcut and activations as the configuration says."""
-    pre = config.order == "pre"
+    post = config.order == "post"
+    width = config.widths[stage]
+    if config.inner_widths is not None:
+        branch: Branch = BottleneckBranch(in_channels, width, stride, config, config.inner_widths[stage])
+    else:
+        branch = BRANCHES[config.branch](in_channels, width, stride, config)
     return ResidualBlock(
-        BRANCHES[config.branch](in_channels, width, stride, config),
-        make_shortcut(
-            config.shortcut,
-            in_channels,
-            out_channels,
-            stride,
-            pad=config.pad,
-            norm="none" if pre else config.norm,
-            pool=config.projection_pool,
-            bias=config.bias,
-        ),
-        activation=nn.Identity() if pre else make_activation(config.activation),
-        preactivation=make_preactivation(config, in_channels) if pre else None,
+        branch,
+        _make_shortcut(config, in_channels, out_channels, stride),
+        activation=make_activation(config.activation) if post else nn.Identity(),
+        preactivation=_make_preactivation(config, in_channels),
         drop=drop,
     )
+
+
+def _make_shortcut(config: ResNetConfig, in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+    if config.stride_at == "last" and config.shortcut == "B" and in_channels == out_channels and stride > 1:
+        return SubsampleShortcut(stride)
+    normed = config.order == "post" and config.norm != "none"
+    return make_shortcut(
+        config.shortcut,
+        in_channels,
+        out_channels,
+        stride,
+        pad=config.pad,
+        norm=config.make_norm if normed else nn.Identity,
+        pool=config.projection_pool,
+        bias=config.bias(before_norm=normed),
+    )
+
+
+def _make_preactivation(config: ResNetConfig, channels: int) -> nn.Module | None:
+    if config.order == "pre":
+        return make_preactivation(config, channels)
+    # Fixup's authors shift what branch and shortcut read; an identity still carries x itself.
+    return ScalarBias() if config.scaling == "fixup_scalar" else None
 
 
 def image_notes(config: ResNetConfig) -> list[str]:

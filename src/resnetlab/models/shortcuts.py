@@ -4,13 +4,13 @@ Where F keeps the shape of x, S is the identity. Where F changes it, S is one of
 zeros, or a learned projection W_s (He et al. 2015, arXiv:1512.03385, §3.2 eq. 2 and §4.1 "identity vs. projection").
 """
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.core.errors import ConfigError, require_choice
-from resnetlab.models.layers import Norm, make_norm
 
 ShortcutOption = Literal["A", "B", "C"]
 PadSide = Literal["append", "center"]
@@ -22,6 +22,23 @@ class IdentityShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x
+
+
+class SubsampleShortcut(IdentityShortcut):
+    """S(x) = x with every s-th row and column kept (Keras's ``ResNet*V2``, in the last block of a stage).
+
+    Shape: ``(N, C, H, W)`` to ``(N, C, ⌈H/s⌉, ⌈W/s⌉)``. As an identity it carries x itself, not p(x).
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.stride, :: self.stride]
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}"
 
 
 class ZeroPadShortcut(nn.Module):
@@ -61,9 +78,9 @@ class ZeroPadShortcut(nn.Module):
 class ProjectionShortcut(nn.Module):
     """S(x) = BN(W_s * x) with a 1×1 convolution W_s (options B and C).
 
-    Shape: ``(N, C, H, W)`` to ``(N, C', ⌈H/s⌉, ⌈W/s⌉)``. ``norm="none"`` leaves the norm out, as pre-activation nets
-    do. ``pool`` averages each s×s square before W_s, where a stride would keep one of its pixels (He et al.
-    2018, arXiv:1812.01187, Figure 2c, "ResNet-D").
+    Shape: ``(N, C, H, W)`` to ``(N, C', ⌈H/s⌉, ⌈W/s⌉)``. ``norm`` makes the norm of C' channels; pre-activation nets
+    have the identity there. ``pool`` averages each s×s square before W_s, where a stride would keep one of its pixels
+    (He et al. 2018, arXiv:1812.01187, Figure 2c, "ResNet-D").
     """
 
     def __init__(
@@ -72,7 +89,7 @@ class ProjectionShortcut(nn.Module):
         out_channels: int,
         stride: int = 1,
         *,
-        norm: Norm = "batch",
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
         pool: bool = False,
         bias: bool = False,
     ) -> None:
@@ -80,7 +97,7 @@ class ProjectionShortcut(nn.Module):
         pooled = pool and stride > 1
         self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if pooled else nn.Identity()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=1 if pooled else stride, bias=bias)
-        self.norm = make_norm(norm, out_channels)
+        self.norm = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.norm(self.conv(self.pool(x)))
@@ -110,7 +127,7 @@ def make_shortcut(
     *,
     pad: PadSide = "append",
     form: Form = "conv",
-    norm: Norm = "batch",
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
     pool: bool = False,
     bias: bool = False,
 ) -> nn.Module | None:

@@ -66,10 +66,11 @@ def summarise(config: NetConfig) -> Summary:
     """Parameters, multiply-adds, shapes and saved activations of the network, at its ``image_size``."""
     net = build(config, seed=0, device="meta")
     image = (config.in_chans, config.image_size, config.image_size)
-    stages, layers = trace(net, image)
+    with FlopCounterMode(display=False) as counter:
+        stages, layers = trace(net, image)
     return Summary(
         parameters=sum(parameter.numel() for parameter in net.parameters()),
-        multiply_adds=count_multiply_adds(net, image),
+        multiply_adds=_multiply_adds(counter),
         weight_layers=sum(layer.weighted and not layer.on_shortcut for layer in layers),
         saved_bytes=saved_bytes(net, image, batch=3) - saved_bytes(net, image, batch=2),
         input=image,
@@ -82,6 +83,10 @@ def count_multiply_adds(net: nn.Module, image: tuple[int, ...]) -> int:
     """Multiply-adds of one image: half of what torch's flop counter gives (papers print this figure as FLOPs)."""
     with torch.no_grad(), _mode(net, training=False), FlopCounterMode(display=False) as counter:
         net(torch.empty(1, *image, device="meta"))
+    return _multiply_adds(counter)
+
+
+def _multiply_adds(counter: FlopCounterMode) -> int:
     return int(counter.get_total_flops()) // 2
 
 

@@ -44,6 +44,11 @@ def deepen(net: nn.Module, stage: int, n: int, seed: int = 0) -> Classifier:
             f"a net with shortcut={config.shortcut!r} cannot be deepened: its blocks carry no identity to start from; "
             "use a net with shortcut 'A' or 'B'"
         )
+    if isinstance(config, ResNetConfig) and config.stride_at == "last":
+        raise ConfigError(
+            "a net with stride_at='last' cannot be deepened: the last block of a stage changes the shape; "
+            "use one with stride_at='first'"
+        )
     depths = _depths(result)
     depths[stage] += n
     result.config = with_depths(config, depths)
@@ -213,7 +218,7 @@ def _shape_changers(config: ResidualConfig) -> set[tuple[int, int]]:
         (stage, number)
         for stage in range(len(other.stages))
         for number, block in enumerate(_stage(other, stage))
-        if not isinstance(block.shortcut, IdentityShortcut)
+        if type(block.shortcut) is not IdentityShortcut
     }
 
 
@@ -229,7 +234,7 @@ def _zero_blocks(config: ResidualConfig, stage: int, n: int, seed: int, device: 
 
 def _require_identity(block: ResidualBlock) -> None:
     """Raise ``ConfigError`` unless the block gives g(0 + x) = x for every x that can reach it."""
-    if not isinstance(block.shortcut, IdentityShortcut):
+    if type(block.shortcut) is not IdentityShortcut:
         raise ConfigError("the stage has no block yet, and its first one changes the shape; deepen another stage")
     if not isinstance(block.activation, nn.ReLU | nn.Identity):
         raise ConfigError(

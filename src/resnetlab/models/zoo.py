@@ -1,174 +1,23 @@
-"""The zoo: every network by its name. A variant is a row; a family of free depth is a row with a rule."""
+"""The zoo: every network by its name, with its initial weights or with trained ones."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from types import EllipsisType
-from typing import Any, get_type_hints
+from typing import Any
 
 from torch import nn
 
-from resnetlab.core.errors import ConfigError, DataError, unknown_name
-from resnetlab.core.serialize import from_plain
-from resnetlab.models.config import NetConfig
+from resnetlab.models.architectures import FAMILIES as FAMILIES
+from resnetlab.models.architectures import ROWS as ROWS
+from resnetlab.models.architectures import listed_names
+from resnetlab.models.architectures import model_config as model_config
 from resnetlab.models.hub import fetch
 from resnetlab.models.init import build
-from resnetlab.models.mlp import MLPConfig
 from resnetlab.models.pretrained import PRETRAINED
-from resnetlab.models.registry import Registry
-from resnetlab.models.resnet import ResNetConfig
 from resnetlab.models.shortcuts import ShortcutOption
-from resnetlab.models.vgg import VGGConfig
 from resnetlab.models.weights import load_weights
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A network of fixed depth, and how many parameters it must have (the tests count every row)."""
-
-    config: NetConfig
-    parameters: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """Networks of any depth that the rule allows, named ``<family><depth>``.
-
-    ``first`` is the least depth, and every depth is 2 more than a multiple of one of ``steps``, or any where that is 1.
-    ``listed`` are the depths that ``list_models`` shows.
-    """
-
-    at_depth: Callable[[int], NetConfig]
-    first: int
-    steps: tuple[int, ...]
-    rule: str
-    listed: tuple[int, ...]
-
-    def config(self, name: str, depth: int) -> NetConfig:
-        """The configuration at that depth. Raises ``ConfigError`` naming the two nearest depths of the rule."""
-        if not self.allows(depth):
-            below = next((d for d in range(depth, self.first - 1, -1) if self.allows(d)), self.first)
-            above = next(d for d in range(max(depth, below) + 1, below + depth + 99) if self.allows(d))
-            raise ConfigError(
-                f"{name}{depth}: its depth must be {self.rule}; the nearest are {name}{below} and {name}{above}"
-            )
-        return self.at_depth(depth)
-
-    def allows(self, depth: int) -> bool:
-        """Whether the family has a network of that depth."""
-        return depth >= self.first and any((depth - 2) % step == 0 for step in self.steps)
-
-
-def _imagenet(depths: tuple[int, ...], **choices: Any) -> ResNetConfig:
-    """Four stages of widths 64, 128, 256, 512 (He et al. 2015, Table 1)."""
-    return ResNetConfig(depths=depths, widths=(64, 128, 256, 512), **choices)
-
-
-def _deep(depths: tuple[int, ...], **choices: Any) -> ResNetConfig:
-    """ResNet-D: a stem of three 3×3 convolutions, and averaging before projections (He et al. 2018, §4)."""
-    return _imagenet(depths, stem="deep", projection_pool=True, **choices)
-
-
-def _small(depths: tuple[int, ...], widths: tuple[int, ...], **choices: Any) -> ResNetConfig:
-    """A stem that keeps the map, ten classes, 32 pixels."""
-    return ResNetConfig(
-        depths=depths, widths=widths, stem="cifar", stem_width=16, num_classes=10, image_size=32, **choices
-    )
-
-
-def _cifar(shortcut: ShortcutOption | None) -> Callable[[int], ResNetConfig]:
-    """He et al. 2015, §4.2: three stages of 2n layers with 16, 32 and 64 channels, and option A."""
-    return lambda depth: _small(((depth - 2) // 6,) * 3, (16, 32, 64), shortcut=shortcut)
-
-
-def _cifar_preact(depth: int) -> ResNetConfig:
-    """He et al. 2016, arXiv:1603.05027, §3 and §5: basic blocks at 6n + 2 layers, bottlenecks at 9n + 2.
-
-    A depth that fits both has, as in the paper, basic blocks up to 110 layers and bottlenecks from 164 on.
-    """
-    fits_both = (depth - 2) % 18 == 0
-    if (depth - 2) % 9 == 0 and not (fits_both and depth < 164):
-        # The authors' code has the stride in the first 1×1 convolution.
-        return _small(((depth - 2) // 9,) * 3, (16, 32, 64), order="pre", branch="bottleneck", stride_in="1x1")
-    return _small(((depth - 2) // 6,) * 3, (16, 32, 64), order="pre")
-
-
-def _wide(depth: int, factor: int) -> ResNetConfig:
-    """Zagoruyko & Komodakis 2016, arXiv:1605.07146, Table 1: 6n + 4 layers, pre-activation, widths times ``factor``."""
-    return _small(((depth - 4) // 6,) * 3, (16 * factor, 32 * factor, 64 * factor), order="pre")
-
-
-def _mlp(shortcut: ShortcutOption | None) -> Callable[[int], MLPConfig]:
-    return lambda depth: MLPConfig(depth=depth, shortcut=shortcut)
-
-
-_18, _34, _50, _101, _152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
-_BOTTLENECK: dict[str, Any] = {"branch": "bottleneck"}
-_PRE: dict[str, Any] = {"order": "pre"}
-
-ROWS = Registry[Row](
-    "model",
-    {
-        "plain18": Row(config=_imagenet(_18, shortcut=None), parameters=11_515_688),
-        "plain34": Row(config=_imagenet(_34, shortcut=None), parameters=21_623_848),
-        "resnet18": Row(config=_imagenet(_18), parameters=11_689_512),
-        "resnet34": Row(config=_imagenet(_34), parameters=21_797_672),
-        "resnet50": Row(config=_imagenet(_50, **_BOTTLENECK), parameters=25_557_032),
-        "resnet101": Row(config=_imagenet(_101, **_BOTTLENECK), parameters=44_549_160),
-        "resnet152": Row(config=_imagenet(_152, **_BOTTLENECK), parameters=60_192_808),
-        "resnetv2_18": Row(config=_imagenet(_18, **_PRE), parameters=11_687_720),
-        "resnetv2_34": Row(config=_imagenet(_34, **_PRE), parameters=21_795_880),
-        "resnetv2_50": Row(config=_imagenet(_50, **_PRE, **_BOTTLENECK), parameters=25_549_352),
-        "resnetv2_101": Row(config=_imagenet(_101, **_PRE, **_BOTTLENECK), parameters=44_541_480),
-        "resnetv2_152": Row(config=_imagenet(_152, **_PRE, **_BOTTLENECK), parameters=60_185_128),
-        "resnet18d": Row(config=_deep(_18), parameters=11_708_744),
-        "resnet50d": Row(config=_deep(_50, **_BOTTLENECK), parameters=25_576_264),
-        "resnet101d": Row(config=_deep(_101, **_BOTTLENECK), parameters=44_568_392),
-        "resnet152d": Row(config=_deep(_152, **_BOTTLENECK), parameters=60_212_040),
-        "resnet200d": Row(config=_deep((3, 24, 36, 3), **_BOTTLENECK), parameters=64_693_064),
-        "wide_resnet50_2": Row(config=_imagenet(_50, **_BOTTLENECK, base_width=128), parameters=68_883_240),
-        "wide_resnet101_2": Row(config=_imagenet(_101, **_BOTTLENECK, base_width=128), parameters=126_886_696),
-        "resnext50_32x4d": Row(config=_imagenet(_50, **_BOTTLENECK, groups=32, base_width=4), parameters=25_028_904),
-        "resnext101_32x8d": Row(config=_imagenet(_101, **_BOTTLENECK, groups=32, base_width=8), parameters=88_791_336),
-        "resnext101_64x4d": Row(config=_imagenet(_101, **_BOTTLENECK, groups=64, base_width=4), parameters=83_455_272),
-        "seresnet50": Row(config=_imagenet(_50, **_BOTTLENECK, se_reduction=16), parameters=28_088_024),
-        "seresnext50_32x4d": Row(
-            config=_imagenet(_50, **_BOTTLENECK, se_reduction=16, groups=32, base_width=4), parameters=27_559_896
-        ),
-        "wide_resnet16_4": Row(config=_wide(16, 4), parameters=2_748_890),
-        "wide_resnet16_8": Row(config=_wide(16, 8), parameters=10_961_370),
-        "wide_resnet28_10": Row(config=_wide(28, 10), parameters=36_479_194),
-        "wide_resnet40_4": Row(config=_wide(40, 4), parameters=8_949_210),
-        "vgg11": Row(config=VGGConfig(depths=(1, 1, 2, 2, 2)), parameters=132_863_336),
-        "vgg13": Row(config=VGGConfig(depths=(2, 2, 2, 2, 2)), parameters=133_047_848),
-        "vgg16": Row(config=VGGConfig(depths=(2, 2, 3, 3, 3)), parameters=138_357_544),
-        "vgg19": Row(config=VGGConfig(depths=(2, 2, 4, 4, 4)), parameters=143_667_240),
-        "vgg11_bn": Row(config=VGGConfig(depths=(1, 1, 2, 2, 2), norm=True), parameters=132_868_840),
-        "vgg13_bn": Row(config=VGGConfig(depths=(2, 2, 2, 2, 2), norm=True), parameters=133_053_736),
-        "vgg16_bn": Row(config=VGGConfig(depths=(2, 2, 3, 3, 3), norm=True), parameters=138_365_992),
-        "vgg19_bn": Row(config=VGGConfig(depths=(2, 2, 4, 4, 4), norm=True), parameters=143_678_248),
-    },
-)
-
-_CIFAR_DEPTHS = (8, 20, 32, 44, 56, 110, 128, 1202)
-_MLP_DEPTHS = (8, 34, 128, 1000)
-
-FAMILIES = {
-    "cifar_plain": Family(at_depth=_cifar(None), first=8, steps=(6,), rule="6n + 2", listed=_CIFAR_DEPTHS),
-    "cifar_resnet": Family(at_depth=_cifar("A"), first=8, steps=(6,), rule="6n + 2", listed=_CIFAR_DEPTHS),
-    "cifar_preact_resnet": Family(
-        at_depth=_cifar_preact, first=8, steps=(6, 9), rule="6n + 2 or 9n + 2", listed=(20, 56, 110, 164, 1001)
-    ),
-    "mlp_plain": Family(at_depth=_mlp(None), first=2, steps=(1,), rule="2 or more", listed=_MLP_DEPTHS),
-    "mlp_resnet": Family(at_depth=_mlp("B"), first=2, steps=(1,), rule="2 or more", listed=_MLP_DEPTHS),
-}
-
-
-MOST_DIGITS = 5
-"""Most digits of a depth; guards against typing errors: no machine could hold a deeper network."""
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
@@ -178,22 +27,7 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     """
     if pretrained:
         return [tag for tag in PRETRAINED if fnmatchcase(tag, pattern) or fnmatchcase(tag.partition(".")[0], pattern)]
-    listed = [f"{name}{depth}" for name, family in FAMILIES.items() for depth in family.listed]
-    return ROWS.matching(pattern) + [name for name in listed if fnmatchcase(name, pattern)]
-
-
-def model_config(name: str, **overrides: Any) -> NetConfig:
-    """The configuration of a named network, with some of its fields replaced.
-
-    Raises ``ConfigError`` for an unknown name or field, with the nearest ones, and for a value of another type.
-    """
-    config = _named_config(name)
-    known = [field.name for field in fields(config)]
-    for key, value in overrides.items():
-        if key not in known:
-            raise unknown_name(f"setting of {name}", key, known)
-        overrides[key] = _fit_type(config, key, value)
-    return replace(config, **overrides)
+    return [name for name in listed_names() if fnmatchcase(name, pattern)]
 
 
 def create_model(
@@ -234,27 +68,3 @@ def create_model(
         report = load_weights(model, fetch(name), reset_head=num_classes is not None, adapt_input=in_chans is not None)
         _log.log(logging.WARNING if report.adapted or report.skipped else logging.INFO, "%s", report)
     return model
-
-
-def _fit_type(config: NetConfig, key: str, value: Any) -> Any:
-    """``value`` converted to the type of the setting: a list to a tuple, 1 to 1.0, but no text to a number.
-
-    A wrong word where a word is expected passes too: the configuration's own check names the right ones.
-    """
-    default = getattr(config, key)
-    if isinstance(value, str) and (default is None or isinstance(default, str)):
-        return value
-    try:
-        return from_plain(get_type_hints(type(config))[key], value, key)
-    except DataError:
-        raise ConfigError(f"{key}={value!r} is not possible: it must be like {default!r}") from None
-
-
-def _named_config(name: str) -> NetConfig:
-    if name in ROWS:
-        return ROWS[name].config
-    family = name.rstrip("0123456789")
-    depth = name.removeprefix(family)
-    if family in FAMILIES and 0 < len(depth) <= MOST_DIGITS and not depth.startswith("0"):
-        return FAMILIES[family].config(family, int(depth))
-    raise unknown_name("model", name, list_models())

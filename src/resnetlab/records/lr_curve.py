@@ -11,7 +11,7 @@ from typing import Literal
 MEMORY = 0.9
 """Decay of the running loss that decides when the test ends: an average over some ten steps."""
 EXPLODED = 4.0
-"""The test ends when the running loss is so many times its lowest."""
+"""The test ends when the running loss is this many times its lowest."""
 WINDOW = 1 / 25
 """Share of all steps, before a step and after it, that its smoothed loss is the mean of."""
 

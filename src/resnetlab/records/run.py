@@ -145,8 +145,8 @@ def upgrade_recipe(plain: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """One class: its images, recall (the share of them that was found) and precision (the share of what was taken for
-    it that is it). None where the class has no image, or was never predicted."""
+    """One class: its images, recall (the share of them predicted as it) and precision (the share of what was predicted
+    as it that is right). None where the class has no image, or was never predicted."""
 
     n: int
     precision: float | None
@@ -155,7 +155,7 @@ class ClassScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """An image that was taken for another class, with the probability that the network gave that class.
+    """An image that was predicted as another class, with the probability that the network gave that class.
 
     ``sample`` is its number in the split and ``name`` that of its file, where it has one; ``image`` is a PNG of at most
     128 pixels a side in base64.

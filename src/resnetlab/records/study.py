@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from resnetlab.core.stats import Interval, Sample
+from resnetlab.core.stats import Interval, Sample, Share
 from resnetlab.records.gradients import Flow
 from resnetlab.records.run import RunRecord
 
 KINDS = {"none": "plain", "default": "residual"}
 """What a net is called by its shortcut, where a study has no others than these two."""
+LEAST_SEEDS = 3
+"""Fewer seeds decide nothing. Of two conditions that train with a chance of one half, all runs of one and none of the
+other do so in one study of eight with two seeds, in one of 32 with three."""
 
 
 def in_words(axes: Mapping[str, Sequence[str]], values: Mapping[str, str]) -> dict[str, str]:
@@ -45,7 +48,11 @@ class StudyRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """One value of every axis, over the seeds. A figure is None where every run diverged."""
+    """One value of every axis, over the seeds. A figure is None where every run diverged.
+
+    ``trained`` counts the runs that trained, those that diverged among the others; ``untrained`` says that every run
+    that finished is hardly better than guessing.
+    """
 
     values: dict[str, str]
     model: str
@@ -55,6 +62,23 @@ class Condition:
     train_loss: Sample | None
     train_error: Sample | None
     test_error: Sample | None
+    trained: Share | None = None
+    untrained: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedCounts:
+    """In ``more`` of ``n`` seeds the first of a pair has more, in ``less`` of them the second; in the rest neither.
+
+    ``p`` is that of the exact sign test (McNemar's where yes and no are counted), ``adjusted`` by Holm's rule over the
+    same comparisons as that of the t-test beside it.
+    """
+
+    n: int
+    more: int
+    less: int
+    p: float
+    adjusted: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,25 +87,39 @@ class Difference:
 
     ``student`` and ``bootstrap`` are intervals of the mean. ``p`` is that of the paired t-test, None for one seed and
     where all seeds differ by the same; ``adjusted`` is p by Holm's rule over all contrasts of this quantity in the
-    study that have one.
+    study that have one. ``counts`` says in how many seeds the difference is positive or negative; ``bimodal`` that of
+    the runs of one of the conditions some trained and others did not.
     """
 
     student: Interval
     bootstrap: Interval
     p: float | None
     adjusted: float | None
+    counts: PairedCounts | None = None
+    bimodal: bool = False
 
     @property
     def significant(self) -> bool:
-        """Whether the adjusted p is below 1 - the level of the intervals; never so without a p."""
-        return self.adjusted is not None and self.adjusted < 1 - self.student.level
+        """Whether p by Holm's rule is below 1 - the level of the intervals, with ``LEAST_SEEDS`` or more.
+
+        Where all seeds differ by the same there is no t-test, and the exact test of the counts decides. Where the runs
+        are bimodal, both must say so.
+        """
+        if self.student.n < LEAST_SEEDS:
+            return False
+        limit = 1 - self.student.level
+        by_counts = self.counts is not None and self.counts.adjusted is not None and self.counts.adjusted < limit
+        if self.adjusted is None:
+            return by_counts
+        return self.adjusted < limit and (by_counts or not self.bimodal)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
     """``value`` of an axis minus ``first``, where the other axes have the values ``others``.
 
-    A difference is None where there is no seed for which both runs finished.
+    A difference is None where there is no seed for which both runs finished. ``trained`` pairs the runs that trained
+    with one and not with the other; ``untrained`` says that both nets are hardly better than guessing.
     """
 
     axis: str
@@ -91,15 +129,23 @@ class Contrast:
     train_loss: Difference | None
     train_error: Difference | None
     test_error: Difference | None
+    trained: PairedCounts | None = None
+    untrained: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthStep:
-    """Training error of a net minus that of a shallower one, paired by seed."""
+    """Training error of a net minus that of a shallower one, paired by seed.
+
+    ``train_error`` has bounds that hold for all steps of the verdict together (Bonferroni). ``difference`` is what a
+    contrast has, with Holm's rule over the steps of the verdict; its counts leave out what is within the margin of the
+    verdict.
+    """
 
     shallow: int
     deep: int
     train_error: Interval
+    difference: Difference | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +153,7 @@ class Verdict:
     """Does training error grow with depth? The answer where all axes but depth have ``values``, and its steps."""
 
     values: dict[str, str]
-    answer: Literal["grows", "does not grow", "undecided"]
+    answer: Literal["grows", "does not grow", "undecided", "untrained"]
     reason: str
     steps: list[DepthStep]
 
@@ -117,16 +163,18 @@ class StudyRecord:
     """A study, whole or as far as it has come: settings, runs, and the statistics over seeds.
 
     ``command`` reproduces the study; ``planned`` is the number of runs that it has when whole; ``rules`` say how
-    contrasts and verdicts are made. ``verdicts`` is empty where the study does not ask about degradation.
+    contrasts and verdicts are made. ``trained_below`` is the training error below which a run trained, None where no
+    run finished. ``verdicts`` is empty where the study does not ask about degradation.
     """
 
     settings: dict[str, Any]
     command: str
     axes: dict[str, list[str]]
-    rules: dict[Literal["contrasts", "degradation", "gradients"], str]
+    rules: dict[Literal["trained", "contrasts", "degradation", "gradients"], str]
     planned: int
     runs: list[StudyRun]
     conditions: list[Condition]
     contrasts: list[Contrast]
     verdicts: list[Verdict]
+    trained_below: float | None = None
     format: Literal[2] = 2

@@ -102,11 +102,11 @@ def limits(record: RunRecord) -> list[str]:
     """What the figures cannot tell, a sentence each."""
     split = record.final.reported_split if record.final else "test"
     lines = [
-        "One run with one seed: another seed gives another figure, by how much a single run cannot tell.",
-        f"The figures hold for images like those of the {split} split, prepared in the same way.",
+        "One run with one seed: it says nothing about the variation between seeds.",
+        f"The figures hold for images like those of the {split} split, preprocessed in the same way.",
     ]
     if record.final and record.chosen_by == split:
-        lines.append(f"The weights in `best/` were chosen by the {split} images; their figure flatters.")
+        lines.append(f"The weights in `best/` were chosen on the {split} images, so their figure is optimistic.")
     if record.data.get("encoding") in ("jpeg", "mixed"):
         lines.append("Images were decoded from JPEG: another decoder gives slightly other pixels, and so figures.")
     if record.status == "diverged":

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from resnetlab.core.stats import Interval, Sample
+from resnetlab.core.stats import Interval, Sample, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +38,35 @@ def number(values: Sample | None) -> str:
     return plain(values.mean, 4) + ("" if values.sd is None else f" ± {plain(values.sd, 4)}")
 
 
-def interval(values: Interval, factor: float, digits: int) -> str:
-    """``mean [low, high]`` with signs."""
-    mean = plain(factor * values.mean, digits, "+")
+def interval(values: Interval, factor: float, digits: int, unit: str = "") -> str:
+    """``mean unit [low, high]`` with signs, or why there is no interval."""
+    mean = plain(factor * values.mean, digits, "+") + unit
+    if values.low is not None and values.high is not None:
+        return f"{mean} {bounds(values, factor, digits)}"
+    return f"{mean} [no interval: one seed]" if values.n == 1 else f"{mean} in every seed"
+
+
+def bounds(values: Interval, factor: float, digits: int) -> str:
+    """``[low, high]`` with signs; a dash where there is no interval."""
     if values.low is None or values.high is None:
-        return f"{mean} [no interval: one seed]"
+        return "–"
     low, high = (plain(factor * bound, digits, "+") for bound in (values.low, values.high))
-    return f"{mean} [{low}, {high}]"
+    return f"[{low}, {high}]"
+
+
+def p_value(value: float) -> str:
+    """Three decimals, and a fourth where three would say 0.050 of what is below it, or above."""
+    if value < 0.001:
+        return "< 0.001"
+    text = f"{value:.3f}"
+    return f"{value:.4f}" if text == "0.050" else text
+
+
+def counted(values: Share | None) -> str:
+    """``3 of 5 [15, 95] %``: a count with the interval of its share."""
+    if values is None:
+        return "–"
+    return f"{values.count} of {values.n} [{100 * values.low:.0f}, {100 * values.high:.0f}] %"
 
 
 def plain(value: float, digits: int, sign: str = "-") -> str:

@@ -8,7 +8,7 @@ from resnetlab.diagnostics import lesion, residuals
 from resnetlab.records import gradients as flow
 from resnetlab.records.diagnosis import Analysis, LesionResult
 from resnetlab.records.study_diagnosis import ConditionResult, Measure, MeasureContrast, RunResult
-from resnetlab.study.statistics import LEVEL, adjust, compare, compared_places, conditions_of
+from resnetlab.study.statistics import LEVEL, SIGNIFICANT, adjust, compare, compared_places, conditions_of
 
 ValueOf = Callable[[RunResult], float | None]
 
@@ -62,9 +62,9 @@ RULES = (
     "the cosine between a block's input and output are medians over the blocks. What a block is worth is the rise of "
     "the error without it, in points; of a net that is untrained by the rule of lesions, no block is counted.",
     "Each value of an axis is compared with its first one, paired by seed, wherever both runs have the measure. "
-    f"The {LEVEL:.0%} intervals are Student's; p is that of the paired t-test, by Holm's rule over all contrasts of "
-    f"the same measure; below {1 - LEVEL:.2f} a difference is called significant. What is not significant may still be "
-    "there: few seeds show large effects only.",
+    f"The {LEVEL:.0%} intervals are Student's; Holm's rule takes all contrasts of the same measure together. A "
+    "comparison is bimodal where of the runs of one of its conditions some are untrained by the rule of lesions and "
+    f"others are not. {SIGNIFICANT}",
     f"Gradients: {flow.RULE}",
     f"Residuals: {residuals.RULE}",
     f"Lesion: {lesion.RULE}",
@@ -102,8 +102,9 @@ def contrast(
         measure.name: adjust(
             [
                 compare(
-                    _by_seed([run for run in runs if run.values == {**others, axis: value}], measure),
-                    _by_seed([run for run in runs if run.values == {**others, axis: first}], measure),
+                    _by_seed(_runs_at(runs, {**others, axis: value}), measure),
+                    _by_seed(_runs_at(runs, {**others, axis: first}), measure),
+                    any(_is_mixed(_runs_at(runs, {**others, axis: one})) for one in (value, first)),
                 )
                 for axis, first, value, others in places
             ]
@@ -120,6 +121,15 @@ def contrast(
         )
         for number, (axis, first, value, others) in enumerate(places)
     ]
+
+
+def _runs_at(runs: Sequence[RunResult], values: Mapping[str, str]) -> list[RunResult]:
+    return [run for run in runs if run.values == values]
+
+
+def _is_mixed(runs: Sequence[RunResult]) -> bool:
+    """Whether some of the runs have learned hardly anything and others have."""
+    return len({lesion.judge(run.net.lesion) == "untrained" for run in runs if run.net.lesion}) == 2
 
 
 def _by_seed(runs: Sequence[RunResult], measure: Measure) -> dict[int, float]:

@@ -6,7 +6,7 @@ from typing import Any
 from resnetlab.records import gradients
 from resnetlab.records.run import RunRecord
 from resnetlab.records.study import StudyRecord, StudyRun
-from resnetlab.study import degradation, statistics
+from resnetlab.study import degradation, outcomes, statistics
 
 
 def study_run(values: dict[str, str], seed: int, record: RunRecord) -> StudyRun:
@@ -30,6 +30,7 @@ def make_record(
         command=command,
         axes={name: list(values) for name, values in axes.items()},
         rules={
+            "trained": outcomes.RULE,
             "contrasts": statistics.RULE,
             **({"degradation": degradation.RULE} if verdicts else {}),
             "gradients": gradients.RULE,
@@ -39,4 +40,5 @@ def make_record(
         conditions=statistics.make_conditions(runs),
         contrasts=statistics.make_contrasts(runs, axes),
         verdicts=verdicts,
+        trained_below=outcomes.Outcomes(runs).below,
     )

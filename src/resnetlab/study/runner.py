@@ -1,20 +1,21 @@
 """A study is run: every run that is not recorded yet is done, by one worker or by several, and the results written."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from resnetlab.core.errors import ResNetLabError
+from resnetlab.core.errors import ConfigError, ResNetLabError, require
 from resnetlab.core.files import folder_lock, read_json, write_json
 from resnetlab.core.serialize import write_record
 from resnetlab.records.study import StudyRecord
-from resnetlab.study.config import Study, study_settings
+from resnetlab.study.config import Study, study_command, study_settings
 from resnetlab.study.convert import convert_folder
 from resnetlab.study.folder import claim_folder, is_former, read_study
 from resnetlab.study.plan import RESULTS, RUNS, STUDY, NoStudyCallback, PlannedRun, StudyCallback, plan_runs, read_ended
-from resnetlab.study.workers import Claims, Everything, StoreClaims
+from resnetlab.study.workers import Claims, Everything, StoreClaims, end_with_starter, local_workers, one_thread
 from resnetlab.train.folder import DATA, check_data, claim_data
 from resnetlab.train.recipe import fitted_config
 from resnetlab.train.run import run_recipe
@@ -23,29 +24,37 @@ if TYPE_CHECKING:
     from resnetlab.data.dataset import ImageData
     from resnetlab.train.signals import StopRequest
 
+MOST_PROCESSES = 1024
+"""Processes of a study on one machine: guards against typing errors."""
 LOOK_EVERY = 0.5
 """Seconds between two looks at what the other workers have done."""
 
 
 def run_study(
-    study: Study, out: Path, callback: StudyCallback | None = None, stop: "StopRequest | None" = None
+    study: Study,
+    out: Path,
+    callback: StudyCallback | None = None,
+    stop: "StopRequest | None" = None,
+    processes: int = 1,
 ) -> StudyRecord:
     """Do every run of the study that is not recorded yet, then write ``results.json`` and return what it says.
 
-    Under torchrun the ranks share the runs, each of which one rank trains alone; the leading rank writes the results.
-    On several machines ``out`` must be a folder that all of them see.
+    Each run is trained by one process in one thread, so that no figure depends on the cores or on ``processes``: so
+    many of them on this machine share the runs. Under torchrun its ranks do; on several machines ``out`` must be a
+    folder that all of them see. The leading rank writes the results.
 
-    Raises ``ConfigError`` where ``out`` holds a study of other settings, or a network that does not exist,
-    ``StoppedError`` where ``stop`` asked for it.
+    Raises ``ConfigError`` where ``out`` holds a study of other settings, for a network that does not exist, or for
+    ``processes`` under torchrun; ``StoppedError`` where ``stop`` asked for it.
     """
     from resnetlab.train.distributed import started_as
 
+    check_processes(processes)
     leads = started_as().leads
     planned = plan_runs(study)
     if leads:
         claim_folder(study, out)
     data = check_runs(planned)
-    with _begun(study, data, out, leads), _claims(study) as claims:
+    with one_thread(), _begun(study, data, out, leads), _claims(study, out, min(processes, len(planned))) as claims:
         _work_off(planned, out, claims, callback or NoStudyCallback(), stop)
         record = read_study(out)
         if leads:
@@ -94,16 +103,33 @@ def _await_settings(study: Study, out: Path) -> None:
 
 
 @contextmanager
-def _claims(study: Study) -> Iterator[Claims]:
+def _claims(study: Study, out: Path, processes: int) -> Iterator[Claims]:
     """What decides which runs this worker does; on cuda it takes the device of its local rank."""
     from resnetlab.train.distributed import open_store, started_by_torchrun, take_device
 
-    if not started_by_torchrun():
+    if started_by_torchrun():
+        end_with_starter()
+        take_device(study.recipe.training.device)
+        with StoreClaims(open_store()) as claims:
+            yield claims
+    elif processes > 1:
+        words = shlex.split(study_command(study))[1:]
+        words[words.index("STUDY")] = str(out)
+        with local_workers(words, processes - 1) as store, StoreClaims(store) as claims:
+            yield claims
+    else:
         yield Everything()
-        return
-    take_device(study.recipe.training.device)
-    with StoreClaims(open_store()) as claims:
-        yield claims
+
+
+def check_processes(processes: int) -> None:
+    """Raise ``ConfigError`` for a number of processes that there cannot be."""
+    from resnetlab.train.distributed import started_by_torchrun
+
+    require(1 <= processes <= MOST_PROCESSES, "processes", processes, f"from 1 to {MOST_PROCESSES}")
+    if processes > 1 and started_by_torchrun():
+        raise ConfigError(
+            f"processes={processes} is not possible under torchrun, whose processes share the runs; leave it out"
+        )
 
 
 def _work_off(

@@ -7,17 +7,25 @@ from typing import Protocol
 
 from resnetlab.core.stats import Sample, bootstrap_interval, holm, paired_interval, paired_p, sample
 from resnetlab.records.run import EpochRecord
-from resnetlab.records.study import Condition, Contrast, Difference, StudyRun
+from resnetlab.records.study import LEAST_SEEDS, Condition, Contrast, Difference, PairedCounts, StudyRun
+from resnetlab.study.outcomes import Outcomes, count_pairs
 
 LEVEL = 0.95
+
+SIGNIFICANT = (
+    f"A difference is called significant where p, that of the paired t-test by Holm's rule, is below {1 - LEVEL:.2f}, "
+    f"with {LEAST_SEEDS} seeds or more. Where it is the same in every seed there is no interval and no t-test, and the "
+    "exact sign test by Holm's rule decides; where the comparison is bimodal, that must say so too. What is not "
+    "significant may still be there: few seeds show large effects only."
+)
+"""The one rule of all tables and verdicts."""
 
 RULE = (
     "Each value of an axis is compared with the axis's first one (of shortcuts: with the first that is not none), "
     "wherever all other axes agree: figures after the last epoch, paired by seed, over the seeds for which both runs "
     f"finished. The {LEVEL:.0%} intervals are Student's, and beside them the BCa bootstrap's (9,999 resamples), which "
-    "with few seeds is too narrow. p is that of the paired t-test, by Holm's rule over all contrasts of the same "
-    f"quantity in this study; a difference is called significant where that is below {1 - LEVEL:.2f}, and not tested "
-    "where it is the same in every seed. What is not significant may still be there: few seeds show large effects only."
+    "with few seeds is too narrow. The runs that trained are compared by McNemar's exact test. Holm's rule takes all "
+    f"contrasts of the same quantity in this study together. {SIGNIFICANT}"
 )
 
 Quantity = Callable[[EpochRecord], float]
@@ -49,7 +57,7 @@ def test_error(epoch: EpochRecord) -> float:
 
 def make_conditions(runs: Sequence[StudyRun]) -> list[Condition]:
     """Mean and standard deviation of every condition that has a run, in the order of the runs."""
-    found = []
+    found, outcomes = [], Outcomes(runs)
     for values in conditions_of(runs):
         records = [run.record for run in runs if run.values == values]
         final = [record.final for record in records if record.final]
@@ -63,6 +71,8 @@ def make_conditions(runs: Sequence[StudyRun]) -> list[Condition]:
                 train_loss=_over_seeds(train_loss, final),
                 train_error=_over_seeds(train_error, final),
                 test_error=_over_seeds(test_error, final),
+                trained=outcomes.share(values),
+                untrained=outcomes.are_untrained(values),
             )
         )
     return found
@@ -75,17 +85,18 @@ def make_contrasts(runs: Sequence[StudyRun], axes: Mapping[str, Sequence[str]]) 
         for place in compared_places(reference_first(axes), conditions_of(runs))
         if place[0] in compared_axes(axes)
     ]
+    outcomes = Outcomes(runs)
+    pairs = [({**others, axis: value}, {**others, axis: first}) for axis, first, value, others in places]
     loss, train, test = (
         adjust(
             [
-                compare(
-                    by_seed(runs, {**others, axis: value}, quantity), by_seed(runs, {**others, axis: first}, quantity)
-                )
-                for axis, first, value, others in places
+                compare(by_seed(runs, left, quantity), by_seed(runs, right, quantity), outcomes.is_mixed(left, right))
+                for left, right in pairs
             ]
         )
         for quantity in (train_loss, train_error, test_error)
     )
+    trained = adjust_counts([outcomes.compare(*pair) for pair in pairs])
     return [
         Contrast(
             axis=axis,
@@ -95,6 +106,8 @@ def make_contrasts(runs: Sequence[StudyRun], axes: Mapping[str, Sequence[str]]) 
             train_loss=loss[number],
             train_error=train[number],
             test_error=test[number],
+            trained=trained[number],
+            untrained=outcomes.are_untrained(*pairs[number]),
         )
         for number, (axis, first, value, others) in enumerate(places)
     ]
@@ -132,8 +145,13 @@ def compared_places(
                     yield axis, first, value, rest_of_place
 
 
-def compare(left: Mapping[int, float], right: Mapping[int, float]) -> Difference | None:
-    """``left`` minus ``right``, both by seed, over the seeds that both have; None where there is none."""
+def compare(
+    left: Mapping[int, float], right: Mapping[int, float], bimodal: bool = False, margin: float = 0.0
+) -> Difference | None:
+    """``left`` minus ``right``, both by seed, over the seeds that both have; None where there is none.
+
+    Differences within ``margin`` count neither as more nor as less.
+    """
     seeds = sorted(left.keys() & right.keys())
     if not seeds:
         return None
@@ -143,13 +161,25 @@ def compare(left: Mapping[int, float], right: Mapping[int, float]) -> Difference
         bootstrap=bootstrap_interval(*pair, LEVEL),
         p=paired_p(*pair),
         adjusted=None,
+        counts=count_pairs([a - b for a, b in zip(*pair, strict=True)], margin),
+        bimodal=bimodal,
     )
 
 
 def adjust(differences: Sequence[Difference | None]) -> list[Difference | None]:
-    """Each with its p adjusted for those of all."""
+    """Each with its p, and that of its counts, adjusted for those of all."""
     values = iter(holm([d.p for d in differences if d and d.p is not None]))
-    return [replace(d, adjusted=next(values)) if d and d.p is not None else d for d in differences]
+    counts = adjust_counts([d.counts if d else None for d in differences])
+    return [
+        replace(d, adjusted=next(values) if d.p is not None else None, counts=count) if d else None
+        for d, count in zip(differences, counts, strict=True)
+    ]
+
+
+def adjust_counts(counts: Sequence[PairedCounts | None]) -> list[PairedCounts | None]:
+    """Each with its p adjusted for those of all."""
+    values = iter(holm([count.p for count in counts if count]))
+    return [replace(count, adjusted=next(values)) if count else None for count in counts]
 
 
 def by_seed(runs: Sequence[StudyRun], values: Values, quantity: Quantity) -> dict[int, float]:

@@ -1,15 +1,20 @@
-"""Each run of a study is claimed once, by one of the workers that torchrun started.
+"""Each run of a study is claimed once, by one of the workers that torchrun started or this process did.
 
-The claims lie in the store through which torchrun's ranks find each other; no process group is made of it, since each
-run trains alone. A claim is worth as much as the process that holds it: when that is gone, the run is free again.
+The claims lie in the store through which the workers find each other; no process group is made of it, since each run
+trains alone, in one thread. A claim is worth as much as the process that holds it: when that is gone, the run is free
+again.
 """
 
 import os
 import platform
+import signal
+import subprocess
+import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 from uuid import uuid4
@@ -23,6 +28,8 @@ BEAT = 2.0
 """Seconds between the signs of life of a worker."""
 PATIENCE = 60.0
 """Seconds without one after which a worker on another machine is lost."""
+STARTER = "RESNETLAB_STARTED_BY"
+"""Environment variable of a worker that ``local_workers`` started: the number of the process that did."""
 
 
 class Claims(Protocol):
@@ -92,6 +99,59 @@ class StoreClaims:
         with suppress(RuntimeError):  # without the store there is nobody to tell; ``take`` says so
             while not self._ended.wait(self.beat):
                 self.store.add(_pulse(self.token), 1)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: sums then have one order, whatever the cores and the workers beside this one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def local_workers(words: Sequence[str], count: int) -> Iterator["Store"]:
+    """Start ``count`` processes on this machine that run ``resnetlab`` with these words beside this one, the leading
+    rank; the store in which they meet. None of them outlives the block, or this process by more than ``BEAT``."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch does not list its names
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(count + 1)}
+    started = []
+    try:
+        for rank in map(str, range(1, count + 1)):
+            place = {"RANK": rank, "LOCAL_RANK": rank, STARTER: str(os.getpid())}
+            command = [sys.executable, "-m", "resnetlab", *words]
+            started.append(
+                subprocess.Popen(
+                    command, env=os.environ | meeting | place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+                )
+            )
+        yield store
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait()
+
+
+def end_with_starter() -> None:
+    """Stop as by SIGTERM, with a checkpoint, when the process that started this worker is gone."""
+    starter = os.environ.get(STARTER)
+    if starter is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(starter):
+            sleep(BEAT)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _pulse(holder: str) -> str:

@@ -23,20 +23,20 @@ class TrainConfig:
     """
 
     epochs: int = 8
-    """Epochs: passes over the training images."""
+    """Passes over the training images."""
     max_steps: int | None = None
     """Steps after which training ends, even within an epoch; schedules end with it."""
     batch_size: int = 64
-    """Images a step, over all ranks and micro-batches together. The incomplete batch at the end of an epoch is
-    left out."""
+    """Global batch size: images of one step, over all ranks and micro-batches. The incomplete batch at the end of an
+    epoch is left out."""
     accumulate: int = 1
-    """Micro-batches that a step's batch is cut into, to save memory; BN takes its statistics from each."""
+    """Gradient accumulation: micro-batches per batch, to save memory; BN takes its statistics from each."""
     optimizer: Optimizer = "sgd"
     """sgd, or adamw (betas 0.9 and 0.999)."""
     lr: float = 0.05
     """The highest learning rate of the schedule."""
     head_lr: float | None = None
-    """The head's own highest rate, for fine-tuning; by default that of all."""
+    """The highest learning rate of the head, for fine-tuning; by default that of all layers."""
     momentum: float = 0.9
     """Momentum of sgd."""
     nesterov: bool = True
@@ -44,22 +44,22 @@ class TrainConfig:
     weight_decay: float = 5e-4
     """Weight decay (sgd: L2 penalty; adamw: decoupled), on weights alone unless decay_all."""
     decay_all: bool = False
-    """Let norms and biases decay too, as the papers of 2015 and 2016 do."""
+    """Apply weight decay to norms and biases too, as the papers of 2015 and 2016 do."""
     clip_norm: float | None = None
-    """Largest norm of the gradient, over all parameters together; a longer one is scaled down to it."""
+    """Gradient clipping: the largest norm, over all parameters together; a larger gradient is scaled down to it."""
     schedule: Schedule = "one-cycle"
     """one-cycle: up and down by cosines. cosine: down to 0. step: divided at milestones. constant."""
     warmup_epochs: float | None = None
-    """Epochs of rising rate at the start; 30 % of all epochs for one-cycle, none for the others."""
+    """Warm-up: epochs of rising rate at the start; 30 % of all epochs for one-cycle, none for the others."""
     warmup_steps: int | None = None
-    """Steps of rising rate at the start, instead of epochs."""
+    """Warm-up in steps, instead of epochs."""
     warmup_until_error: float | None = None
     """Train with a tenth of the rate until the running training error falls below this share, as the paper does for 110
     layers (0.8)."""
     milestones: tuple[int, ...] = ()
     """Epochs after which the step schedule multiplies the rate by gamma."""
     milestone_steps: tuple[int, ...] = ()
-    """Steps after which it does so, such as 32000 48000."""
+    """Milestones in steps instead of epochs, such as 32000 48000."""
     gamma: float = 0.1
     """Factor of the step schedule."""
     label_smoothing: float = 0.0
@@ -68,33 +68,33 @@ class TrainConfig:
     """Decay of an exponential moving average of weights and statistics, such as 0.999; the average is what is evaluated
     and kept. 0 is off."""
     freeze: str | None = None
-    """Fine-tuning: the part up to which nothing is trained, such as stem or stages.2; its norms keep their
+    """Fine-tuning: freeze the network up to and including this part, such as stem or stages.2; frozen norms keep their
     statistics."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How training images are augmented."""
     overfit_batches: int | None = None
-    """Train on so many batches alone, and measure the training error on them: a network that cannot fit them has a
+    """Train on this many batches only, and measure the training error on them: a network that cannot fit them has a
     fault."""
     evaluate_train: Literal["epoch", "end"] = "epoch"
-    """Evaluate the training set after each epoch, or at the end only, which saves a quarter of the time."""
+    """Evaluate the training images after each epoch, or at the end only, which saves about a quarter of the time."""
     early_stop: int | None = None
-    """End after so many epochs without a new best on validation."""
+    """Epochs without a new best on validation, after which training ends."""
     best_by: Best = "validation_error"
-    """What makes an epoch the best: the lowest validation error or loss; among equals the other, then the earlier."""
+    """What makes an epoch the best: the lowest validation error or loss; ties go to the other, then to the earlier."""
     keep_top: int = 0
-    """Keep the checkpoints of so many of the best epochs in top/; without validation, of the last ones."""
+    """Number of best epochs whose checkpoints are kept in top/; without validation, of the last epochs."""
     save_every: int | None = None
-    """Steps between checkpoints within an epoch, beside the one that ends it."""
+    """Steps between checkpoints within an epoch, in addition to the one at its end."""
     precision: Precision = "fp32"
-    """fp32; bf16 or fp16 run convolutions and matrices in it, weights stay fp32 (fp16 scales the loss)."""
+    """fp32, or mixed precision: bf16 or fp16 for convolutions and matrices, fp32 for weights (fp16 scales the loss)."""
     channels_last: bool = True
     """Memory format (N, H, W, C): faster for most convolutions."""
     compile: bool = False
     """Compile the network with torch.compile; needs a C++ compiler on a CPU."""
     checkpoint_blocks: int | Literal["auto"] | None = None
-    """Blocks a segment whose activations are recomputed: less memory for one more forward pass; auto chooses them."""
+    """Activation checkpointing: blocks per segment that is recomputed, for one more forward pass; auto chooses."""
     sync_bn: bool = False
-    """With several ranks, let BN take its statistics over the batches of all."""
+    """With several ranks, let BN take its statistics over the batches of all ranks."""
     device: Device = "auto"
     """auto takes cuda where there is one."""
 

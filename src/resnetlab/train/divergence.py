@@ -39,7 +39,7 @@ def broken_weights(net: nn.Module) -> list[str]:
 
 
 def forget_broken_statistics(net: nn.Module) -> None:
-    """Let norms whose running statistics are not finite begin anew, in place: one such batch poisons them for good."""
+    """Reset norms whose running statistics are not finite, in place: one such batch poisons them for good."""
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and not all(map(_finite, module.buffers())):
             module.reset_running_stats()

@@ -1,15 +1,15 @@
 """The folder of a run: whose it is, what stands in it from the first step on, and whether that was edited since."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetlab.core.errors import ConfigError, DataError
+from resnetlab.core.errors import ConfigError, DataError, printable
 from resnetlab.core.files import digest, folder_exists, folder_lock, read_json, require_vacant, write_json
 from resnetlab.core.serialize import as_plain
-from resnetlab.train.recipe import Recipe, changed_settings, differences, read_recipe, write_recipe
+from resnetlab.train.recipe import Recipe, changed_settings, differences, read_recipe, recipe_data, write_recipe
 
 if TYPE_CHECKING:
     from resnetlab.data.dataset import ImageData
@@ -18,6 +18,10 @@ RECIPE, RECORD, DATA, CLASSES = "recipe.yaml", "record.json", "data.json", "clas
 MANIFEST = "run.json"
 """Sizes and sums of ``BEGUN``, as they were when the run began."""
 BEGUN = (RECIPE, DATA, CLASSES)
+BEGAN_IN = "began_in"
+"""In ``DATA``: the working folder of the command that began the run."""
+LEVELS = 4
+"""Folders around a run in which its data are looked for."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Claim:
         """Write what the run is of: recipe, data and classes, and the manifest that vouches for them."""
         write_recipe(self.out / RECIPE, self.recipe)
         if self.accept_changes or not (self.out / DATA).is_file():
-            write_json(self.out / DATA, data.fingerprint)
+            note_data(data, self.out)
         write_json(self.out / CLASSES, list(data.classes))
         write_json(self.out / MANIFEST, {"files": {name: _entry(self.out / name) for name in BEGUN}})
 
@@ -125,6 +129,77 @@ def refusal(changed: list[str], text: str) -> ConfigError | DataError:
     return DataError(text) if all(line.startswith(files) for line in changed) else ConfigError(text)
 
 
+def moved_data(recipe: Recipe, out: Path) -> tuple[Recipe, str | None]:
+    """The recipe as the unfinished run in ``out`` began with it, and where its data are now, where ``recipe`` names
+    another path of the same kind; else the recipe as it is. That they are the same data, their SHA-256 decides."""
+    from resnetlab.data.sources import split_source
+
+    if not (out / RECIPE).is_file() or (out / RECORD).is_file():
+        return recipe, None
+    before = read_recipe(out / RECIPE).data
+    (head, where, tail), (old_head, old, old_tail) = split_source(recipe.data), split_source(before)
+    if before == recipe.data or not (where and old) or (_scheme(head), tail) != (_scheme(old_head), old_tail):
+        return recipe, None
+    return replace(recipe, data=before), recipe.data
+
+
+def _scheme(head: str) -> str:
+    return head or "folder:"
+
+
+def run_data(
+    folder: Path, recipe: Recipe, place: str | None = None, on_progress: Callable[[int, int], None] | None = None
+) -> "ImageData":
+    """The data of the run in ``folder``, from ``place`` or from where they are found (``data_places``).
+
+    Of several places the first whose images have the SHA-256 of the run is taken; the last is not compared. Raises
+    ``DataError`` where they are nowhere, or cannot be read.
+    """
+    places = data_places(folder, recipe.data) if place is None else [place]
+    for source in places:
+        data = recipe_data(replace(recipe, data=source), on_progress)
+        if source != places[-1]:
+            try:
+                check_data(data, folder)
+            except DataError:
+                continue
+        break
+    # A record says the same, wherever the data were read.
+    return replace(data, source=data.source.replace(source, recipe.data)) if place is None else data
+
+
+def data_places(folder: Path, source: str) -> list[str]:
+    """``source``, of the run in ``folder``, with each path under which something lies: where the run began, in the
+    working folder, beside the run and around it, and by its name alone beside the run.
+
+    Raises ``DataError`` naming all places where there is nothing.
+    """
+    from resnetlab.data.sources import split_source
+
+    head, where, tail = split_source(source)
+    if not where:
+        return [source]
+    noted = read_json(folder / DATA) if (folder / DATA).is_file() else {}
+    began = noted.get(BEGAN_IN) if isinstance(noted, dict) else None
+    here, beside = Path.cwd(), folder.resolve()
+    around = [beside, *beside.parents[:LEVELS]]
+    bases = [*([Path(began)] if isinstance(began, str) else []), here, *around]
+    paths = list(dict.fromkeys([*(base / where for base in bases), *(base / Path(where).name for base in around[:2])]))
+    found = [path for path in paths if path.exists()]
+    if not found:
+        raise DataError(
+            f"the data of {folder}, {source}, are not there; looked for {', '.join(map(printable, paths))}. "
+            f"Say where they are with --data {head}PATH{tail}"
+        )
+    # As the user wrote it, where that is what it means here.
+    return [source if path == here / where else f"{head}{path}{tail}" for path in found]
+
+
+def note_data(data: "ImageData", folder: Path) -> None:
+    """Write what the data are, and the folder from which their path counts."""
+    write_json(folder / DATA, data.fingerprint | {BEGAN_IN: str(Path.cwd())})
+
+
 def has_ended(claim: Claim) -> bool:
     """Whether the folder holds this very run with its record; the leading rank looks for all."""
     from resnetlab.train.distributed import share_bytes, world
@@ -164,7 +239,7 @@ def claim_data(data: "ImageData", folder: Path) -> None:
     if (folder / DATA).is_file():
         check_data(data, folder)
     else:
-        write_json(folder / DATA, data.fingerprint)
+        note_data(data, folder)
 
 
 def check_data(data: "ImageData", folder: Path) -> None:
@@ -174,5 +249,5 @@ def check_data(data: "ImageData", folder: Path) -> None:
     if not isinstance(noted, dict) or not noted.get("sha256") == begun == data.fingerprint["sha256"]:
         raise DataError(
             f"{data.source} has changed since {folder} was begun: its SHA-256 is another; "
-            "put the data back, or choose another folder"
+            "put the data back, name their place with --data, or choose another folder"
         )

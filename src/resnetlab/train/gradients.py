@@ -101,8 +101,8 @@ class Trace:
 class GradientTrace:
     """‖∇W‖ and ‖W‖ by block of the network that a run keeps, on the ``batch`` of images ``(N, C, H, W)`` and labels.
 
-    Plain nets with BN explode at initialisation, by a constant factor a block, and no longer after the first steps
-    (Yang et al. 2019, arXiv:1902.08129): so the moments lie close together at first. A run of T steps takes
+    Plain nets with BN explode at initialisation, by a constant factor a block (Yang et al. 2019, arXiv:1902.08129), and
+    the first steps change that most: so the moments lie close together at first. A run of T steps takes
     log2(T) + 3 passes of the batch forward and backward for it, in float32, of the whole batch on every rank.
     """
 

@@ -37,8 +37,15 @@ class Pruning:
     recipe: Recipe
 
 
-def prune_run(folder: Path, blocks: Collection[str], out: Path, which: Literal["last", "best"] = "last") -> Pruning:
+def prune_run(
+    folder: Path,
+    blocks: Collection[str],
+    out: Path,
+    which: Literal["last", "best"] = "last",
+    place: str | None = None,
+) -> Pruning:
     """Write the network of the run in ``folder`` without ``blocks`` as a bundle to ``out``; the run stays as it is.
+    ``place`` is where its data are now, if they have moved.
 
     Raises ``ConfigError`` where ``out`` is not vacant, where no block is named, and for blocks that cannot go, with
     those that can; else as ``run.restored_network`` does.
@@ -48,7 +55,7 @@ def prune_run(folder: Path, blocks: Collection[str], out: Path, which: Literal["
     if not blocks:
         raise ConfigError("no block is named; give those to leave out, such as --without stages.2.1")
     require_vacant(out, "smaller network")
-    net, data, recipe = restored_network(folder, which)
+    net, data, recipe = restored_network(folder, which, place)
     smaller = without_blocks(net, blocks)
     names = sorted(set(blocks))
     pruning = Pruning(

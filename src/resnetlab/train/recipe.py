@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from resnetlab.data.dataset import ImageData
     from resnetlab.models.config import NetConfig
 
-WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th")
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".npz", ".h5")
 
 ShortcutChoice = Literal["default", "A", "B", "C", "none"]
 SHORTCUT_CHOICES = ("default", "A", "B", "C", "none")
@@ -40,18 +40,20 @@ class Recipe:
     shortcut: ShortcutChoice = "default"
     """Shortcut option of the paper; none makes the net plain, default is what the name stands for."""
     options: dict[str, str] = field(default_factory=dict)
-    """Further settings of the network, such as norm layer, or zero_init_residual true."""
+    """Further settings of the network by name and value, such as: norm group, or: zero_init_residual true."""
     weights: str | None = None
-    """Weights to start from: a file, a run's folder, or name.tag of the Hub. A head of other classes starts anew."""
+    """Weights to start from: a file, a run's folder, or name.tag of the Hub. A head of other classes is
+    re-initialised."""
     data: str = "digits"
-    """digits, a folder of images, or a source and its place, such as idx:FOLDER or parquet:FOLDER."""
+    """digits, a folder of images, or a source and its place, such as idx:FOLDER or parquet:FOLDER. Behind a folder,
+    Parquet or the Hub, [train=a,test=b] says which parts are which."""
     validation: bool = True
     """Choose the best epoch by validation images: the data's own, or a tenth of each class held out of training.
     Without, all training images are trained on and the last epoch is kept as the best."""
     split_seed: int = 0
     """Decides the split of data that comes without one, and which images are held out."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    """How encoded images become arrays."""
+    """How images and labels are read."""
     seed: int = 0
     """Decides initial weights, order of the images and everything else that is random."""
     training: TrainConfig = field(default_factory=TrainConfig)
@@ -228,7 +230,9 @@ def load_recipe(path: Path) -> Recipe:
 def read_mapping(path: Path) -> dict[str, Any]:
     """The settings in a file that a user wrote. Raises as ``load_recipe`` does."""
     if not path.is_file():
-        raise DataError(f"there is no recipe {path}; give a YAML file, such as recipes/digits/resnet20.yaml")
+        raise DataError(
+            f"there is no recipe {path}; give the path of a YAML file, or settings as flags, such as --model resnet18"
+        )
     plain = read_yaml(path)
     if not isinstance(plain, dict):
         raise ConfigError(f"{path} is no recipe: it must hold settings such as 'model: cifar_resnet20'")

@@ -19,6 +19,7 @@ from resnetlab.core.files import (
 from resnetlab.core.serialize import as_plain, from_plain, read_record, write_record
 from resnetlab.records.run import EpochRecord, Metrics, RunRecord
 from resnetlab.train.folder import (
+    DATA,
     RECIPE,
     RECORD,
     Claim,
@@ -27,7 +28,9 @@ from resnetlab.train.folder import (
     claimed,
     edited_files,
     has_ended,
+    moved_data,
     refusal,
+    run_data,
 )
 from resnetlab.train.recipe import (
     Recipe,
@@ -81,10 +84,12 @@ def run_recipe(
 
     callback = callback or NoCallback()
     with nullcontext(world()) if alone else process_group(recipe.training.device) as here:
+        resumes = resume and not accept_changes and (out / DATA).is_file()
+        recipe, place = moved_data(recipe, out) if resumes else (recipe, None)
         claim = Claim(recipe, out, resume=resume, accept_changes=accept_changes)
         if has_ended(claim):
             return read_record(RunRecord, out / RECORD)
-        data = recipe_data(recipe, on_progress)
+        data = run_data(out, recipe, place, on_progress) if resumes else recipe_data(recipe, on_progress)
         device = pick_device(recipe.training.device)
         config = check_recipe(recipe, data)
         with claimed(claim, data, here.leads) as ended:
@@ -255,8 +260,10 @@ def write_pages(record: RunRecord, report: "ClassificationReport | None", out: P
     write_run_report(record, report, command, out)
 
 
-def restored_network(folder: Path, which: Literal["last", "best"] = "last") -> "tuple[nn.Module, ImageData, Recipe]":
-    """A run's trained network, its data and its recipe.
+def restored_network(
+    folder: Path, which: Literal["last", "best"] = "last", place: str | None = None
+) -> "tuple[nn.Module, ImageData, Recipe]":
+    """A run's trained network, its data and its recipe; ``place`` is where the data are now, if they have moved.
 
     Raises ``CheckpointError`` where the checkpoint is missing or damaged, ``DataError`` where the recipe is missing or
     the data, data.json or classes.json have changed, ``ConfigError`` where the recipe was edited.
@@ -278,16 +285,17 @@ def restored_network(folder: Path, which: Literal["last", "best"] = "last") -> "
             f"{folder} is not as the run left it: {', '.join(edited)}; put it back as it was, or resume an unfinished "
             "run with --accept-changes",
         )
-    data = recipe_data(recipe)
+    data = run_data(folder, recipe, place)
     check_data(data, folder)
     net = build(fitted_config(recipe, data), seed=recipe.seed, device=str(pick_device(recipe.training.device)))
     restore_model(net, checkpoint.model, checkpoint)
     return net, data, recipe
 
 
-def evaluate_run(folder: Path, which: Literal["last", "best"] = "last") -> Metrics:
-    """Evaluate a run's checkpoint on the split to report: loss and error. Raises as ``restored_network`` does."""
-    return evaluate_restored(*restored_network(folder, which))
+def evaluate_run(folder: Path, which: Literal["last", "best"] = "last", place: str | None = None) -> Metrics:
+    """Evaluate a run's checkpoint on the split to report: loss and error. Arguments and errors as of
+    ``restored_network``."""
+    return evaluate_restored(*restored_network(folder, which, place))
 
 
 def evaluate_restored(net: "nn.Module", data: "ImageData", recipe: Recipe) -> Metrics:

@@ -1,4 +1,4 @@
-"""Images beside what the answers to them rest on, as one sheet for each net."""
+"""Images beside what the predictions for them rest on, as one sheet for each net."""
 
 from base64 import b64decode
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from resnetlab.report.table import Table, share
 
 Heat = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
-TITLE = "What answers rest on"
-DETAIL = "Left the image, right what speaks for the answer: bright most"
+TITLE = "What predictions rest on"
+DETAIL = "Left: the image. Right: what supports the prediction, the brighter the more"
 MOST_CAMS = 60
 COLUMNS, CAPTION, NARROW = 4, 26, 9
 """Images in a row; pixels of a line below them, and of a letter in it."""
@@ -69,13 +69,13 @@ def _describe(cam: CamResult) -> str:
     """An image of the sheet in words, for those who do not see it."""
     true = "" if cam.true is None else f", {cam.true}"
     heat = "no heat" if cam.warm is None else f"warm on {cam.warm:.0%}"
-    return f"image {cam.label}{true}, taken for {cam.predicted or 'nothing'} ({share(cam.probability)}), {heat}"
+    return f"image {cam.label}{true}, predicted as {cam.predicted or 'nothing'} ({share(cam.probability)}), {heat}"
 
 
 def cam_of(result: CamResult) -> Cam:
     """An image of the record as it is drawn. Raises ``DataError`` where it is none."""
     heat = np.array([[np.nan if value is None else value for value in row] for row in result.heat])
-    answer = "no answer" if result.predicted is None else result.predicted
+    answer = "no prediction" if result.predicted is None else result.predicted
     true = {True: ", right", False: f", true: {result.true}", None: ""}[result.right]
     return Cam(
         caption=f"{answer} {share(result.probability)}",

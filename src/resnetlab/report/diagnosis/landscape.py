@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TITLE = "Loss around the net"
+TITLE = "Loss surface"
 LEVELS = 16
 """Lines of equal loss, evenly spread over its logarithm."""
 DECADES = 4
@@ -25,7 +25,7 @@ def tables(diagnosis: Diagnosis) -> list[Table]:
     """The loss of the net and on the square around it."""
     shown = [(net.model, net.landscape) for net in diagnosis.trained.values() if net.landscape]
     _, first = shown[0]
-    caption = f"Loss around the net, n = {first.n:,} training images, {first.side}² networks"
+    caption = f"Loss surface, n = {first.n:,} training images, {first.side}² networks"
     heads = ("net", "centre", "by guessing", "lowest", "highest", "not finite", "flat", "convex")
     return [Table(caption=caption, heads=heads, rows=[(name, *_cells(found)) for name, found in shown])]
 
@@ -54,7 +54,7 @@ def describe_landscapes(results: Mapping[str, LandscapeResult]) -> str:
         return f"{name}: {centre} in the centre, {span} on the square" + (f", not finite at {missing}" * bool(missing))
 
     parts = "; ".join(tell(name, result) for name, result in results.items())
-    return f"Loss along two random directions whose filters are as large as the network's own. {parts}."
+    return f"Loss along two random directions scaled filter by filter to the network's own norms. {parts}."
 
 
 def landscape_figure(results: Mapping[str, LandscapeResult]) -> "Figure":

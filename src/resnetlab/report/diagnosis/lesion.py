@@ -47,7 +47,7 @@ def draw(diagnosis: Diagnosis) -> list[Drawing]:
         for one in nets
         if one.net.lesion
     ]
-    words = f"{split} error in percent with blocks left out. {'; '.join(parts)}."
+    words = f"{split} error in percent with blocks left out: {'; '.join(parts)}."
     return [drawing("lesion", words, lambda: _figure(nets, split))]
 
 
@@ -67,7 +67,7 @@ def _figure(nets: list[ShownNet], split: str) -> "Figure":
         for size, errors in sizes.items():
             axes[1].plot([size] * len(errors), [100 * error for error in errors], "o", color=colour, ms=3.5)
     finish(axes[0], f"{split} error without one block, %", "block that is left out")
-    figure = finish(axes[1], f"{split} error without so many blocks, %", "blocks left out at random")
+    figure = finish(axes[1], f"{split} error without several blocks, %", "number of random blocks left out")
     for panel in axes:
         panel.set_ylim(0, 100)
     return figure

@@ -14,6 +14,8 @@ from resnetlab.report.run.page import PAGE, follow_page, shorten
 from resnetlab.report.table import Table
 
 TEMPLATE = "diagnosis/page.html.jinja"
+ON_BATCH: tuple[Analysis, ...] = ("gradients", "residuals", "signal", "paths")
+"""Analyses that are measured on one batch of training images; the sentences of all others say their own n."""
 
 
 class AnalysisReport(Protocol):
@@ -60,6 +62,7 @@ def render_diagnosis_page(diagnosis: Diagnosis, drawings: Drawings) -> str:
         diagnosis=diagnosis,
         title=diagnosis_title(diagnosis),
         titles={name: report_of(name).TITLE for name in names},
+        on_batch=[report_of(name).TITLE for name in names if name in ON_BATCH],
         tables={name: report_of(name).tables(diagnosis) for name in names},
         figures=vector,
         svg={name: Markup(follow_page(inline_svg(name, drawing.svg))) for name, drawing in vector.items()},

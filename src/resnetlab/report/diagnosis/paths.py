@@ -37,12 +37,12 @@ def draw(diagnosis: Diagnosis) -> list[Drawing]:
 
 def describe_paths(result: PathResult, before: PathResult | None = None) -> str:
     """The figure in words, for those who do not see it."""
-    base = f"Gradient at the input by the number of branches on its way, of {result.blocks} blocks: through one path, "
-    base += "and the share that all paths of a length carry."
+    base = f"Gradient at the input by the length of the path, in branches of {result.blocks} blocks: through one path, "
+    base += "and the share of all paths of a length."
     if result.mean is None:
         return f"{base} No gradient arrives, or none that is finite."
     range_ = f"{result.low} to {result.high} branches."
-    words = f"{base} Mean length {result.mean:.1f}; 95 % of the gradient takes {range_}"
+    words = f"{base} Mean length {result.mean:.1f}; 95 % of the gradient goes through {range_}"
     if before and before.mean is not None:
         words += f" Before training: mean length {before.mean:.1f}, {before.low} to {before.high} branches."
     return words

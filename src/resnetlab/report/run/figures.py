@@ -32,7 +32,7 @@ RUN_STYLE: dict[Any, Any] = STYLE | {
     "figure.facecolor": PALETTE["paper"],
 }
 MARKED = 40
-"""With so many epochs or fewer, each has a dot."""
+"""Up to this many epochs, each has a dot."""
 
 Line = tuple[str, str, str, Callable[[EpochRecord], float | None]]
 LOSS: list[Line] = [
@@ -74,7 +74,7 @@ def draw_run_figures(record: RunRecord) -> list[Curves]:
             ("loss", "Loss, mean cross-entropy in nats", LOSS),
             ("error", "Error in percent", ERROR),
             ("learning-rate", "Learning rate at the end of the epoch", RATE),
-            ("speed", "Training images a second, evaluation not counted", SPEED),
+            ("speed", "Training images per second, without evaluation", SPEED),
         ]
         known = [(name, label, present(lines, record.history)) for name, label, lines in figures]
         curves = [

@@ -35,7 +35,7 @@ GREYS = (("soft", "#000000"), ("line", "#e4e4e4"), ("soft", "#808080"), ("soft",
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """An image that was taken for another class, as the page shows it; ``small`` where single pixels should show.
+    """An image with a wrong prediction, as the page shows it; ``small`` where single pixels should show.
 
     ``name`` is that of its file, or its number in the split.
     """
@@ -49,7 +49,7 @@ class Shown:
 
     @property
     def words(self) -> str:
-        return f"{self.name}: {self.true}, taken for {self.predicted} with {self.probability}"
+        return f"{self.name}: {self.true}, predicted as {self.predicted} with {self.probability}"
 
 
 @dataclass(frozen=True, kw_only=True)

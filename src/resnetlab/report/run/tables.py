@@ -28,7 +28,7 @@ def run_verdict(record: RunRecord) -> list[str]:
     if record.final:
         metrics, split = record.final.reported, record.final.reported_split
         lines.append(
-            f"{1 - metrics.error:.2%} of {metrics.n:,} {split} images right after {_counted(done, 'epoch')} "
+            f"{_accuracy(metrics)} {split} images after {_counted(done, 'epoch')} "
             f"(error {metrics.error:.2%}, loss {plain(metrics.loss, 4)})"
         )
     if record.status == "diverged":
@@ -53,13 +53,13 @@ def best_sentence(record: RunRecord) -> str:
     if by is None:
         return "Nothing chose among the epochs: the last one is kept as the best"
     if record.final is best:
-        text = f"The last epoch is the best one by the {by} images"
+        text = f"The last epoch is also the best one on the {by} images"
     else:
         shown = {name: metrics for name, metrics in _measured(best).items() if name != "train"}
-        figures = [f"{_right(metrics)} {name} images" for name, metrics in shown.items()]
-        text = f"Best epoch: {best.epoch}, chosen by the {by} images, with {' and '.join(figures)} right"
+        figures = [f"{_accuracy(metrics)} {name} images" for name, metrics in shown.items()]
+        text = f"Best epoch: {best.epoch}, chosen on the {by} images, with {' and '.join(figures)}"
     # What chose cannot report: its best figure is the best of several.
-    return text if best.reported_split != by else f"{text}; they also chose it, so its figure flatters"
+    return text if best.reported_split != by else f"{text}; the same images chose it, so this figure is optimistic"
 
 
 def key_figures(record: RunRecord, report: ClassificationReport | None) -> list[tuple[str, str]]:
@@ -75,11 +75,11 @@ def key_figures(record: RunRecord, report: ClassificationReport | None) -> list[
         found.append((f"{report.top5_accuracy:.2%}", "top-5 accuracy"))
     if report and report.calibration_error is not None:
         found.append((f"{report.calibration_error:.2%}", "expected calibration error"))
-    found += [(_short(record.parameters), "parameters"), (_short(record.multiply_adds), "multiply-adds an image")]
+    found += [(_short(record.parameters), "parameters"), (_short(record.multiply_adds), "multiply-adds per image")]
     speed = images_per_second(record)
     if speed is not None:
-        found.append((f"{speed:,.0f}", "training images a second"))
-    return [*found, (duration(record.seconds), "for the whole run")]
+        found.append((f"{speed:,.0f}", "training images per second"))
+    return [*found, (duration(record.seconds), "total time")]
 
 
 def confused_pairs(report: ClassificationReport) -> Table:
@@ -88,8 +88,9 @@ def confused_pairs(report: ClassificationReport) -> Table:
     wrong.sort(key=lambda entry: (-entry[0], entry[1], entry[2]))
     names = report.classes
     return Table(
-        caption=f"Most confused: {min(len(wrong), PAIRS)} of {_counted(len(wrong), 'pair')} that occur",
-        heads=("true class", "taken for", "images", "of the class"),
+        caption=f"Most frequent confusions, with their share of the true class: {min(len(wrong), PAIRS)} of "
+        f"{_counted(len(wrong), 'pair')}",
+        heads=("true class", "predicted", "images", "share"),
         rows=[
             (names[true], names[predicted], f"{count:,}", f"{count / report.scores[true].n:.1%}")
             for count, true, predicted in wrong[:PAIRS]
@@ -101,7 +102,8 @@ def class_table(report: ClassificationReport) -> Table:
     """Recall and precision of every class, the lowest recall first."""
     order = sorted(range(len(report.classes)), key=lambda k: _recall(report, k))
     return Table(
-        caption="Recall: the share of a class that was found. Precision: the share of what was taken for it that is it",
+        caption="Recall: the share of a class that was predicted as it. Precision: the share of what was predicted as "
+        "it that is right",
         heads=("class", "images", "recall", "precision"),
         rows=[
             (
@@ -157,8 +159,8 @@ def _loss_and_error(metrics: Metrics | None) -> tuple[str, str]:
     return ("–", "–") if metrics is None else (plain(metrics.loss, 4), points(metrics.error))
 
 
-def _right(metrics: Metrics) -> str:
-    return f"{1 - metrics.error:.2%} of {metrics.n:,}"
+def _accuracy(metrics: Metrics) -> str:
+    return f"{1 - metrics.error:.2%} accuracy on {metrics.n:,}"
 
 
 def speed_lines(record: RunRecord) -> dict[str, str]:
@@ -166,9 +168,9 @@ def speed_lines(record: RunRecord) -> dict[str, str]:
     speed = images_per_second(record)
     lines = {"whole run": duration(record.seconds)}
     if record.history:
-        lines["an epoch with its evaluation, median"] = f"{median(e.seconds for e in record.history):.2f} s"
+        lines["one epoch with its evaluation, median"] = f"{median(e.seconds for e in record.history):.2f} s"
     if speed is not None:
-        lines["training images a second, median"] = f"{speed:,.0f}"
+        lines["training images per second, median"] = f"{speed:,.0f}"
     return lines
 
 

@@ -17,7 +17,8 @@ from resnetlab.report.page import flatten, inline_svg, render_template
 from resnetlab.report.run.figures import PALETTE, RUN_STYLE
 from resnetlab.report.run.page import follow_page, shorten
 from resnetlab.report.study.page import PAGE, write_drawings
-from resnetlab.report.table import Table, interval, plain
+from resnetlab.report.study.tables import judgement
+from resnetlab.report.table import Table, interval, p_value, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ def measure_tables(diagnosis: StudyDiagnosis) -> list[Table]:
         subject = CAPTIONS[analysis].format(split=diagnosis.split.capitalize())
         tables.append(
             Table(
-                caption=f"{subject}: mean ± standard deviation over the seeds",
+                caption=f"{subject}: mean ± standard deviation over n seeds",
                 heads=(*diagnosis.axes, "n", *(measure.words for measure in ours)),
                 rows=[
                     (
@@ -83,7 +84,10 @@ def difference_tables(diagnosis: StudyDiagnosis) -> list[Table]:
             for found in [contrast.differences[measure.name]]
         ]
         if rows:
-            caption = f"{axis}: minus {values[0]}, paired by seed: mean [95 % interval], p by Holm's rule"
+            caption = (
+                f"{axis}: minus {values[0]}, paired over n seeds: mean [Student's 95 %], p of t-test by Holm's rule "
+                f"over {len(diagnosis.contrasts)}"
+            )
             heads = ("measure", *others, axis, "n", "difference", "p", "")
             tables.append(Table(caption=caption, heads=heads, rows=rows))
     return tables
@@ -103,10 +107,8 @@ def difference(found: Difference | None, measure: Measure) -> tuple[str, str, st
     if found is None:
         return "0", "no seed has both", "–", ""
     text = interval(found.student, measure.factor, DIGITS[round(measure.factor)])
-    if found.adjusted is None:
-        return str(found.student.n), text, "–", "not tested"
-    p = "< 0.001" if found.adjusted < 0.001 else f"{found.adjusted:.3f}"
-    return str(found.student.n), text, p, "significant" if found.significant else "not significant"
+    p = "–" if found.adjusted is None else p_value(found.adjusted)
+    return str(found.student.n), text, p, judgement(found)
 
 
 def _counts(condition: ConditionResult, analysis: str) -> str:

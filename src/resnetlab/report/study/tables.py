@@ -6,40 +6,62 @@ from statistics import median
 
 from resnetlab.records.gradients import Flow
 from resnetlab.records.study import (
+    LEAST_SEEDS,
     Condition,
     Contrast,
     Difference,
+    PairedCounts,
     StudyRecord,
     StudyRun,
     Verdict,
     axes_in_words,
     in_words,
 )
-from resnetlab.report.table import Table, interval, number, percent, plain
+from resnetlab.report.table import Table, bounds, counted, interval, number, p_value, percent
 
+ALPHA = 0.05
+"""What p by Holm's rule must be below."""
 QUANTITIES = {
     "train_error": ("training error, points", 100, 2),
     "test_error": ("test error, points", 100, 2),
     "train_loss": ("training loss", 1, 3),
 }
 """What is compared: its name in the record, and in a table with its factor and decimals."""
-ANSWERS = {"grows": "grows with depth", "does not grow": "does not grow with depth", "undecided": "– undecided"}
+ANSWERS = {
+    "grows": "grows with depth",
+    "does not grow": "does not grow with depth",
+    "undecided": "– undecided",
+    "untrained": "– untrained",
+}
 HEADINGS = {
     "grows": "grows with depth in {}",
-    "does not grow": "does not grow with depth in {}",
+    "does not grow": "does not grow with depth in {}, as far as {n} seeds tell",
     "undecided": "may grow with depth in {}: undecided",
+    "untrained": "says nothing in {}: untrained",
 }
 
 
 def error_table(study: StudyRecord) -> Table:
-    """Training and test error of every condition after the last epoch."""
+    """The runs of every condition that trained, and their training and test error after the last epoch."""
+    counts = study.trained_below is not None
+    said = "After the last epoch, in eval mode: mean ± standard deviation over n seeds"
+    if study.trained_below is not None:
+        said += f"; trained: below {100 * study.trained_below:.2f} % training error [exact 95 %]"
     return Table(
-        caption="After the last epoch, in eval mode: mean ± standard deviation over the seeds",
-        heads=(*heads(study), "n", "training error %", "test error %", "training loss"),
+        caption=said,
+        heads=(
+            *heads(study),
+            "n",
+            *(["trained"] if counts else []),
+            "training error %",
+            "test error %",
+            "training loss",
+        ),
         rows=[
             (
                 *place(study, one.values),
                 _count(one),
+                *([counted(one.trained)] if counts else []),
                 percent(one.train_error),
                 percent(one.test_error),
                 number(one.train_loss),
@@ -50,7 +72,8 @@ def error_table(study: StudyRecord) -> Table:
 
 
 def contrast_tables(study: StudyRecord) -> list[Table]:
-    """For each axis that has contrasts: what is compared, in every quantity, paired by seed."""
+    """For each axis that has contrasts: what is compared, in the counts of runs that trained and in every quantity,
+    paired by seed."""
     tables = []
     for axis in study.axes:
         ours = [contrast for contrast in study.contrasts if contrast.axis == axis]
@@ -58,12 +81,16 @@ def contrast_tables(study: StudyRecord) -> list[Table]:
             names = tuple(in_words(study.axes, {**ours[0].others, axis: ours[0].value}))
             head, first = _reference(study, ours[0])
             compared = ", ".join(value for value in axes_in_words(study.axes)[head] if value != first)
+            counts = [("runs that trained", *_words(study, one), *_trained(one)) for one in ours if one.trained]
             tables.append(
                 Table(
-                    caption=f"{head}: {compared} minus {first}, paired by seed: mean [95 % interval], bootstrap, p by "
-                    "Holm's rule",
+                    caption=f"{head}: {compared} minus {first}, paired over n seeds: mean [Student's 95 %], BCa 95 %, "
+                    f"p of t-test{' or McNemar' if counts else ''} by Holm's rule over {len(study.contrasts)}",
                     heads=("quantity", *names, "n", "difference", "bootstrap", "p", ""),
-                    rows=[(words, *_row(study, one, name)) for name, (words, *_) in QUANTITIES.items() for one in ours],
+                    rows=[
+                        *counts,
+                        *((words, *_row(study, one, name)) for name, (words, *_) in QUANTITIES.items() for one in ours),
+                    ],
                 )
             )
     return tables
@@ -77,7 +104,8 @@ def gradient_table(study: StudyRecord) -> Table:
         before, after = [run.flow_start for run in runs], [run.flow_end for run in runs]
         rows.append((*place(study, one.values), str(len(runs)), growth(before), growth(after)))
     return Table(
-        caption="Growth of ‖∇W‖/‖W‖ from the last block to the first, in orders of magnitude (median), and the verdict",
+        caption="Growth of ‖∇W‖/‖W‖ from the last block to the first, in orders of magnitude (median over n seeds), "
+        "and the verdict",
         heads=(*heads(study), "n", "before training", "after training"),
         rows=rows,
     )
@@ -98,7 +126,7 @@ def trace_table(study: StudyRecord) -> Table:
             values = (f"{median(known[step]):+.1f}" if step in known else "–" for step in steps)
             rows.append((*place(study, one.values), str(len(runs)), *values))
     return Table(
-        caption="Growth of ‖∇W‖/‖W‖ after so many steps of the optimizer, in orders of magnitude (median)",
+        caption="Growth of ‖∇W‖/‖W‖ after so many steps of the optimizer, in orders of magnitude (median over n seeds)",
         heads=(*heads(study), "n", *(f"{step:,}" for step in steps)),
         rows=rows,
     )
@@ -118,13 +146,18 @@ def size_table(study: StudyRecord) -> Table:
 
 def heading(study: StudyRecord) -> str:
     """The verdicts in one sentence, without their reasons; of other studies how many differences are significant."""
-    answers: dict[str, list[str]] = {}
+    answers: dict[str, list[Verdict]] = {}
     for verdict in study.verdicts:
-        answers.setdefault(verdict.answer, []).append(net_words(verdict))
+        answers.setdefault(verdict.answer, []).append(verdict)
     if answers:
-        found = (HEADINGS[answer].format(" and ".join(nets)) for answer, nets in answers.items())
+        found = []
+        for answer, verdicts in answers.items():
+            seeds = min((step.train_error.n for verdict in verdicts for step in verdict.steps), default=0)
+            found.append(HEADINGS[answer].format(" and ".join(map(net_words, verdicts)), n=seeds))
         return "Training error " + ", ".join(found)
     tested = _tested(study.contrasts)
+    if study.conditions and all(condition.untrained for condition in study.conditions):
+        return "No condition trained: every net is hardly better than guessing"
     if not tested:
         return "No difference in test error could be tested"
     return f"Significant differences in test error: {_significant(tested)} of {len(tested)}"
@@ -204,27 +237,62 @@ def _reference(study: StudyRecord, contrast: Contrast) -> tuple[str, str]:
     return head, first
 
 
+def _words(study: StudyRecord, contrast: Contrast) -> tuple[str, ...]:
+    """The other axes' values and this one's."""
+    return tuple(in_words(study.axes, {**contrast.others, contrast.axis: contrast.value}).values())
+
+
 def _row(study: StudyRecord, contrast: Contrast, name: str) -> tuple[str, ...]:
     """The other axes' values and this one's, n, both intervals, p, and what that means."""
-    words = in_words(study.axes, {**contrast.others, contrast.axis: contrast.value})
-    return (*words.values(), *_difference(getattr(contrast, name), *QUANTITIES[name][1:]))
-
-
-def _difference(found: Difference | None, factor: int, digits: int) -> tuple[str, ...]:
+    found: Difference | None = getattr(contrast, name)
     if found is None:
-        return "0", "no seed finished both", "–", "–", ""
-    n, student = str(found.student.n), interval(found.student, factor, digits)
-    if found.bootstrap.low is None or found.bootstrap.high is None:
-        return n, student, "–", "–", ""
-    low, high = (plain(factor * bound, digits, "+") for bound in (found.bootstrap.low, found.bootstrap.high))
-    if found.adjusted is None:
-        return n, student, f"[{low}, {high}]", "–", "not tested: the same in every seed"
-    p = "< 0.001" if found.adjusted < 0.001 else f"{found.adjusted:.3f}"
-    return n, student, f"[{low}, {high}]", p, "significant" if found.significant else "not significant"
+        return (*_words(study, contrast), "0", "no seed finished both", "–", "–", "")
+    factor, digits = QUANTITIES[name][1:]
+    p = "–" if found.adjusted is None else p_value(found.adjusted)
+    meaning = "both untrained" if contrast.untrained else judgement(found)
+    shown = (interval(found.student, factor, digits), bounds(found.bootstrap, factor, digits))
+    return (*_words(study, contrast), str(found.student.n), *shown, p, meaning)
+
+
+def _trained(contrast: Contrast) -> tuple[str, ...]:
+    """n, in how many seeds only one of both trained, and McNemar's p."""
+    found = contrast.trained
+    assert found is not None
+    p = "–" if found.adjusted is None else p_value(found.adjusted)
+    meaning = "both untrained" if contrast.untrained else _decided(found)
+    return (
+        str(found.n),
+        f"{found.more - found.less:+d} ({found.more} only here, {found.less} only there)",
+        "–",
+        p,
+        meaning,
+    )
+
+
+def judgement(found: Difference) -> str:
+    """Whether a difference is significant, or why it was not tested; by which test where that is not the usual one."""
+    if found.student.n < LEAST_SEEDS:
+        return f"not tested: fewer than {LEAST_SEEDS} seeds"
+    significant = "significant" if found.significant else "not significant"
+    counts = found.counts
+    if counts is None or counts.adjusted is None or not (found.adjusted is None or found.bimodal):
+        return "not tested: the same in every seed" if found.adjusted is None else significant
+    return f"{significant}{'; bimodal' if found.bimodal else ''}: sign test p {p_value(counts.adjusted)}"
+
+
+def _decided(counts: PairedCounts) -> str:
+    """What McNemar's test says; with five seeds its p is 0.0625 at least, and says nothing."""
+    if 2.0 ** (1 - counts.n) >= ALPHA:
+        return "too few seeds to tell"
+    return "significant" if counts.adjusted is not None and counts.adjusted < ALPHA else "not significant"
 
 
 def _tested(contrasts: Sequence[Contrast]) -> list[Difference]:
-    return [found for contrast in contrasts if (found := contrast.test_error) and found.adjusted is not None]
+    return [
+        found
+        for contrast in contrasts
+        if (found := contrast.test_error) and found.student.n >= LEAST_SEEDS and not contrast.untrained
+    ]
 
 
 def _significant(differences: Sequence[Difference]) -> str:
@@ -237,4 +305,6 @@ def _mean_error(condition: Condition) -> float:
 
 def _count(condition: Condition) -> str:
     finished = condition.train_error.n if condition.train_error else 0
-    return f"{finished} ({condition.diverged} diverged)" if condition.diverged else str(finished)
+    notes = [f"{condition.diverged} diverged"] if condition.diverged else []
+    notes += ["untrained"] if condition.untrained else []
+    return f"{finished} ({', '.join(notes)})" if notes else str(finished)
