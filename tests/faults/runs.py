@@ -13,13 +13,13 @@ from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import run_recipe
 from resnetlab.train.signals import StopRequest
 
-EPOCHS, STEPS = 3, 11
+EPOCHS, STEPS = 3, 10
 SMALL = Recipe(
     model="cifar_resnet8",
     options={"widths": "[4,8,16]", "stem_width": "4"},
     training=TrainConfig(epochs=EPOCHS, batch_size=128, save_every=2),
 )
-"""33 steps, a second or so, with a checkpoint after every other step."""
+"""30 steps, a second or so, with a checkpoint after every other step."""
 
 WORDS = (
     "--model cifar_resnet8 --options widths [4,8,16] stem_width 4 "

@@ -160,8 +160,12 @@ def _is_of_its_step(out: Path, which: str, now: dict[str, Any], expected: dict[s
     if step == STEPS * EPOCHS:
         return _of(now, which) == _of(expected, which)
     undisturbed = out.with_name(f"{out.name}-{which}-{step}")
-    # A request to stop at the end of an epoch is met behind the first step of the next: that has the best of before.
-    processes.run(begin, undisturbed, step + (which == "best"))
+    # The end of an epoch is what a run that stops one step later had saved before.
+    ended = state["step"] == 0
+    processes.run(begin, undisturbed, step + ended)
+    if ended and which == "last":
+        (undisturbed / "last").rename(undisturbed / "last.later")
+        (undisturbed / "last.previous").rename(undisturbed / "last")
     return _of(now, which) == _of(kept(undisturbed), which)
 
 

@@ -133,7 +133,7 @@ FAULTS = {
         memory,
         40,
         "no more address space, at any point of a run",
-        "0, or 5 with one message; resumes to the same bits",
+        "0, 5 with one message, or a library's own abort (counted); resumes to the same bits",
         "faults of the system not told",
         0.9,
     ),
@@ -159,7 +159,7 @@ FAULTS = {
         "full or read-only disk, folder taken, settings or threads changed",
         "refused with 5, 5, 2, 2, the checkpoint as it was; other threads: a note, other bits",
         "files written in place",
-        0.8,
+        0.6,
     ),
     "numbers": Fault(
         numbers,

@@ -73,8 +73,13 @@ def yaml_text(value: Any, **style: Any) -> str:
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Quotes what either YAML 1.1 or ``parse_yaml`` takes for a number."""
+        """Quotes what either YAML 1.1 or ``parse_yaml`` takes for a number, and escapes what cannot be printed."""
 
+        def represent_text(self, text: str) -> yaml.ScalarNode:
+            style = None if text.isprintable() else '"'
+            return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, Dumper.represent_text)
     for tag, pattern in _numbers():
         Dumper.add_implicit_resolver(tag, pattern, list("-+.0123456789"))
     return str(yaml.dump(value, Dumper=Dumper, allow_unicode=True, **style))
