@@ -1,5 +1,6 @@
 """Runs that the system gives no more address space, at whatever point of their way."""
 
+import ctypes
 import random
 import resource
 import tempfile
@@ -11,8 +12,10 @@ from tests.faults import processes
 from tests.faults.processes import Pool
 from tests.faults.runs import WORDS, command, equals, kept, train
 
-LEAST, MOST = 1 << 20, 64 << 20
+LEAST, MOST = 1 << 20, 32 << 20
 """Bytes that a run may map beyond those of its start. What it takes lies in between."""
+MALLOC = ctypes.CDLL(None).malloc
+MALLOC.restype, MALLOC.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 ABORTED = (-6, -11)
 """A library that ends the process itself, as OpenBLAS and C++ do where they get no memory: nothing can be told then."""
 
@@ -30,7 +33,7 @@ def memory(count: int, seed: int, pool: Pool | None = None) -> dict[str, Any]:
         expected = kept(place / "undisturbed")
         cases = pool.map(_case, [(place / str(n), f"{seed}/{n}", True, expected) for n in range(count)])
         controls = pool.map(
-            _case, [(place / f"c{n}", f"{seed}/{n}", False, expected) for n in range(max(2, count // 4))]
+            _case, [(place / f"c{n}", f"{seed}/{n}", False, expected) for n in range(max(4, count // 4))]
         )
     ended = [case["code"] for case in cases]
     refused = [case for case in controls if case["code"] != 0]
@@ -62,6 +65,11 @@ def limited(out: Path, extra: int, protected: bool) -> None:
     module: Any = import_module("resnetlab.cli.main")
     if not protected:
         module.told_as = lambda _: None
+    # The fork server has trained before: what it freed would be enough, so it is taken first.
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped, resource.RLIM_INFINITY))
+    for size in (1 << 20, 1 << 16, 1 << 12, 1 << 9):
+        while MALLOC(size):
+            pass
     resource.setrlimit(resource.RLIMIT_AS, (mapped + extra, resource.RLIM_INFINITY))
     command("train", *WORDS, "--out", str(out))

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -49,7 +50,9 @@ def test_run_stops_after_the_step_saved_and_resumes_to_equal_bits(tmp_path, data
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
-def test_a_signal_outside_of_training_ends_it_at_once_whatever_a_library_catches(number):
+def test_a_signal_outside_of_training_ends_it_at_once_whatever_a_library_catches(number, request):
+    # Under nohup the tests themselves ignore one of them.
+    request.addfinalizer(partial(signal.signal, number, signal.signal(number, signal.SIG_DFL)))
     before, passed = signal.getsignal(number), []
 
     def load_library() -> None:

@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     open_streams()
+    before, sys.unraisablehook = sys.unraisablehook, tell_unraisable
     try:
         if words == ["--version"]:
             show(f"resnetlab {__version__}")
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message, code = told
     else:
         return 0
+    finally:
+        sys.unraisablehook = before
     # Every rank that torchrun started was stopped: one says so.
     if code < 128 or os.environ.get("RANK", "0") == "0":
         with suppress(StorageError):
@@ -72,6 +75,12 @@ def told_as(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, OSError):
         return f"error: {error.filename or 'the system'}: {error.strerror or error}", StorageError.exit_code
     return None
+
+
+def tell_unraisable(fault: "sys.UnraisableHookArgs") -> None:
+    """Python's answer to an error that nobody can catch; without memory, which is told once, none."""
+    if not isinstance(fault.exc_value, MemoryError):
+        sys.__unraisablehook__(fault)
 
 
 def is_out_of_memory(error: Exception) -> bool:
