@@ -16,6 +16,7 @@ from resnetlab.records.run import RunRecord
 from resnetlab.report.run.tables import run_verdict
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.folder import Claim
 from resnetlab.train.loop import Trainer, fit
 from resnetlab.train.recipe import Recipe, read_recipe
 from resnetlab.train.run import evaluate_run, run_recipe
@@ -180,6 +181,24 @@ def test_failed_start_leaves_the_folder_to_the_next_attempt(tmp_path, monkeypatc
     monkeypatch.undo()
     assert not (tmp_path / "a").exists()
     assert run_recipe(replace(RECIPE, seed=2), out, page=False).status == "finished"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_start_that_was_killed_before_its_first_checkpoint_leaves_the_folder_to_the_next_attempt(
+    tmp_path, monkeypatch, resume
+):
+    """A kill runs no clean-up: recipe, data note and manifest stay."""
+    monkeypatch.setattr(Trainer, "take_step", fail_in_first_step)
+    monkeypatch.setattr(Claim, "undo", lambda _: None)
+    with pytest.raises(RuntimeError):
+        run_recipe(RECIPE, tmp_path / "run", page=False)
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "recipe.yaml").is_file()
+    other = replace(RECIPE, seed=2, split_seed=3)
+    found, fresh = (run_recipe(other, tmp_path / name, resume=resume, page=False) for name in ("run", "fresh"))
+    assert (found.history[-1].running_loss, found.data) == (fresh.history[-1].running_loss, fresh.data)
+    assert found.recipe["seed"] == 2
+    run_recipe(other, tmp_path / "run", resume=True, page=False)
 
 
 def test_failed_start_leaves_what_was_there_before(tmp_path, monkeypatch):

@@ -34,12 +34,13 @@ class Claim:
     accept_changes: bool = False
 
     def check(self) -> bool:
-        """Whether ``out`` holds this run; if not, it is vacant.
+        """Whether ``out`` holds this run; if not, it is vacant, or holds a start that was killed before its first
+        checkpoint.
 
         Raises ``ConfigError`` if ``out`` holds anything else, this run without ``resume``, or with other settings than
         it began with and without ``accept_changes``.
         """
-        if not require_vacant(self.out, "run", RECIPE):
+        if not require_vacant(self.out, "run", RECIPE) or not is_begun(self.out):
             return False
         if not self.resume:
             raise ConfigError(
@@ -70,13 +71,13 @@ class Claim:
 
     def check_data(self, data: "ImageData") -> None:
         """Raise ``DataError`` unless the data are those of the run in ``out``, if it holds one."""
-        if (self.out / DATA).is_file() and not self.accept_changes:
+        if is_begun(self.out) and (self.out / DATA).is_file() and not self.accept_changes:
             check_data(data, self.out)
 
     def begin(self, data: "ImageData") -> None:
         """Write what the run is of: recipe, data and classes, and the manifest that vouches for them."""
         write_recipe(self.out / RECIPE, self.recipe)
-        if self.accept_changes or not (self.out / DATA).is_file():
+        if self.accept_changes or not is_begun(self.out) or not (self.out / DATA).is_file():
             note_data(data, self.out)
         write_json(self.out / CLASSES, list(data.classes))
         write_json(self.out / MANIFEST, {"files": {name: _entry(self.out / name) for name in BEGUN}})
@@ -85,6 +86,13 @@ class Claim:
         """Remove what ``begin`` wrote; the manifest goes first, for what it vouches for is about to go."""
         for name in (MANIFEST, CLASSES, DATA, RECIPE):
             (self.out / name).unlink(missing_ok=True)
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether ``folder`` holds a checkpoint, or the record of a run that has ended."""
+    from resnetlab.train.checkpoint_manager import LAST
+
+    return folder_exists(folder / LAST) or (folder / RECORD).is_file()
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -214,7 +222,6 @@ def claimed(claim: Claim, data: "ImageData", leads: bool) -> Iterator[bool]:
 
     What a run wrote that failed before its first checkpoint goes, so that the folder is free for the next attempt.
     """
-    from resnetlab.train.checkpoint_manager import LAST
     from resnetlab.train.distributed import share_bytes
 
     if not leads:
@@ -229,7 +236,7 @@ def claimed(claim: Claim, data: "ImageData", leads: bool) -> Iterator[bool]:
         try:
             yield ended
         except BaseException:
-            if not held and not folder_exists(claim.out / LAST) and not (claim.out / RECORD).is_file():
+            if not held and not is_begun(claim.out):
                 claim.undo()
             raise
 

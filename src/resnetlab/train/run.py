@@ -28,6 +28,7 @@ from resnetlab.train.folder import (
     claimed,
     edited_files,
     has_ended,
+    is_begun,
     moved_data,
     refusal,
     run_data,
@@ -84,7 +85,7 @@ def run_recipe(
 
     callback = callback or NoCallback()
     with nullcontext(world()) if alone else process_group(recipe.training.device) as here:
-        resumes = resume and not accept_changes and (out / DATA).is_file()
+        resumes = resume and not accept_changes and is_begun(out) and (out / DATA).is_file()
         recipe, place = moved_data(recipe, out) if resumes else (recipe, None)
         claim = Claim(recipe, out, resume=resume, accept_changes=accept_changes)
         if has_ended(claim):
