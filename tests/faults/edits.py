@@ -130,7 +130,8 @@ FAULTS: dict[str, Callable[[Path], Any]] = {
 def failed(count: int, seed: int, pool: Pool | None = None) -> dict[str, int]:
     """``count`` starts that fail: weights, parts, data or a network that are not there, no memory in the first step.
 
-    The folder must be as it was before, and the corrected command train in it. Control: what was written stays.
+    The folder must be as it was before, and the corrected command train in it. Control: what was written stays and
+    claims the folder.
     """
     del seed
     pool = pool or Pool()
@@ -152,6 +153,7 @@ def starts_again(out: Path, kind: str, protected: bool) -> bool:
     step = Trainer.take_step
     if not protected:
         folder.Claim.undo = lambda _: None  # type: ignore[method-assign]
+        folder.is_begun = lambda out: (out / folder.RECIPE).is_file()
 
     def fail(*_: Any) -> None:
         raise ImportError("x") if "library" in kind else MemoryError

@@ -177,6 +177,7 @@ FAULTS = {
         "a recipe, array, weights or record that is damaged, swollen or out of place",
         "read or refused, within 1 GiB and 60 s of the processor",
         "the libraries alone",
+        0.5,
     ),
     "worker": Fault(
         worker,

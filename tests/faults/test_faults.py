@@ -10,9 +10,11 @@ from tests.faults.table import read_results, table
 SMALL = {"kill": 10, "operations": 40, "resume": 19, "worse": 5, "damage": 200, "signals": 5}
 SMALL |= {"storage": 7, "numbers": 20, "worker": 2, "inputs": 250}
 SMALL |= {"power": 100, "memory": 4, "edited": 6, "failed": 6}
+LONG = {"memory"}
+"""Faults whose few cases take half a minute: `make test-slow` injects them."""
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in SMALL])
 def test_fault_is_survived_and_without_protection_it_is_not(name):
     counts = FAULTS[name].function(SMALL[name], 1, Pool())
     assert counts["n"] == SMALL[name]

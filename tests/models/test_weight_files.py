@@ -209,3 +209,13 @@ def test_a_zip_whose_names_are_no_text_is_damaged(tmp_path):
     path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xff"))
     with pytest.raises(CheckpointError, match=r"w\.pth is damaged"):
         load_weights(create_model("cifar_resnet8"), path)
+
+
+def test_a_zip_of_several_disks_is_damaged(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"conv1.weight": torch.zeros(2)}, path)
+    data = path.read_bytes()
+    locator = data.index(b"PK\x06\x07")
+    path.write_bytes(data[: locator + 16] + b"\x02" + data[locator + 17 :])
+    with pytest.raises(CheckpointError, match=r"w\.pth is damaged"):
+        load_weights(create_model("cifar_resnet8"), path)

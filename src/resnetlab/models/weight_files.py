@@ -125,12 +125,19 @@ def _open_file(path: Path, origin: str) -> Any:
         return _from_hdf5(path, origin)
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{origin} is a pointer of Git LFS, not the weights: git lfs pull gets them")
-    if zipfile.is_zipfile(path):
+    if _is_zip(path, origin):
         return _from_zip(path, origin)
     # A pickle begins with its protocol, the oldest with an opcode that is no letter of a text.
     if not head or head[:1] in (b"<", b"{", b"#") or path.suffix in (".md", ".txt", ".json", ".yaml", ".html"):
         raise CheckpointError(f"{origin} is {'empty' if not head else 'a text, not weights'}; give {_ALLOWED}")
     return _unpickle(path, origin)
+
+
+def _is_zip(path: Path, origin: str) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile as error:  # of one that says it has several disks
+        raise CheckpointError(f"{origin} is damaged ({first_line(error)}); get it again") from error
 
 
 def _from_zip(path: Path, origin: str) -> Any:
