@@ -28,7 +28,7 @@ demo: .venv/installed  ## set up, then compare plain and residual nets at depths
 	$(BIN)/resnetlab study --seeds 5 --processes 2 --out $(DEMO)
 
 test: .venv/installed-dev  ## set up, then run the tests
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: .venv/installed-dev  ## run what is left out of the usual tests: large networks for real
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
