@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from resnetlab.core.errors import ResNetLabError
 from resnetlab.core.randomness import generator
@@ -204,13 +204,7 @@ def _weights(rng: np.random.Generator, swollen: bool) -> Given:
 
 
 def _load(path: Path) -> object:
-    return torch.load(path, weights_only=True) if path.suffix == ".pth" else load_file(path)
-
-
-def load_file(path: Path) -> object:
-    from safetensors.torch import load
-
-    return load(path.read_bytes())
+    return torch.load(path, weights_only=True) if path.suffix == ".pth" else load(path.read_bytes())
 
 
 def _record(rng: np.random.Generator, swollen: bool) -> Given:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from resnetlab.cli.tables import print_columns, show
-from resnetlab.core.errors import DataError
+from resnetlab.core.errors import DataError, listed
 from resnetlab.data.config import DecodeConfig
 
 if TYPE_CHECKING:
@@ -142,8 +142,7 @@ def describe_findings(found: "Inspection") -> list[str]:
         lines.append(f"… and {len(found.unreadable) - MOST_ROWS} more that cannot be read, in {FINDINGS}")
     lines.append(_balance(mark))
     if empty:
-        more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
-        lines.append(f"classes without training images: {', '.join(empty[:10])}{more}")
+        lines.append(f"classes without training images: {listed(empty, 10)}")
     return lines
 
 
@@ -151,11 +150,10 @@ def _balance(mark: dict[str, Any]) -> str:
     """How many training images the largest class has for one of the smallest, and what always naming it would score."""
     counts = {name: n for name, n in zip(mark["classes"], mark["train_counts"], strict=True) if n}
     few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
-    small, large = few, many
     ratio, share = counts[many] / counts[few], counts[many] / mark["train"]
     return (
-        f"classes in train: from {counts[few]:,} ({small}) to {counts[many]:,} ({large}) images, 1 to {ratio:.1f}; "
-        f"always saying {large} is right for {share:.1%}"
+        f"classes in train: from {counts[few]:,} ({few}) to {counts[many]:,} ({many}) images, 1 to {ratio:.1f}; "
+        f"always saying {many} is right for {share:.1%}"
     )
 
 

@@ -120,6 +120,13 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """The first of ``names`` for a message, each as ``printable`` gives it, and how many more there are."""
+    shown = list(names)
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(map(printable, shown[:most])) + more
+
+
 def load_extra(package: str, purpose: str, extra: str, instead: str = "") -> Any:
     """The optional package, imported. Raises ``MissingExtraError`` where it is missing, or broken in any way."""
     try:

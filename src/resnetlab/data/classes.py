@@ -7,7 +7,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from resnetlab.core.errors import DataError, printable
+from resnetlab.core.errors import DataError, listed
 from resnetlab.data.dataset import ImageData, Numbers, SplitName
 
 MISSING = -1
@@ -23,10 +23,9 @@ def raise_it(message: str) -> NoReturn:
     raise DataError(message)
 
 
-def some(names: Sequence[str], most: int = LISTED) -> str:
-    """The first of ``names`` for a message, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(printable(name) for name in names[:most]) + more
+def some(names: Sequence[str]) -> str:
+    """The first ``LISTED`` of ``names`` for a message."""
+    return listed(names, LISTED)
 
 
 def without_unlabelled(

@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from resnetlab.core.errors import ConfigError, DataError, printable
+from resnetlab.core.errors import ConfigError, DataError, listed, printable
 from resnetlab.data.classes import some
 from resnetlab.data.dataset import Numbers, SplitName, split_by_class
 from resnetlab.data.ingest import EncodedSet
-from resnetlab.data.splits import WORDS, Choice, listed, parse_choice, read_name, suggestion
+from resnetlab.data.splits import WORDS, Choice, parse_choice, read_name, suggestion
 
 LAYOUTS = (
     "read are: train/ with validation/, test/ or both, each with a folder for each class; or a folder for each class "

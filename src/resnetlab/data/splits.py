@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from resnetlab.core.errors import ConfigError, DataError, printable
+from resnetlab.core.errors import ConfigError, DataError, listed, printable
 from resnetlab.data.dataset import SplitName
 
 WORDS: dict[SplitName, tuple[str, ...]] = {
@@ -195,13 +195,6 @@ def suggestion(source: str, placed: Mapping[SplitName, Sequence[str]], *, whole:
         shown = {"train": "…", **({"test": "…"} if len(shown) < 2 else {}), **shown}
     shown = {split: shown[split] for split in WORDS if split in shown}
     return f"{place}[{','.join(f'{split}={name}' for split, name in shown.items())}]{mark}{columns}"
-
-
-def listed(names: Iterable[str], most: int = 8) -> str:
-    """Names for a message."""
-    shown = list(names)
-    more = f" and {len(shown) - most} more" if len(shown) > most else ""
-    return ", ".join(map(printable, shown[:most])) + more
 
 
 def _short(names: Iterable[str]) -> list[str]:

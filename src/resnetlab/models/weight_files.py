@@ -125,26 +125,23 @@ def _open_file(path: Path, origin: str) -> Any:
         return _from_hdf5(path, origin)
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{origin} is a pointer of Git LFS, not the weights: git lfs pull gets them")
-    if _is_zip(path, origin):
-        return _from_zip(path, origin)
+    if (entries := _zip_entries(path, origin)) is not None:
+        return _from_zip(path, origin, entries)
     # A pickle begins with its protocol, the oldest with an opcode that is no letter of a text.
     if not head or head[:1] in (b"<", b"{", b"#") or path.suffix in (".md", ".txt", ".json", ".yaml", ".html"):
         raise CheckpointError(f"{origin} is {'empty' if not head else 'a text, not weights'}; give {_ALLOWED}")
     return _unpickle(path, origin)
 
 
-def _is_zip(path: Path, origin: str) -> bool:
+def _zip_entries(path: Path, origin: str) -> list[zipfile.ZipInfo] | None:
+    """What a zip holds; None for a file that is none."""
     try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile as error:  # of one that says it has several disks
-        raise CheckpointError(f"{origin} is damaged ({first_line(error)}); get it again") from error
-
-
-def _from_zip(path: Path, origin: str) -> Any:
-    try:
-        entries = zipfile.ZipFile(path).infolist()
+        return zipfile.ZipFile(path).infolist() if zipfile.is_zipfile(path) else None
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"{origin} is damaged ({first_line(error)}); get it again") from error
+
+
+def _from_zip(path: Path, origin: str, entries: list[zipfile.ZipInfo]) -> Any:
     if entries and all(entry.filename.endswith(".npy") for entry in entries):
         return _from_arrays(path, origin)
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from resnetlab.core.errors import CheckpointError, ConfigError, printable
+from resnetlab.core.errors import CheckpointError, ConfigError, listed, printable
 from resnetlab.models.dialects import OURS
 from resnetlab.models.init import HEAD
 from resnetlab.models.key_mapping import TheirTensor, fitting_dialect, head_names, image_notes_of, their_names
@@ -58,9 +58,11 @@ class LoadReport:
         lines = [f"{self.origin}: names of {self.dialect}{where}; {counts}; {self.architecture}"]
         if self.not_finite:
             names = tuple(f"{name} ({count:,})" for name, count in self.not_finite)
-            lines.append(f"  numbers that are NaN or infinite in {_some(names)}: whatever is computed with them is too")
+            named = listed(names, _SHOWN)
+            lines.append(f"  numbers that are NaN or infinite in {named}: whatever is computed with them is too")
         lines += [f"  adapted {name}: {how}" for name, how in self.adapted]
-        lines += [f"  {part} {_some(getattr(self, part))}" for part in ("skipped", "missing") if getattr(self, part)]
+        for part, left in (("skipped", self.skipped), ("missing", self.missing)):
+            lines += [f"  {part} {listed(left, _SHOWN)}"] if left else []
         lines += [f"  its images are {self.images}"] if self.images else []
         return "\n".join(lines)
 
@@ -336,9 +338,3 @@ def _differs_in_input(given: tuple[int, ...], wanted: tuple[int, ...], channels:
     if len(given) != 4 or len(wanted) != 4 or given[channels] < 1:
         return False
     return given[:channels] + given[channels + 1 :] == wanted[:channels] + wanted[channels + 1 :]
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(map(printable, names[:_SHOWN])) + (
-        f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    )

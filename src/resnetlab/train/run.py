@@ -12,10 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from resnetlab.core.errors import DivergedError, StorageError, first_line
-from resnetlab.core.files import (
-    atomic_write,
-    folder_exists,
-)
+from resnetlab.core.files import atomic_write, folder_exists
 from resnetlab.core.serialize import as_plain, from_plain, read_record, write_record
 from resnetlab.records.run import EpochRecord, Metrics, RunRecord
 from resnetlab.train.folder import (
@@ -33,13 +30,7 @@ from resnetlab.train.folder import (
     refusal,
     run_data,
 )
-from resnetlab.train.recipe import (
-    Recipe,
-    fitted_config,
-    read_recipe,
-    recipe_data,
-    recipe_network,
-)
+from resnetlab.train.recipe import Recipe, fitted_config, read_recipe, recipe_data, recipe_network
 
 if TYPE_CHECKING:
     import torch
