@@ -15,6 +15,7 @@ from resnetlab.cli.export import Export, Verify
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
 from resnetlab.cli.recipe_args import WithRecipe
+from resnetlab.cli.share import Pull, Push
 from resnetlab.cli.study import StudyCommand
 from resnetlab.cli.tables import print_names, print_run, show
 from resnetlab.cli.train import Evaluate, Train
@@ -124,6 +125,8 @@ VERBS: dict[str, Callable[..., Any]] = {
     "report": Report,
     "export": Export,
     "verify": Verify,
+    "push": Push,
+    "pull": Pull,
     "weights": weights,
     "data": Data,
 }
