@@ -92,8 +92,8 @@ FIRST = (
 )
 GROUPS = {
     "Run and output": ("log", "quiet", "json", "print_config", "max_steps", "save_every", "keep_top", "evaluate_train"),
-    "Network": ("shortcut", "options", "freeze"),
-    "Data": ("split_seed", "image_size", "on_bad", "workers", "compact_labels", "overfit_batches"),
+    "Network": ("shortcut", "options", "freeze", "freeze_epochs"),
+    "Data": ("split_seed", "image_size", "on_bad", "workers", "compact_labels", "sampler", "overfit_batches"),
     "Validation": ("best_by", "early_stop"),
     "Optimizer": ("optimizer", "head_lr", "momentum", "nesterov", "weight_decay", "decay_all", "clip_norm", "ema"),
     "Schedule": (*("warmup_epochs", "warmup_steps", "warmup_until_error", "milestones", "milestone_steps", "gamma"),),
