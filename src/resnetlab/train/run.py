@@ -175,13 +175,13 @@ def check_recipe(recipe: Recipe, data: "ImageData") -> "NetConfig":
 def make_network(recipe: Recipe, data: "ImageData", device: "torch.device") -> "tuple[nn.Module, list[str]]":
     """The network before its first step, and what a user should know of it, of the data and of the batch."""
     from resnetlab.models.resnet import ResNetConfig, image_notes
-    from resnetlab.train.prepare import batch_note, save_memory
+    from resnetlab.train.prepare import balance_note, batch_note, save_memory
 
     net, notes = recipe_network(recipe, data, str(device))
     save_memory(net, recipe.training)
     config = fitted_config(recipe, data)
     images = image_notes(config) if isinstance(config, ResNetConfig) else []
-    return net, [*notes, *data.notes, *batch_note(recipe.training), *images]
+    return net, [*notes, *data.notes, *balance_note(data, recipe.training), *batch_note(recipe.training), *images]
 
 
 def first_batch(recipe: Recipe, data: "ImageData", device: "torch.device") -> "tuple[Tensor, Tensor]":
