@@ -3,11 +3,10 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-from resnetlab.models.hub import fetch
 from safetensors.torch import save
 
 from resnetlab.core.errors import ConfigError, MissingExtraError
-from resnetlab.models.pretrained import PRETRAINED, Preprocessing, default_tag
+from resnetlab.models.pretrained import PRETRAINED, Preprocessing, default_tag, fetch
 from resnetlab.models.weights import export_weights
 from resnetlab.models.zoo import create_model, list_models
 from tests.models.loopback import client, hub  # noqa: F401

@@ -26,6 +26,7 @@ from resnetlab.deploy.engines import FILES
 from resnetlab.deploy.load import TrainedNetwork
 from resnetlab.deploy.preprocessing import Preprocessing
 from resnetlab.models.architectures import ROWS, config_to_plain
+from resnetlab.models.key_mapping import their_names
 from resnetlab.models.lookalikes import same_function
 from resnetlab.models.weights import export_weights
 
@@ -192,7 +193,7 @@ def timm_name(trained: TrainedNetwork) -> str | None:
     if name not in ROWS or name in NOT_IN_TIMM or not same_function(trained.net.config, ROWS[name].config):
         return None
     try:
-        export_weights(trained.net, "timm")
+        their_names(trained.net, "timm")
     except ConfigError:
         return None
     return name
