@@ -63,15 +63,17 @@ def write_golden_images(folder: Path, originals: Sequence[Pixels], side: int) ->
     """Write the images ``(H, W, C)`` in their own size as PNG, so that decoding and resizing them is compared too;
     returns their files. Of other channels than an image file can have they are arrays of numpy.
 
-    Where all have the side of the network's input, every fourth is enlarged, or a wrong resize would change none. The
-    last lies on its side, with the EXIF orientation that says so.
+    Where all have the side of the network's input, every fourth is enlarged, or a wrong resize would change none. Every
+    eighth, and the last, lies on its side, with the EXIF orientation that says so.
     """
     ready = all(image.shape[:2] == (side, side) for image in originals)
     files = []
     for number, image in enumerate(originals):
         if image.shape[2] in SHAPES:
             enlarged = ready and number % ENLARGED_EVERY == 0
-            content = _png(_enlarged(image) if enlarged else image, turn=number == len(originals) - 1)
+            content = _png(
+                _enlarged(image) if enlarged else image, turn=number % 8 == 7 or number == len(originals) - 1
+            )
             files.append(f"golden/{number:03}.png")
         else:
             np.save(stream := BytesIO(), image)
