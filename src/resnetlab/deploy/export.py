@@ -33,7 +33,8 @@ from resnetlab.deploy.golden import (
 )
 from resnetlab.deploy.load import TrainedNetwork, load
 from resnetlab.deploy.preprocessing import Preprocessing
-from resnetlab.models.summary import summarise
+from resnetlab.deploy.web.page import require_page
+from resnetlab.models.summary import Summary, summarise
 from resnetlab.report.model_card import bundle_card
 from resnetlab.train.folder import RECIPE, check_data, run_data
 from resnetlab.train.recipe import Recipe, read_recipe, recipe_data
@@ -129,12 +130,16 @@ def write_bundle(
         )
         write_network(job)
         for name in written:
-            FORMATS[name].write(job)
+            if not FORMATS[name].of_golden:
+                FORMATS[name].write(job)
         bundle = seal(job.bundle, folder)
         checks = check_formats(bundle, folder, [name for name in wanted if name in FILES], evidence, config.gates)
+        write_golden(folder, trained, images, numbers[: config.golden], checks)
+        for name in written:
+            if FORMATS[name].of_golden:
+                FORMATS[name].write(job)
         for name in set(written) - set(wanted):
             shutil.rmtree(folder / name)
-        write_golden(folder, trained, images, numbers[: config.golden], checks)
         verification = Verification(formats=checks, environment=describe_environment("cpu", torch.get_num_threads()))
         write_record(folder / VERIFICATION, verification)
         atomic_write(folder / CARD, card_of(bundle, wanted, verification))
@@ -144,16 +149,37 @@ def write_bundle(
 def chosen_formats(config: ExportConfig, trained: TrainedNetwork) -> list[str]:
     """The formats that are asked for, in the order of ``FORMATS``; all are those that this network can have.
 
-    Raises ``ConfigError`` for timm where it has no such network.
+    Raises ``ConfigError`` for timm where it has no such network, and for web where no page can hold it.
     """
     if ALL in config.to:
-        return [name for name in FORMATS if name != "timm" or timm_name(trained)]
+        lacks = {"timm": timm_name(trained) is None, "web": not _fits_page(trained)}
+        return [name for name in FORMATS if not lacks.get(name)]
+    if "web" in config.to:
+        _require_page(trained)
     if "timm" in config.to and timm_name(trained) is None:
         raise ConfigError(
             f"timm has no network that computes what this {trained.model} does; a program without resnetlab loads it "
             "as --to pt2 (plain torch) or --to onnx"
         )
     return [name for name in FORMATS if name in config.to]
+
+
+def _fits_page(trained: TrainedNetwork) -> bool:
+    try:
+        _require_page(trained)
+    except ConfigError:
+        return False
+    return True
+
+
+def _require_page(trained: TrainedNetwork) -> None:
+    summary = _summary(trained)
+    require_page(trained.model, trained.preprocessing.channels, summary.parameters, summary.multiply_adds)
+
+
+def _summary(trained: TrainedNetwork) -> Summary:
+    preprocessing = trained.preprocessing
+    return summarise(replace(trained.net.config, image_size=preprocessing.side, in_chans=preprocessing.channels))
 
 
 def images_of(trained: TrainedNetwork, data: str | None) -> ImageData:
@@ -184,9 +210,7 @@ def images_of(trained: TrainedNetwork, data: str | None) -> ImageData:
 
 def compared_numbers(images: Images, trained: TrainedNetwork) -> "NDArray[np.int64]":
     """Numbers of the images that formats are compared over, in an order drawn by their number alone."""
-    preprocessing = trained.preprocessing
-    own = replace(trained.net.config, image_size=preprocessing.side, in_chans=preprocessing.channels)
-    work = max(1, summarise(own).multiply_adds)
+    work = max(1, _summary(trained).multiply_adds)
     return generator(0, "golden").permutation(len(images))[: min(MOST_IMAGES, max(LEAST_IMAGES, int(MOST_WORK / work)))]
 
 

@@ -21,10 +21,11 @@ from resnetlab.core.files import atomic_write
 from resnetlab.core.randomness import generator
 from resnetlab.data.dataset import Images
 from resnetlab.data.decode import Pixels
-from resnetlab.deploy.bundle import WEIGHTS, Bundle, write_config
+from resnetlab.deploy.bundle import WEIGHTS, Bundle, seal, write_config
 from resnetlab.deploy.engines import FILES
 from resnetlab.deploy.load import TrainedNetwork
 from resnetlab.deploy.preprocessing import Preprocessing
+from resnetlab.deploy.web.page import write_web
 from resnetlab.models.architectures import ROWS, config_to_plain
 from resnetlab.models.key_mapping import their_names
 from resnetlab.models.lookalikes import same_function
@@ -176,6 +177,11 @@ def write_timm(job: Job) -> None:
     write_network(job, "timm", more)
 
 
+def write_page(job: Job) -> None:
+    """One file of HTML that computes the network in a browser, from the ONNX format and the golden images."""
+    write_web(seal(job.bundle, job.folder), job.folder)
+
+
 def write_network(job: Job, dialect: str = "resnetlab", more: dict[str, Any] | None = None) -> None:
     """Weights and configuration of the network, under the names of ``dialect``."""
     tensors = export_weights(job.trained.net, dialect)
@@ -201,12 +207,14 @@ def timm_name(trained: TrainedNetwork) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One format: what writes it, the packages and the extra that this needs, and the formats that it is made of."""
+    """One format: what writes it, the packages and the extra that this needs, and the formats that it is made of;
+    ``of_golden`` are made of the golden images too, and so written after them."""
 
     write: Callable[[Job], None]
     packages: tuple[str, ...] = ()
     extra: str = ""
     made_of: tuple[str, ...] = ()
+    of_golden: bool = False
 
 
 _ONNX, _OPENVINO = ("onnx", "onnxscript", "onnxruntime"), ("openvino",)
@@ -217,6 +225,7 @@ FORMATS = {
     "pt2": Format(write=write_pt2),
     "triton": Format(write=write_triton, packages=_ONNX, extra="export", made_of=("onnx",)),
     "timm": Format(write=write_timm),
+    "web": Format(write=write_page, packages=_ONNX, extra="export", made_of=("onnx",), of_golden=True),
 }
 """In the order in which they are written."""
 
