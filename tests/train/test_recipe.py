@@ -255,3 +255,10 @@ def test_recipe_says_which_splits_are_used(monkeypatch, own, validation):
 def test_words_of_version_0_1_0_are_answered_with_those_of_today():
     with pytest.raises(ConfigError, match=r"test_loss.*validation chooses, test reports; say validation_loss"):
         recipe_from({"training": {"best_by": "test_loss"}}, Path("mine.yaml"))
+
+
+def test_folders_are_paths_or_texts(tmp_path):
+    record = run_recipe(TINY, str(tmp_path / "run"), page=False)
+    assert evaluate_run(str(tmp_path / "run")) == record.final.test
+    with pytest.raises(DataError, match="holds no run"):
+        evaluate_run("nowhere")

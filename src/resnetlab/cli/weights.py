@@ -38,7 +38,8 @@ class Inspect:
         for number, found in enumerate(inspect_weights(self.file, self.which)):
             if number:
                 show("")
-            shapes = found.shapes.items()
+            # A file may hold them in any order.
+            shapes = sorted(found.shapes.items())
             print_columns([(name, "×".join(map(str, shape)) or "1") for name, shape in shapes])
             if found.outside:
                 show("", f"beside it: {', '.join(found.outside)}")

@@ -74,11 +74,16 @@ def fit(
     (dropout) of (seed, step, rank). ``trace`` measures the network now and then, and changes no bit of all this.
     ``settings`` stand in every checkpoint, ``config`` and ``seed`` by default: a run that resumes with others says so.
 
-    Raises ``ConfigError`` for an early stop without validation images. Raises ``DivergedError`` for a loss that is not
-    finite, with the step and where it began; the checkpoint before it stays, and ``net`` goes back to it; without one
-    its norms forget statistics that are not finite. Raises ``StoppedError`` where ``stop`` asked for it, when the step
-    that was reached is saved.
+    Raises ``ConfigError`` for data of another class, and an early stop without validation images. Raises
+    ``DivergedError`` for a loss that is not finite, with the step and where it began; the checkpoint before it stays,
+    and ``net`` goes back to it; without one its norms forget statistics that are not finite. Raises ``StoppedError``
+    where ``stop`` asked for it, when the step that was reached is saved.
     """
+    if not isinstance(data, ImageData):
+        raise ConfigError(
+            f"data={type(data).__name__} is not possible: give an ImageData, as load_data makes it, or of your own "
+            "tensors: ImageData(source=…, train=Split(images=…, labels=…), test=…, classes=…) of resnetlab.data.dataset"
+        )
     chooses = choose and data.validation is not None
     check_early_stop(config, chooses)
     callback = callback or NoCallback()

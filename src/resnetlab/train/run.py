@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 def run_recipe(
     recipe: Recipe,
-    out: Path,
+    out: Path | str,
     *,
     resume: bool = False,
     callback: "Callback | None" = None,
@@ -77,7 +77,7 @@ def run_recipe(
     from resnetlab.train.gradients import GradientTrace
     from resnetlab.train.prepare import environment_of, pick_device
 
-    callback = callback or NoCallback()
+    out, callback = Path(out), callback or NoCallback()
     with nullcontext(world()) if alone else process_group(recipe.training.device) as here:
         resumes = resume and not accept_changes and is_begun(out) and (out / DATA).is_file()
         recipe, place = moved_data(recipe, out) if resumes else (recipe, None)
@@ -296,10 +296,10 @@ def read_trained(folder: Path, which: Literal["last", "best"] = "last") -> "tupl
     return recipe, checkpoint
 
 
-def evaluate_run(folder: Path, which: Literal["last", "best"] = "last", place: str | None = None) -> Metrics:
+def evaluate_run(folder: Path | str, which: Literal["last", "best"] = "last", place: str | None = None) -> Metrics:
     """Evaluate a run's checkpoint on the split to report: loss and error. Arguments and errors as of
     ``restored_network``."""
-    return evaluate_restored(*restored_network(folder, which, place))
+    return evaluate_restored(*restored_network(Path(folder), which, place))
 
 
 def evaluate_restored(net: "nn.Module", data: "ImageData", recipe: Recipe) -> Metrics:
