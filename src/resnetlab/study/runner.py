@@ -32,7 +32,7 @@ LOOK_EVERY = 0.5
 
 def run_study(
     study: Study,
-    out: Path,
+    out: str | Path,
     callback: StudyCallback | None = None,
     stop: "StopRequest | None" = None,
     processes: int = 1,
@@ -49,6 +49,7 @@ def run_study(
     from resnetlab.train.distributed import started_as
 
     check_processes(processes)
+    out = Path(out)
     leads = started_as().leads
     planned = plan_runs(study)
     if leads:
