@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from resnetlab.data.config import DecodeConfig as DecodeConfig
     from resnetlab.data.sources import load_data as load_data
     from resnetlab.data.torch_datasets import from_datasets as from_datasets
+    from resnetlab.deploy.load import TrainedNetwork as TrainedNetwork
+    from resnetlab.deploy.load import load as load
     from resnetlab.diagnostics.diagnose import diagnose as diagnose
     from resnetlab.models.weights import LoadReport as LoadReport
     from resnetlab.models.weights import export_weights as export_weights
@@ -32,6 +34,7 @@ _EXPORTS = {
     "resnetlab.data.config": ("AugmentConfig", "DecodeConfig"),
     "resnetlab.data.sources": ("load_data",),
     "resnetlab.data.torch_datasets": ("from_datasets",),
+    "resnetlab.deploy.load": ("TrainedNetwork", "load"),
     "resnetlab.diagnostics.diagnose": ("diagnose",),
     "resnetlab.models.weights": ("LoadReport", "export_weights", "load_weights"),
     "resnetlab.models.zoo": ("create_model", "list_models"),
