@@ -208,7 +208,7 @@ def test_differences_name_nested_settings_and_missing_ones():
         ("lost.safetensors", DataError, "lost.safetensors does not exist"),
         ("runs/lost", DataError, "runs/lost does not exist"),
         ("resnet50.tv9_in1k", ConfigError, "did you mean"),
-        ("cifar_resnet20", ConfigError, "network with pretrained weights"),
+        ("cifar_resnet20", ConfigError, "no pretrained weights of"),
     ],
 )
 def test_weights_that_are_nowhere_are_refused(weights, error, message):

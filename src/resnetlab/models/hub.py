@@ -67,22 +67,24 @@ def push(model: nn.Module, repository: str, *, text: str = "", private: bool = F
     return str(commit.commit_url)
 
 
-def write_bundle(model: nn.Module, folder: Path, *, title: str, text: str = "") -> None:
+def write_bundle(model: nn.Module, folder: str | Path, *, title: str, text: str = "") -> None:
     """Write the network to ``folder``; ``title`` and ``text`` go into its model card.
 
     Raises ``ConfigError`` for a network that is none of ours, ``StorageError`` where the system refuses.
     """
+    folder = Path(folder)
     plain = config_to_plain(getattr(model, "config", None))
     atomic_write(folder / MODEL_FILE, save(export_weights(model), metadata={"format": "pt"}))
     write_json(folder / CONFIG_FILE, {"library_name": LIBRARY, **plain})
     atomic_write(folder / CARD_FILE, make_card(model, title, text))
 
 
-def read_bundle(folder: Path) -> nn.Module:
+def read_bundle(folder: str | Path) -> nn.Module:
     """The network in ``folder``, rebuilt from its configuration and loaded.
 
     Raises ``CheckpointError`` where a file is missing or damaged, or they do not fit each other.
     """
+    folder = Path(folder)
     origin = folder / CONFIG_FILE
     try:
         plain = read_json(origin)

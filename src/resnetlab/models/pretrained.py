@@ -6,7 +6,7 @@ They are timm's repositories ``timm/<name>.<tag>``, most of them converted from 
 
 from dataclasses import dataclass
 
-from resnetlab.core.errors import unknown_name
+from resnetlab.core.errors import ConfigError
 from resnetlab.models.registry import Registry
 
 MAIN = "main"
@@ -129,7 +129,7 @@ def is_tag(name: str) -> bool:
 def default_tag(name: str) -> str:
     """The default ``name.tag`` of a name, or ``name`` itself where it has a tag.
 
-    Raises ``ConfigError`` for a network that nobody trained, with the nearest one that somebody did.
+    Raises ``ConfigError`` for a network without trained weights here.
     """
     if "." in name:
         PRETRAINED[name]
@@ -137,4 +137,7 @@ def default_tag(name: str) -> str:
     for tag in PRETRAINED:
         if tag.partition(".")[0] == name:
             return tag
-    raise unknown_name("network with pretrained weights", name, {tag.partition(".")[0] for tag in PRETRAINED})
+    raise ConfigError(
+        f"there are no pretrained weights of {name!r}; resnetlab.list_models(pretrained=True) names those that there "
+        "are, and load_weights(net, file) loads a file"
+    )

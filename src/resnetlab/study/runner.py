@@ -34,7 +34,7 @@ DataKey = tuple[object, ...]
 
 def run_study(
     study: Study,
-    out: Path | str,
+    out: str | Path,
     callback: StudyCallback | None = None,
     stop: "StopRequest | None" = None,
     processes: int = 1,
