@@ -78,6 +78,13 @@ def load_data(
     return data
 
 
+def encoded_images(source: str, split_seed: int = 0) -> "EncodedSet | None":
+    """The encoded images that ``source`` names, none of them opened; None for arrays. Raises as ``load_data`` does."""
+    scheme, place = _parse(source)
+    read = _read(scheme, place, split_seed, raise_it) if scheme in ENCODED else None
+    return None if isinstance(read, ImageData) else read
+
+
 def as_one(source: str) -> str | None:
     """The source with all its images as one set, whatever their splits are called; None where it has no splits by name,
     or says already which they are."""
