@@ -20,6 +20,8 @@ SOURCES = {
 """What --data takes, and what it is."""
 ARRAYS = ("digits", "idx", "cifar10", "cifar100", "npz")
 """Sources that are arrays, taken as they are; the others are encoded images, which can be read in any size."""
+SCALE = "#scale="
+"""Behind the file of npz:FILE, before the values that are black and white: BLACK..WHITE."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from resnetlab.models.config import NetConfig
     from resnetlab.records.run import ClassificationReport
     from resnetlab.train.callbacks import Callback
-    from resnetlab.train.checkpoint import RunSettings
+    from resnetlab.train.checkpoint import Checkpoint, RunSettings
     from resnetlab.train.gradients import GradientTrace
     from resnetlab.train.signals import StopRequest
 
@@ -263,9 +263,20 @@ def restored_network(
     the data, data.json or classes.json have changed, ``ConfigError`` where the recipe was edited.
     """
     from resnetlab.models.init import build
-    from resnetlab.train.checkpoint import read_checkpoint
     from resnetlab.train.prepare import pick_device
     from resnetlab.train.state import restore_model
+
+    recipe, checkpoint = read_trained(folder, which)
+    data = run_data(folder, recipe, place)
+    check_data(data, folder)
+    net = build(fitted_config(recipe, data), seed=recipe.seed, device=str(pick_device(recipe.training.device)))
+    restore_model(net, checkpoint.model, checkpoint)
+    return net, data, recipe
+
+
+def read_trained(folder: Path, which: Literal["last", "best"] = "last") -> "tuple[Recipe, Checkpoint]":
+    """The recipe and the checkpoint of a run, without its data. Raises as ``restored_network`` does."""
+    from resnetlab.train.checkpoint import read_checkpoint
 
     recipe = read_recipe(folder / RECIPE)
     checkpoint = read_checkpoint(folder / which)
@@ -279,11 +290,7 @@ def restored_network(
             f"{folder} is not as the run left it: {', '.join(edited)}; put it back as it was, or resume an unfinished "
             "run with --accept-changes",
         )
-    data = run_data(folder, recipe, place)
-    check_data(data, folder)
-    net = build(fitted_config(recipe, data), seed=recipe.seed, device=str(pick_device(recipe.training.device)))
-    restore_model(net, checkpoint.model, checkpoint)
-    return net, data, recipe
+    return recipe, checkpoint
 
 
 def evaluate_run(folder: Path, which: Literal["last", "best"] = "last", place: str | None = None) -> Metrics:
