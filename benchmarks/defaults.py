@@ -1,8 +1,8 @@
 """Whether what ``resnetlab train --data FOLDER`` chooses is right: ``python benchmarks/defaults.py --fashion FOLDER``.
 
 Four sets are made into folders of image files: scikit-learn's digits; 2,000 images of Fashion-MNIST; crops of
-photographs that scikit-learn and matplotlib ship, no two of which overlap; and an imbalanced set, classes of
-Fashion-MNIST of 300 down to 10 training images, tested on 30 of each. For each set and seed the defaults are trained,
+photographs that scikit-learn and matplotlib ship, no two of which overlap; and an imbalanced set, digits of 140 down to
+7 training images, tested on 30 of each. For each set and seed the defaults are trained,
 and what lies around them: a third of the learning rate and three times it, for two models, and another side, with the
 same epochs, batches and augmentation. A test error is that of the last epoch.
 """
@@ -27,8 +27,8 @@ from resnetlab.train.defaults import choose, look, with_setting
 from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import run_recipe
 
-IMAGES, LARGEST, SMALLEST, TESTED = 2000, 300, 10, 30
-TILES, TILE = 100, 96
+IMAGES, LARGEST, SMALLEST, TESTED = 2000, 140, 7, 30
+TILES, TILE = 80, 80
 """Crops of each photograph, half of them to test on, and their side in pixels."""
 
 
@@ -53,17 +53,16 @@ def fashion(folder: Path, source: Path) -> None:
         save(Image.fromarray(pixels), folder / f"class {int(split.labels[number])}", f"{number:04}")
 
 
-def imbalanced(folder: Path, source: Path) -> None:
-    """Classes whose sizes fall geometrically, and as many test images of each."""
-    split = read_idx_folder(source).train
-    labels = split.labels.numpy()
+def imbalanced(folder: Path, _fashion: Path) -> None:
+    """Digits whose classes fall geometrically in size, and as many test images of each."""
+    found = load_digits()
     for label in range(10):
-        members = np.flatnonzero(labels == label)[-LARGEST - TESTED :]
+        members = np.flatnonzero(found.target == label)
         count = round(LARGEST * (SMALLEST / LARGEST) ** (label / 9))
         for part, numbers in (("test", members[:TESTED]), ("train", members[TESTED : TESTED + count])):
             for number in numbers:
-                pixels = split.images[int(number), 0].numpy()
-                save(Image.fromarray(pixels), folder / part / f"class {label}", f"{number:05}")
+                pixels = (found.images[number] * 255 / 16).astype(np.uint8)
+                save(Image.fromarray(pixels), folder / part / str(label), f"{number:04}")
 
 
 def crops(folder: Path, _fashion: Path) -> None:
@@ -82,7 +81,7 @@ def crops(folder: Path, _fashion: Path) -> None:
             pixels = np.asarray(photo.crop(box))[..., draw.permutation(3)] * draw.uniform(0.6, 1.2)
             image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
             # As photographs do, they come in several sizes.
-            side = int(draw.integers(80, TILE + 1))
+            side = int(draw.integers(66, TILE + 1))
             part = "test" if number % 2 else "train"
             save(image.crop((0, 0, side, TILE)), folder / part / name, f"{number:03}")
 

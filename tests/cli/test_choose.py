@@ -36,7 +36,7 @@ def test_what_no_flag_says_is_chosen_and_flags_win(run, photos):
     found = printed(run, "--data", photos, "--lr", "0.3", "--model=cifar_resnet8", "--no-flip")
     assert (found["model"], found["decode"]["image_size"], found["validation"]) == ("cifar_resnet8", 12, False)
     training = found["training"]
-    assert (training["lr"], training["batch_size"], training["epochs"]) == (0.3, 16, 40)
+    assert (training["lr"], training["batch_size"], training["epochs"]) == (0.3, 16, 30)
     assert training["augment"]["flip"] is False
     fixed = printed(run, "--data", photos, "--no-choose")
     assert fixed == printed(run, "--data", "digits") | {"data": str(photos)}

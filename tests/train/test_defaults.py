@@ -27,7 +27,7 @@ def chosen(facts: Facts, recipe: Recipe | None = None, given=()) -> Recipe:
 def test_photographs_and_small_images_get_what_suits_them():
     photos, tiny = chosen(PHOTOS), chosen(TINY)
     assert (photos.model, photos.decode.image_size, photos.validation) == ("resnet18", 96, False)
-    assert (photos.training.batch_size, photos.training.epochs) == (16, 40)
+    assert (photos.training.batch_size, photos.training.epochs) == (16, 30)
     assert photos.training.augment.flip
     assert (photos.training.augment.random_resized_crop, photos.training.augment.crop_scale) == (True, (0.35, 1.0))
     assert (tiny.model, tiny.decode.image_size, tiny.validation) == ("cifar_resnet20", 28, True)
@@ -75,7 +75,7 @@ def test_what_is_given_stays_and_the_rest_follows_it():
 def test_weights_are_frozen_first_and_then_all_is_trained_with_a_faster_head():
     found = chosen(TUNED)
     training = found.training
-    assert (found.model, training.freeze, training.freeze_epochs) == ("resnet18", "stages.3", 8)
+    assert (found.model, training.freeze, training.freeze_epochs) == ("resnet18", "stages.3", 6)
     assert training.head_lr == pytest.approx(10 * training.lr)
     assert found.weights is None  # --weights said which
     assert chosen(TUNED, given={"freeze"}).training.freeze_epochs is None

@@ -17,7 +17,7 @@ SMALL = 64
 """Up to this side in pixels images are small, and are taken whole."""
 CPU_SIDE, CUDA_SIDE = 96, 224
 """The largest sides that are chosen for photographs."""
-SEEN, FEWEST, MOST = 20_000, 8, 40
+SEEN, FEWEST, MOST = 20_000, 8, 30
 """Images that a run sees, over all epochs, and the bounds of its epochs."""
 FEW = 1000
 """Training images from which on a tenth of them is held out to choose by."""
