@@ -1,13 +1,11 @@
 """docs/results.md says what the records beside it say; nothing in its tables is typed by hand."""
 
 import json
-from statistics import mean
 from typing import Any
 
 import pytest
 
 from resnetlab.core.serialize import read_record
-from resnetlab.core.stats import sample
 from resnetlab.records.run import RunRecord
 from tests.conftest import ROOT
 
@@ -77,41 +75,6 @@ def probe_rows() -> list[str]:
     return [*rows, environment_line(found["environment"])]
 
 
-def defaults_of(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[float | None]]]:
-    """The accuracies in per cent, by set and setting, a seed each; None for a run that diverged."""
-    found: dict[str, dict[str, list[float | None]]] = {}
-    for row in rows:
-        accuracy = None if row["error"] is None else 100 * (1 - row["error"])
-        found.setdefault(row["set"], {}).setdefault(row["setting"], []).append(accuracy)
-    return found
-
-
-def defaults_rows() -> list[str]:
-    """Each set: what the defaults reach, the best of what lies around them, and how many runs diverged."""
-    found = read("defaults.json")
-    lines = []
-    for name, settings in defaults_of(found["rows"]).items():
-        means = {setting: mean(v or 0.0 for v in values) for setting, values in settings.items()}
-        best = max((setting for setting in means if setting != "defaults"), key=lambda setting: means[setting])
-        spreads = [sample([v or 0.0 for v in settings[setting]]) for setting in ("defaults", best)]
-        told = [f"{one.mean:.1f} ± {one.sd:.1f} %" for one in spreads]
-        lines.append(
-            f"| {name} | {told[0]} | {told[1]} | {best} | {means['defaults'] - means[best]:+.1f} "
-            f"| {len(settings['defaults'])} |"
-        )
-    return [*lines, environment_line(found["environment"])]
-
-
-def test_defaults_are_near_the_best_of_the_grid_and_never_diverge():
-    found = defaults_of(read("defaults.json")["rows"])
-    assert found.keys() == {"digits", "fashion", "crops", "imbalanced"}
-    for settings in found.values():
-        assert all(len(values) == 3 for values in settings.values())
-        assert None not in settings["defaults"]
-        best = max(mean(v or 0.0 for v in values) for values in settings.values())
-        assert mean(settings["defaults"]) > best - 2
-
-
 def coverage_table() -> str:
     found = read("coverage.json")
     names = ("student", "bootstrap", "share", "unseen", "bound", "grows")
@@ -153,7 +116,7 @@ def test_there_are_runs():
     assert {path.stem for path in RUNS} == {"run-fashion-mnist", "run-cifar10-jpeg"}
 
 
-@pytest.mark.parametrize("rows", [loop_rows, decode_rows, probe_rows, defaults_rows])
+@pytest.mark.parametrize("rows", [loop_rows, decode_rows, probe_rows])
 def test_rows_of_a_benchmark_are_drawn_from_its_record(rows):
     for row in rows():
         assert row in page(), row
