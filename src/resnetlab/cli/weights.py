@@ -114,10 +114,9 @@ class Prune:
     """Where the images of the run are now; by default where they were when it began, or beside the run."""
 
     def __call__(self) -> None:
-        from resnetlab.core.config import command_of
         from resnetlab.core.serialize import as_plain
         from resnetlab.train.prune import prune_run
-        from resnetlab.train.recipe import Recipe
+        from resnetlab.train.recipe import recipe_command
 
         found = prune_run(self.run, self.without, self.out, self.checkpoint, self.data)
         before, after = found.before, found.after
@@ -125,7 +124,7 @@ class Prune:
         error, loss = f"{before.error:.2%} → {after.error:.2%}", f"{before.loss:.4f} → {after.loss:.4f}"
         show(f"{found.split} error {error}  loss {loss}  n {after.n}")
         show(f"parameters {found.parameters_before:,} → {found.parameters_after:,}; network in {self.out}")
-        show(f"to train it on: {command_of('train', 'NEW', as_plain(found.recipe), as_plain(Recipe()))}")
+        show(f"to train it on: {recipe_command(as_plain(found.recipe), 'NEW')}")
 
 
 Weights = Annotated[

@@ -79,6 +79,13 @@ def load_data(
     return data
 
 
+def encoded_images(source: str, split_seed: int = 0) -> "EncodedSet | None":
+    """The encoded images that ``source`` names, none of them opened; None for arrays. Raises as ``load_data`` does."""
+    scheme, place = _parse(source)
+    read = _read(scheme, place, split_seed, raise_it) if scheme in ENCODED else None
+    return None if isinstance(read, ImageData) else read
+
+
 def _white(scheme: str, place: str, data: ImageData) -> int | None:
     """The value of white: that of the reader, but None for arrays that use the lower half of 0 … 255 alone and do not
     say their scale, such as grey levels from 0 to 16."""

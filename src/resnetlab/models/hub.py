@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from resnetlab.core.errors import CheckpointError, ConfigError, DataError, first_line, load_extra
+from resnetlab.core.errors import CheckpointError, ConfigError, DataError, MissingExtraError, first_line, load_extra
 from resnetlab.core.files import atomic_write, read_json, write_json
 from resnetlab.core.serialize import as_plain
 from resnetlab.models.architectures import LIBRARY, config_from_plain, config_to_plain
@@ -31,6 +31,16 @@ def fetch(name: str) -> Path:
     """
     weights = PRETRAINED[default_tag(name)]
     return _download(weights.repository, MODEL_FILE, weights.revision)
+
+
+def is_cached(name: str) -> bool:
+    """Whether the cache has the file of the weights ``name.tag``; the network is not asked."""
+    weights = PRETRAINED[name]
+    try:
+        hub = _load_hub()
+    except MissingExtraError:
+        return False
+    return isinstance(hub.try_to_load_from_cache(weights.repository, MODEL_FILE, revision=weights.revision), str)
 
 
 def pull(repository: str, revision: str = MAIN) -> nn.Module:

@@ -36,7 +36,7 @@ class TrainConfig:
     optimizer: Optimizer = "sgd"
     """sgd, or adamw (betas 0.9 and 0.999)."""
     lr: float = 0.05
-    """The highest learning rate of the schedule."""
+    """The highest learning rate of the schedule; --lr auto finds one by a range test first."""
     head_lr: float | None = None
     """The highest learning rate of the head, for fine-tuning; by default that of all layers."""
     momentum: float = 0.9

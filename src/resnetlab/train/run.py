@@ -5,7 +5,7 @@ A run folder holds ``recipe.yaml``, ``data.json`` (what the data were) and ``cla
 ``report.html`` and a model card too. It belongs to the run from the first step on: a start that fails leaves nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
@@ -31,7 +31,15 @@ from resnetlab.train.folder import (
     refusal,
     run_data,
 )
-from resnetlab.train.recipe import Recipe, fitted_config, load_recipe, read_recipe, recipe_data, recipe_network
+from resnetlab.train.recipe import (
+    Recipe,
+    fitted_config,
+    load_recipe,
+    read_recipe,
+    recipe_command,
+    recipe_data,
+    recipe_network,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +66,7 @@ def run_recipe(
     alone: bool = False,
     accept_changes: bool = False,
     data: "ImageData | None" = None,
+    chosen: Sequence[str] = (),
 ) -> RunRecord:
     """Train the recipe, or that of a file, in the folder ``out`` and return its record.
 
@@ -65,6 +74,7 @@ def run_recipe(
     gives its record again. A run that diverges has a record too, with ``status="diverged"``. Under torchrun every rank
     calls this, and the leading one writes. ``on_progress`` is called with (done, total) while data are read. ``page``
     writes report, page and model card too; a study has a page of its own. With ``alone`` a rank trains by itself.
+    ``chosen`` are lines that the run says and its record keeps, on what a command left open and how it was chosen.
     ``accept_changes`` resumes with another recipe, data or classes than the run began with, and the record says so.
     ``data`` are the recipe's, where a study has found and read them.
 
@@ -95,10 +105,10 @@ def run_recipe(
                 return read_record(RunRecord, out / RECORD)
             started = perf_counter()
             net, notes = make_network(begun_weights(out, recipe) if resumes or of_study else recipe, data, device)
-            for note in notes:
+            for note in [*(f"chosen: {line}" for line in chosen), *notes]:
                 callback.on_note(note)
             trace = GradientTrace(net, first_batch(recipe, data, device), recipe.seed)
-            settings = run_settings(recipe, data)
+            settings = run_settings(recipe, data, chosen or begun_settings(out).get("chosen", []))
             if here.leads:
                 claim.begin(data)
             history, fault = _fit(net, recipe, data, out, callback, stop, trace, settings)
@@ -120,6 +130,7 @@ def run_recipe(
                 environment=environment_of(device),
                 seconds=perf_counter() - started,
                 changes=settings.changes,
+                chosen=list(settings.values["chosen"]),
             )
             if here.leads:
                 report = None
@@ -147,11 +158,11 @@ def _noted(what: str, out: Path, callback: "Callback") -> Iterator[None]:
         )
 
 
-def run_settings(recipe: Recipe, data: "ImageData") -> "RunSettings":
-    """What decides the run, as its checkpoints hold it."""
+def run_settings(recipe: Recipe, data: "ImageData", chosen: Sequence[str]) -> "RunSettings":
+    """What decides the run, as its checkpoints hold it, and what was chosen of it."""
     from resnetlab.train.checkpoint import RunSettings
 
-    return RunSettings(values={"recipe": as_plain(recipe), "data": data.fingerprint["sha256"]})
+    return RunSettings(values={"recipe": as_plain(recipe), "data": data.fingerprint["sha256"], "chosen": list(chosen)})
 
 
 def chooses(recipe: Recipe, data: "ImageData") -> bool:
@@ -249,11 +260,10 @@ def _examine(
 
 def write_pages(record: RunRecord, report: "ClassificationReport | None", out: Path) -> None:
     """Write what people read of a run that has ended: ``report.html`` and ``README.md``."""
-    from resnetlab.core.config import command_of
     from resnetlab.report.model_card import CARD, run_card
     from resnetlab.report.run.page import write_run_report
 
-    command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
+    command = recipe_command(record.recipe)
     atomic_write(out / CARD, run_card(record, report, command))
     write_run_report(record, report, command, out)
 
