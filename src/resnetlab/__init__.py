@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from resnetlab.data.config import AugmentConfig as AugmentConfig
     from resnetlab.data.config import DecodeConfig as DecodeConfig
     from resnetlab.data.sources import load_data as load_data
+    from resnetlab.deploy.load import TrainedNetwork as TrainedNetwork
+    from resnetlab.deploy.load import load as load
     from resnetlab.diagnostics.diagnose import diagnose as diagnose
     from resnetlab.models.weights import LoadReport as LoadReport
     from resnetlab.models.weights import export_weights as export_weights
@@ -30,6 +32,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "resnetlab.data.config": ("AugmentConfig", "DecodeConfig"),
     "resnetlab.data.sources": ("load_data",),
+    "resnetlab.deploy.load": ("TrainedNetwork", "load"),
     "resnetlab.diagnostics.diagnose": ("diagnose",),
     "resnetlab.models.weights": ("LoadReport", "export_weights", "load_weights"),
     "resnetlab.models.zoo": ("create_model", "list_models"),

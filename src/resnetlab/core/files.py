@@ -55,7 +55,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in ``folder`` to disk: without this a rename can be lost with the power."""
+    """Flush the names in ``folder`` (or the content of a file) to disk: else a rename can be lost with the power."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -128,6 +128,27 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
             os.replace(folder, previous)
         os.replace(upcoming, folder)
         sync_folder(folder.parent)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A place beside ``folder`` to fill. At the end all in it is flushed and it becomes ``folder``; with an error
+    nothing is left. Raises ``StorageError`` where the system refuses.
+    """
+    place = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    with _storage_errors(folder):
+        _make_folder(folder.parent)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+    try:
+        yield place
+        with _storage_errors(folder):
+            for path in (*place.rglob("*"), place):
+                sync_folder(path)
+            os.replace(place, folder)
+            sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def read_folder(

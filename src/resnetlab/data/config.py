@@ -18,6 +18,8 @@ SOURCES = {
     "hub:OWNER/NAME": "a data set of the Hugging Face Hub (extra hub)",
 }
 """What --data takes, and what it is."""
+SCALE = "#scale="
+"""Behind the file of npz:FILE, before the values that are black and white: BLACK..WHITE."""
 
 
 @dataclass(frozen=True, kw_only=True)

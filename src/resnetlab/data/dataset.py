@@ -166,7 +166,7 @@ class ImageData:
     What chooses (an epoch, a rate, an early end) is ``validation``; what is reported is ``test``. A set may lack either
     of the two, never both. ``notes`` are what a user should know of how they were read, such as files that were left
     out; ``unreadable`` are these, with the reason. ``standard`` are the statistics to standardise by where they are not
-    the training images' own.
+    the training images' own. ``white`` is the value of a white pixel, or None where the data do not say it.
     """
 
     source: str
@@ -177,6 +177,7 @@ class ImageData:
     notes: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
     standard: Normalisation | None = None
+    white: int | None = 255
 
     @property
     def splits(self) -> "dict[SplitName, Images]":
@@ -237,6 +238,7 @@ class ImageData:
             "encoding": encodings.pop() if len(encodings) == 1 else "mixed",
             "mean": list(self.normalisation.mean),
             "sd": list(self.normalisation.std),
+            "white": self.white,
             "sha256": content.hexdigest(),
         }
 

@@ -106,6 +106,23 @@ def decode(
         raise DataError(f"{called} cannot be read: {reason(error)}") from error
 
 
+def decode_opened(image: Image.Image, side: int) -> Pixels:
+    """As ``decode``, for an image that Pillow has opened, which stays as it is.
+
+    Raises ``DataError`` with the reason, whatever it is.
+    """
+    try:
+        check_size(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image.load()
+            turn = turn_of(image)
+            square = _whole(image) if image.size == (side, side) else _square(image.copy(), side, turn, None, (1, 1))
+        return turned(square, turn)
+    except Exception as error:
+        raise DataError(f"the image cannot be read: {reason(error)}") from error
+
+
 def read_image(
     content: bytes | Path,
     side: int | None,

@@ -21,6 +21,7 @@ from numpy.lib import format as npy
 from resnetlab.core.errors import ConfigError, DataError, do_all
 from resnetlab.core.files import check_unpacked, read_exactly
 from resnetlab.data.classes import MISSING, Refuse, raise_it, without_unlabelled
+from resnetlab.data.config import SCALE
 from resnetlab.data.dataset import ImageData, Numbers, Split, SplitName, split_by_class
 
 MOST_CLASSES = 100_000
@@ -40,7 +41,6 @@ WHOLE = (("images", "labels"), ("x", "y"))
 Array = np.ndarray[Any, np.dtype[Any]]
 Scale = tuple[float, float]
 """The values that are black and white."""
-SCALE = "#scale="
 ROWS = 1 << 22
 """Values that are converted at a time, so that an array is not held twice."""
 

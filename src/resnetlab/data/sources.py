@@ -11,7 +11,7 @@ import torch
 
 from resnetlab.core.errors import ConfigError, DataError, unknown_name
 from resnetlab.data.classes import Refuse, compact_classes, judge_classes, raise_it
-from resnetlab.data.config import SOURCES, DecodeConfig
+from resnetlab.data.config import SCALE, SOURCES, DecodeConfig
 from resnetlab.data.dataset import TEST_SHARE, ImageData, Numbers, Split, SplitName
 from resnetlab.data.splits import parse_choice
 
@@ -59,7 +59,7 @@ def load_data(
 
     read = _read(scheme, place, split_seed, tell)
     if isinstance(read, ImageData):
-        data, folders = read, False
+        data, folders = replace(read, white=_white(scheme, place, read)), False
     else:
         data, folders = _ingest(read, decode, on_progress, tell), read.folders
     if decode.compact_labels:
@@ -76,6 +76,15 @@ def load_data(
             "at least two of each"
         )
     return data
+
+
+def _white(scheme: str, place: str, data: ImageData) -> int | None:
+    """The value of white: that of the reader, but None for arrays that use the lower half of 0 … 255 alone and do not
+    say their scale, such as grey levels from 0 to 16."""
+    images = data.train
+    if scheme not in ("npz", "idx") or SCALE in place or not isinstance(images, Split) or not len(images):
+        return data.white
+    return data.white if int(images.images.max()) > 127 else None
 
 
 def as_one(source: str) -> str | None:
@@ -185,4 +194,5 @@ def read_digits(split_seed: int) -> ImageData:
         train=Split(images=images[train], labels=labels[train]),
         test=Split(images=images[test], labels=labels[test]),
         classes=tuple(str(digit) for digit in digits.target_names),
+        white=16,
     )

@@ -196,7 +196,7 @@ def pair_data(net: "nn.Module", images: "Tensor", labels: "Tensor") -> "ImageDat
     import torch
 
     from resnetlab.data.dataset import ImageData, Normalisation, Split
-    from resnetlab.diagnostics.probes import eval_mode
+    from resnetlab.train.evaluate import eval_mode
 
     if images.dim() != 4 or labels.shape != images.shape[:1] or not len(labels) or labels.is_floating_point():
         raise ConfigError(

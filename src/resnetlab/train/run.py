@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from resnetlab.models.config import NetConfig
     from resnetlab.records.run import ClassificationReport
     from resnetlab.train.callbacks import Callback
-    from resnetlab.train.checkpoint import RunSettings
+    from resnetlab.train.checkpoint import Checkpoint, RunSettings
     from resnetlab.train.gradients import GradientTrace
     from resnetlab.train.signals import StopRequest
 
@@ -175,13 +175,13 @@ def check_recipe(recipe: Recipe, data: "ImageData") -> "NetConfig":
 def make_network(recipe: Recipe, data: "ImageData", device: "torch.device") -> "tuple[nn.Module, list[str]]":
     """The network before its first step, and what a user should know of it, of the data and of the batch."""
     from resnetlab.models.resnet import ResNetConfig, image_notes
-    from resnetlab.train.prepare import batch_note, save_memory
+    from resnetlab.train.prepare import balance_note, batch_note, save_memory
 
     net, notes = recipe_network(recipe, data, str(device))
     save_memory(net, recipe.training)
     config = fitted_config(recipe, data)
     images = image_notes(config) if isinstance(config, ResNetConfig) else []
-    return net, [*notes, *data.notes, *batch_note(recipe.training), *images]
+    return net, [*notes, *data.notes, *balance_note(data, recipe.training), *batch_note(recipe.training), *images]
 
 
 def first_batch(recipe: Recipe, data: "ImageData", device: "torch.device") -> "tuple[Tensor, Tensor]":
@@ -266,9 +266,20 @@ def restored_network(
     the data, data.json or classes.json have changed, ``ConfigError`` where the recipe was edited.
     """
     from resnetlab.models.init import build
-    from resnetlab.train.checkpoint import read_checkpoint
     from resnetlab.train.prepare import pick_device
     from resnetlab.train.state import restore_model
+
+    recipe, checkpoint = read_trained(folder, which)
+    data = run_data(folder, recipe, place)
+    check_data(data, folder)
+    net = build(fitted_config(recipe, data), seed=recipe.seed, device=str(pick_device(recipe.training.device)))
+    restore_model(net, checkpoint.model, checkpoint)
+    return net, data, recipe
+
+
+def read_trained(folder: Path, which: Literal["last", "best"] = "last") -> "tuple[Recipe, Checkpoint]":
+    """The recipe and the checkpoint of a run, without its data. Raises as ``restored_network`` does."""
+    from resnetlab.train.checkpoint import read_checkpoint
 
     recipe = read_recipe(folder / RECIPE)
     checkpoint = read_checkpoint(folder / which)
@@ -282,11 +293,7 @@ def restored_network(
             f"{folder} is not as the run left it: {', '.join(edited)}; put it back as it was, or resume an unfinished "
             "run with --accept-changes",
         )
-    data = run_data(folder, recipe, place)
-    check_data(data, folder)
-    net = build(fitted_config(recipe, data), seed=recipe.seed, device=str(pick_device(recipe.training.device)))
-    restore_model(net, checkpoint.model, checkpoint)
-    return net, data, recipe
+    return recipe, checkpoint
 
 
 def evaluate_run(folder: Path | str, which: Literal["last", "best"] = "last", place: str | None = None) -> Metrics:

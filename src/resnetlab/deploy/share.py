@@ -1,0 +1,47 @@
+"""Bundles to and from the Hugging Face Hub (extra ``hub``); ``HF_ENDPOINT`` and ``HF_HOME`` name hub and cache."""
+
+from pathlib import Path
+from typing import Any
+
+from resnetlab.core.errors import CheckpointError, first_line, load_extra
+
+MAIN = "main"
+
+
+def pull(repository: str, revision: str = MAIN) -> Path:
+    """The folder, in the Hub's cache, of the bundle that ``push`` put into ``repository`` ("owner/name").
+
+    Raises ``MissingExtraError`` without the extra ``hub``, and ``CheckpointError`` where the hub cannot be reached and
+    the cache has no copy.
+    """
+    hub = _load_hub()
+    try:
+        return Path(hub.snapshot_download(repository, revision=revision))
+    except Exception as error:
+        raise CheckpointError(
+            f"cannot fetch {repository} at {revision} ({first_line(error)}); check the network and the name "
+            "'owner/name', or copy the bundle and give its folder"
+        ) from error
+
+
+def push(bundle: Path, repository: str, *, private: bool = False) -> str:
+    """Put the bundle into ``repository`` ("owner/name"), which is made if it does not exist, in one commit; returns its
+    address. The token is huggingface_hub's own (``hf auth login`` or ``HF_TOKEN``).
+
+    Raises ``CheckpointError`` where the hub refuses or cannot be reached.
+    """
+    hub = _load_hub()
+    try:
+        api = hub.HfApi()
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.upload_folder(repo_id=repository, folder_path=bundle, commit_message="Add network")
+    except Exception as error:
+        raise CheckpointError(
+            f"cannot push to {repository} ({first_line(error)}); check the network, the name 'owner/name' and your "
+            "token (hf auth login)"
+        ) from error
+    return str(commit.commit_url)
+
+
+def _load_hub() -> Any:
+    return load_extra("huggingface_hub", "the Hub", "hub")
