@@ -113,9 +113,18 @@ def test_names_of_another_project_are_refused_with_the_way_to_load_them(net, str
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-@pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_preact_resnet20", "mlp_resnet8", "seresnet18"])
-def test_copies_pickles_and_compiled_forms_give_the_same_logits(name):
-    net = create_model(name, num_classes=3, drop_rate=0.1).eval()
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cifar_resnet8", {"stochastic_depth": 0.1}),
+        ("cifar_preact_resnet20", {}),
+        ("cifar_preact_resnet20", {"stride_at": "last", "depths": (2, 2, 2)}),
+        ("mlp_resnet8", {}),
+        ("seresnet18", {}),
+    ],
+)
+def test_copies_pickles_and_compiled_forms_give_the_same_logits(name, options):
+    net = create_model(name, num_classes=3, drop_rate=0.1, **options).eval()
     side = net.config.image_size if name.startswith("mlp") else 32
     x = torch.randn(2, net.config.in_chans, side, side)
     expected = net(x)

@@ -117,7 +117,7 @@ def from_datasets(
         raise DataError(f"labels go up to {most}, and there are {len(names)} classes, for labels 0 to {len(names) - 1}")
     if splits["train"].floats and standard is None:
         standard = Normalisation(mean=(0.0,) * splits["train"].shape[0], std=(1.0,) * splits["train"].shape[0])
-    data = ImageData(source="datasets", **splits, classes=names, notes=tuple(notes), standard=standard)  # type: ignore[arg-type]
+    data = ImageData(source="datasets", **splits, classes=names, notes=tuple(notes), standard=standard, white=None)  # type: ignore[arg-type]
     if len(splits) > 1:
         return data
     note = "a tenth of each class of the training images is held out to validate on"

@@ -47,6 +47,7 @@ ATTRIBUTES = HEADS | {
     "pretrained_cfg": _PREPROCESSING,
     "fit": "resnetlab.fit(net, data, epochs=10) trains",
     "evaluate": "resnetlab.evaluate(net, data) evaluates",
+    "predict": "resnetlab.load(run).predict(images) gives the classes of images",
     "summary": "resnetlab.models.summary.summarise(net.config) counts its parameters and its cost",
     "freeze": "resnetlab.fit(net, data, freeze='stages.2') trains what is behind that stage only",
 }  # fmt: skip
