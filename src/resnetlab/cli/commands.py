@@ -14,6 +14,7 @@ from resnetlab.cli.diagnose import Diagnose
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
 from resnetlab.cli.recipe_args import WithRecipe
+from resnetlab.cli.serve import Serve
 from resnetlab.cli.study import StudyCommand
 from resnetlab.cli.tables import print_names, print_run, show
 from resnetlab.cli.train import Evaluate, Train
@@ -121,6 +122,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "diagnose": Diagnose,
     "study": StudyCommand,
     "report": Report,
+    "serve": Serve,
     "weights": weights,
     "data": Data,
 }

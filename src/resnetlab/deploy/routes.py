@@ -1,0 +1,266 @@
+"""The routes of a server: one image to ``/predict``, the Open Inference Protocol below ``/v2``, and what operators ask.
+No torch is loaded here.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from resnetlab.core.environment import describe_environment
+from resnetlab.core.errors import DataError, first_line
+from resnetlab.deploy.batching import Batcher, QueueFullError
+from resnetlab.deploy.bundle import Bundle
+from resnetlab.deploy.config import ServeConfig
+from resnetlab.deploy.engines import Predictor
+from resnetlab.deploy.metrics import Metrics
+from resnetlab.deploy.openapi import openapi
+from resnetlab.deploy.preprocessing import predictions
+from resnetlab.deploy.protocol import (
+    JSON_LENGTH,
+    VERSION,
+    model_configuration,
+    model_metadata,
+    read_request,
+    server_metadata,
+    write_answer,
+)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+DECODERS = 4
+"""Threads that decode images, at most: a large one takes 150 MB while it is decoded."""
+HELD_BODIES = 16
+"""So many bodies of the largest size are held at a time, whole or in part."""
+TOP = 5
+
+
+class Service:
+    """A bundle behind HTTP, an ASGI application.
+
+    ``check`` runs the golden images through the predictor and returns what is wrong with the answers, or None. Until it
+    has, and for ever if something is wrong, ``/readyz`` and all that asks the network are answered with 503. ``page``
+    is the HTML of ``/``.
+    """
+
+    def __init__(
+        self, bundle: Bundle, predictor: Predictor, config: ServeConfig, *, check: Callable[[], str | None], page: str
+    ) -> None:
+        self.bundle, self.predictor, self.config, self.check, self.html = bundle, predictor, config, check, page
+        self.metrics = Metrics()
+        self.batcher = Batcher(
+            predictor.logits,
+            most=config.max_batch,
+            wait=config.max_wait_ms / 1000,
+            queue=config.queue,
+            on_batch=self.metrics.batch.observe,
+            on_held=self.metrics.held.set,
+        )
+        self.decoders = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1), "decode")
+        self.unready: str | None = "the golden images are not checked yet"
+        self.most_bytes, self.held_bytes, self.answered = config.body_bytes, 0, 0
+        self.version = str(describe_environment("cpu", threads=1)["resnetlab"])
+        self.api = openapi(bundle, self.version)
+        self.starlette = Starlette(routes=self.routes(), exception_handlers=HANDLERS, lifespan=self.lifespan)
+
+    def routes(self) -> list[Route]:
+        """What is answered where."""
+        models = [f"/v2/models/{self.bundle.name}{version}" for version in ("", f"/versions/{VERSION}")]
+        return [
+            Route("/predict", self.predict, methods=["POST"]),
+            *(Route(f"{model}/infer", self.infer, methods=["POST"]) for model in models),
+            Route("/", self.page),
+            Route("/healthz", self.live),
+            Route("/readyz", self.ready),
+            Route("/metrics", self.measure),
+            Route("/openapi.json", self.describe),
+            Route("/v2", self.server),
+            Route("/v2/health/live", self.live),
+            Route("/v2/health/ready", self.ready),
+            *(Route(f"{model}/ready", self.ready) for model in models),
+            *(Route(f"{model}/config", self.configuration) for model in models),
+            *(Route(model, self.model) for model in models),
+        ]
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer a request and count it; the connection of one whose body was not read to its end is closed."""
+        if scope["type"] != "http":
+            await self.starlette(scope, receive, send)
+            return
+        started, code = perf_counter(), 500
+        unread = any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in scope["headers"]
+        )
+
+        async def received() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = bool(message.get("more_body"))
+            return message
+
+        async def sent(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+                if unread:
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        try:
+            await self.starlette(scope, received, sent)
+        finally:
+            self.answered += 1
+            endpoint = scope.get("endpoint")
+            self.metrics.count("none" if endpoint is None else endpoint.__name__, code, perf_counter() - started)
+
+    @asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Check the golden images while the server answers that it is not ready."""
+        checking = asyncio.create_task(self.prepare())
+        yield
+        checking.cancel()
+
+    async def prepare(self) -> None:
+        """Become ready, or tell why not."""
+        try:
+            self.unready = await asyncio.to_thread(self.check)
+        except Exception as error:
+            self.unready = first_line(error)
+        if self.unready:
+            logging.getLogger("resnetlab").error("not ready: %s", self.unready)
+        self.metrics.ready.set(self.unready is None)
+        # What was loaded stays; the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+
+    async def predict(self, request: Request) -> Response:
+        """The most probable classes of the image that is the body."""
+        self.require_ready()
+        top = request.query_params.get("top", str(TOP))
+        if not (top.isascii() and top.isdigit() and len(top) < 10 and int(top) >= 1):
+            raise HTTPException(400, f"top={top[:20]!r} is not possible: it must be a number of classes, 1 or more")
+        async with self.body(request) as body:
+            if request.headers.get("content-type", "").startswith("multipart/"):
+                raise HTTPException(415, "send the image itself as the body, not a form: curl --data-binary @cat.jpg")
+            with self.batcher.place():
+                loop = asyncio.get_running_loop()
+                try:
+                    pixels = await loop.run_in_executor(self.decoders, self.bundle.preprocessing.pixels, body)
+                except DataError as error:
+                    raise HTTPException(415, str(error)) from error
+                logits = await self.batcher.logits(pixels[None])
+        (found,) = predictions(logits, self.bundle.classes, int(top))
+        rows = [
+            {"class": name, "probability": share}
+            for name, share in zip(found.classes, found.probabilities, strict=True)
+        ]
+        return JSONResponse({"model": self.bundle.name, "predictions": rows})
+
+    async def infer(self, request: Request) -> Response:
+        """Logits, or classes, of pixels, by the Open Inference Protocol."""
+        self.require_ready()
+        async with self.body(request) as body:
+            try:
+                asked = read_request(body, request.headers.get(JSON_LENGTH), self.bundle, self.config.max_batch)
+            except DataError as error:
+                raise HTTPException(400, str(error)) from error
+            with self.batcher.place(len(asked.pixels)):
+                logits = await self.batcher.logits(asked.pixels)
+        content, json_length = write_answer(asked, logits, self.bundle)
+        if json_length is None:
+            return Response(content, media_type="application/json")
+        return Response(content, headers={JSON_LENGTH: str(json_length)}, media_type="application/octet-stream")
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """The body of a request, as long as it is needed; one that is too large is not read to its end."""
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise HTTPException(415, "compressed bodies are not read; send it as it is")
+        too_large = HTTPException(413, f"the body is larger than {self.config.max_body}, the most that is taken")
+        if int(request.headers.get("content-length", 0)) > self.most_bytes:
+            raise too_large
+        held = bytearray()
+        try:
+            async for chunk in request.stream():
+                held += chunk
+                self.held_bytes += len(chunk)
+                if len(held) > self.most_bytes:
+                    raise too_large
+                if self.held_bytes > HELD_BODIES * self.most_bytes:
+                    raise QueueFullError
+            yield bytes(held)
+        finally:
+            self.held_bytes -= len(held)
+
+    def require_ready(self) -> None:
+        """Raises ``HTTPException`` while the network is not to be asked."""
+        if self.unready:
+            raise HTTPException(503, f"not ready: {self.unready}", {"Retry-After": "1"})
+
+    async def live(self, _: Request) -> Response:
+        """Whether the process answers."""
+        return JSONResponse({"live": True})
+
+    async def ready(self, _: Request) -> Response:
+        """Whether the golden images passed."""
+        self.require_ready()
+        return JSONResponse({"ready": True})
+
+    async def measure(self, _: Request) -> Response:
+        """The counts, for Prometheus."""
+        return Response(self.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def page(self, _: Request) -> Response:
+        """A page to drop images on."""
+        return HTMLResponse(self.html)
+
+    async def describe(self, _: Request) -> Response:
+        """The routes, as OpenAPI."""
+        return JSONResponse(self.api)
+
+    async def server(self, _: Request) -> Response:
+        """Who answers."""
+        return JSONResponse(server_metadata(self.version))
+
+    async def model(self, _: Request) -> Response:
+        """Inputs and outputs of the network."""
+        return JSONResponse(model_metadata(self.bundle))
+
+    async def configuration(self, _: Request) -> Response:
+        """The same, as Triton configures it."""
+        return JSONResponse(model_configuration(self.bundle, self.config.max_batch))
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Errors in JSON, as the protocol has them."""
+    assert isinstance(error, HTTPException)
+    detail = error.detail
+    if error.status_code in (404, 405):
+        detail = f"{request.method} {request.url.path} is not answered here; GET /openapi.json says what is"
+    return JSONResponse({"error": detail}, error.status_code, error.headers)
+
+
+async def _full(_: Request, __: Exception) -> Response:
+    return JSONResponse({"error": "too many requests wait; try again"}, 503, {"Retry-After": "1"})
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    """Of a client that hung up, or was cut off because it was too slow: nobody reads it."""
+    return Response(status_code=499)
+
+
+HANDLERS: dict[Any, Any] = {HTTPException: _refused, QueueFullError: _full, ClientDisconnect: _gone}
