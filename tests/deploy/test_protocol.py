@@ -79,9 +79,7 @@ def test_answer_in_json():
         "model_name": "tiny",
         "model_version": "1",
         "id": "a",
-        "outputs": [
-            {"name": "logits", "datatype": "FP32", "shape": [2, 3], "data": [0.5, -1.0, 2.0, 3.0, 3.0, 0.0]}
-        ],
+        "outputs": [{"name": "logits", "datatype": "FP32", "shape": [2, 3], "data": [0.5, -1.0, 2.0, 3.0, 3.0, 0.0]}],
     }
 
 
@@ -157,7 +155,10 @@ WRONG = {
     "two outputs": ({**with_pixels(), "outputs": [{"name": "logits"}] * 2}, b""),
     "an output that is a text": ({**with_pixels(), "outputs": ["logits"]}, b""),
     "half a class": ({**with_pixels(), "outputs": [{"name": "logits", "parameters": {"classification": 0.5}}]}, b""),
-    "less than no class": ({**with_pixels(), "outputs": [{"name": "logits", "parameters": {"classification": -1}}]}, b""),
+    "less than no class": (
+        {**with_pixels(), "outputs": [{"name": "logits", "parameters": {"classification": -1}}]},
+        b"",
+    ),
     "a binary that is neither": ({**with_pixels(), "parameters": {"binary_data_output": "yes"}}, b""),
     "an id that is a number": ({**with_pixels(), "id": 7}, b""),
 }

@@ -11,6 +11,7 @@ import tyro
 
 from resnetlab.cli.data import Data
 from resnetlab.cli.diagnose import Diagnose
+from resnetlab.cli.export import Export, Verify
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
 from resnetlab.cli.recipe_args import WithRecipe
@@ -122,6 +123,8 @@ VERBS: dict[str, Callable[..., Any]] = {
     "diagnose": Diagnose,
     "study": StudyCommand,
     "report": Report,
+    "export": Export,
+    "verify": Verify,
     "serve": Serve,
     "weights": weights,
     "data": Data,

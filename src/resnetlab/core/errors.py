@@ -21,6 +21,10 @@ class DivergedError(ResNetLabError):
     """A loss is no longer a finite number."""
 
 
+class ExportError(ResNetLabError):
+    """An exported network that does not compute what the trained one does, by the gates of the export."""
+
+
 class StoppedError(ResNetLabError):
     """A signal asked a run to stop. Exit code 128 + its number, as shells have it: Ctrl-C 130, SIGTERM 143."""
 

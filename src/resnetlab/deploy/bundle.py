@@ -27,8 +27,8 @@ class Bundle:
     """What a bundle holds: ``bundle.json``.
 
     ``model`` is the network's name in the zoo, ``classes`` are in the order of the logits, ``results`` the figures of
-    the run by name, ``environment`` the versions that made the bundle. ``files`` has the sum of every other file, by
-    its path in the folder.
+    the run by name, ``environment`` the versions that made the bundle. ``recipe`` is that of the run, and ``data`` the
+    SHA-256 of its data. ``files`` has the sum of every other file, by its path in the folder.
     """
 
     name: str
@@ -36,6 +36,8 @@ class Bundle:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     results: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileSum] = field(default_factory=dict)
     format: Literal[1] = 1

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from resnetlab.core.environment import describe_environment
-from resnetlab.core.errors import DataError, first_line
+from resnetlab.core.errors import DataError, one_line
 from resnetlab.deploy.batching import Batcher, QueueFullError
 from resnetlab.deploy.bundle import Bundle
 from resnetlab.deploy.config import ServeConfig
@@ -51,13 +51,13 @@ TOP = 5
 class Service:
     """A bundle behind HTTP, an ASGI application.
 
-    ``check`` runs the golden images through the predictor and returns what is wrong with the answers, or None. Until it
-    has, and for ever if something is wrong, ``/readyz`` and all that asks the network are answered with 503. ``page``
-    is the HTML of ``/``.
+    ``check`` runs the golden images through the predictor and raises what is wrong with the answers. Until it has
+    ended, and for ever if it raises, ``/readyz`` and all that asks the network are answered with 503. ``page`` is the
+    HTML of ``/``.
     """
 
     def __init__(
-        self, bundle: Bundle, predictor: Predictor, config: ServeConfig, *, check: Callable[[], str | None], page: str
+        self, bundle: Bundle, predictor: Predictor, config: ServeConfig, *, check: Callable[[], object], page: str
     ) -> None:
         self.bundle, self.predictor, self.config, self.check, self.html = bundle, predictor, config, check, page
         self.metrics = Metrics()
@@ -137,12 +137,12 @@ class Service:
     async def prepare(self) -> None:
         """Become ready, or tell why not."""
         try:
-            self.unready = await asyncio.to_thread(self.check)
+            await asyncio.to_thread(self.check)
+            self.unready = None
+            self.metrics.ready.set(1)
         except Exception as error:
-            self.unready = first_line(error)
-        if self.unready:
+            self.unready = one_line(error)
             logging.getLogger("resnetlab").error("not ready: %s", self.unready)
-        self.metrics.ready.set(self.unready is None)
         # What was loaded stays; the collector need not look at it again.
         gc.collect()
         gc.freeze()

@@ -24,6 +24,7 @@ from resnetlab.deploy.config import ServeConfig
 from resnetlab.deploy.deadlines import impatient
 from resnetlab.deploy.engines import open_bundle
 from resnetlab.deploy.metrics import FOLDER, forget_process
+from resnetlab.deploy.verify import verify_engine
 
 if TYPE_CHECKING:
     from uvicorn import Server
@@ -90,7 +91,13 @@ def _serve_here(folder: Path, config: ServeConfig, listener: socket.socket, star
     bundle = read_bundle(folder)
     threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.processes)
     predictor = open_bundle(bundle, folder, config.engine, threads)
-    service = Service(bundle, predictor, config, check=lambda: None, page="<!doctype html><title>resnetlab</title>")
+    service = Service(
+        bundle,
+        predictor,
+        config,
+        check=lambda: verify_engine(predictor, bundle, folder),
+        page="<!doctype html><title>resnetlab</title>",
+    )
     server = _draining(
         Config(
             service,
