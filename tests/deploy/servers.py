@@ -6,11 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ async def app(scope, receive, send):
         await send({"type": "http.response.body"})
 config = uvicorn.Config(app, port=0, http="httptools", ws="none", log_config=None, lifespan="off")
 listener = config.bind_socket()
+listener.listen()
 print("http://127.0.0.1:%d" % listener.getsockname()[1], flush=True)
 uvicorn.Server(config).run([listener])
 """
@@ -155,6 +158,51 @@ def drip(connection: socket.socket, content: bytes, until: float, pause: float) 
         if time.monotonic() >= until:
             return False
     return False
+
+
+def under_load(server: Running, number: int, clients: int = 32, seconds: float = 0.5) -> tuple[int, int]:
+    """Send the signal while so many clients ask without pause, half of them on kept connections.
+
+    How many requests were sent before the signal, to the last byte, and how many of these had no whole answer of 200.
+    """
+    content = request("/predict", image())
+    stop = threading.Event()
+
+    def ask(kept: bool) -> list[tuple[float, bool]]:
+        found: list[tuple[float, bool]] = []
+        while not stop.is_set():
+            try:
+                with server.connect() as connection:
+                    goes_on = True
+                    while goes_on and not stop.is_set():
+                        connection.sendall(content)
+                        found.append((time.monotonic(), False))
+                        answered, goes_on = _whole_answer(connection)
+                        found[-1] = (found[-1][0], answered)
+                        goes_on = goes_on and kept
+            except NO_ANSWER:
+                # Refused: it has ended. A request that was sent keeps its False.
+                if server.process.poll() is not None:
+                    break
+        return found
+
+    with ThreadPoolExecutor(clients) as threads:
+        asking = [threads.submit(ask, client % 2 == 0) for client in range(clients)]
+        time.sleep(seconds)
+        at = time.monotonic()
+        server.process.send_signal(number)
+        server.process.wait(40)
+        stop.set()
+        before = [answered for one in asking for moment, answered in one.result() if moment < at]
+    return len(before), before.count(False)
+
+
+def _whole_answer(connection: socket.socket) -> tuple[bool, bool]:
+    """Whether a whole answer of 200 came, and whether the connection goes on."""
+    answer = HTTPResponse(connection)
+    answer.begin()
+    whole = answer.status == 200 and len(answer.read()) > 0
+    return whole, not answer.will_close
 
 
 NO_ANSWER = (OSError, HTTPException)

@@ -82,7 +82,7 @@ def _listening(config: ServeConfig) -> socket.socket:
 
 def _serve_here(folder: Path, config: ServeConfig, listener: socket.socket, started: Callable[[], None]) -> None:
     """Serve from this process until a signal ends it."""
-    for package in PACKAGES:
+    for package in (*PACKAGES, *(["onnxruntime"] if config.engine == "onnx" else [])):
         load_extra(package, "serve", "serve")
     from uvicorn import Config
 
