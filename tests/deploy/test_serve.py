@@ -258,7 +258,7 @@ def test_control_plain_uvicorn_keeps_slow_clients(part):
     sent, then = SLOW[part]
     with plain_uvicorn() as plain, plain.connect() as connection:
         connection.sendall(sent)
-        assert not drip(connection, then, time.monotonic() + 3 * SOON, 0.05)
+        assert not drip(connection, then, time.monotonic() + 2 * SOON, 0.05)
 
 
 def test_others_are_answered_while_slow_clients_wait(server):

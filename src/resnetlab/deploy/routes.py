@@ -51,9 +51,8 @@ TOP = 5
 class Service:
     """A bundle behind HTTP, an ASGI application.
 
-    ``check`` runs the golden images through the predictor and raises what is wrong with the answers. Until it has
-    ended, and for ever if it raises, ``/readyz`` and all that asks the network are answered with 503. ``page`` is the
-    HTML of ``/``.
+    ``check`` runs the golden images through the predictor and raises what is wrong with the answers; then ``/readyz``
+    and all that asks the network are answered with 503. ``page`` is the HTML of ``/``.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Service:
             on_held=self.metrics.held.set,
         )
         self.decoders = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1), "decode")
-        self.unready: str | None = "the golden images are not checked yet"
+        self.unready: str | None = None
         self.most_bytes, self.held_bytes, self.answered = config.body_bytes, 0, 0
         self.version = str(describe_environment("cpu", threads=1)["resnetlab"])
         self.api = openapi(bundle, self.version)
@@ -129,23 +128,18 @@ class Service:
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Check the golden images while the server answers that it is not ready."""
-        checking = asyncio.create_task(self.prepare())
-        yield
-        checking.cancel()
-
-    async def prepare(self) -> None:
-        """Become ready, or tell why not."""
+        """Check the golden images before the first connection is accepted: one of several processes that starts, or
+        starts again, leaves requests to the others until it is ready."""
         try:
-            await asyncio.to_thread(self.check)
-            self.unready = None
-            self.metrics.ready.set(1)
+            self.check()
         except Exception as error:
             self.unready = one_line(error)
             logging.getLogger("resnetlab").error("not ready: %s", self.unready)
+        self.metrics.ready.set(self.unready is None)
         # What was loaded stays; the collector need not look at it again.
         gc.collect()
         gc.freeze()
+        yield
 
     async def predict(self, request: Request) -> Response:
         """The most probable classes of the image that is the body."""
@@ -207,7 +201,7 @@ class Service:
             self.held_bytes -= len(held)
 
     def require_ready(self) -> None:
-        """Raises ``HTTPException`` while the network is not to be asked."""
+        """Raises ``HTTPException`` where the network is not to be asked."""
         if self.unready:
             raise HTTPException(503, f"not ready: {self.unready}", {"Retry-After": "1"})
 
