@@ -17,7 +17,7 @@ from resnetlab.cli.memory import Plan
 from resnetlab.cli.recipe_args import WithRecipe
 from resnetlab.cli.serve import Serve
 from resnetlab.cli.study import StudyCommand
-from resnetlab.cli.tables import print_names, print_run, show
+from resnetlab.cli.tables import print_names, print_recipes, print_run, show
 from resnetlab.cli.train import Evaluate, Train
 from resnetlab.cli.weights import weights
 from resnetlab.core.errors import DataError, unknown_name
@@ -51,6 +51,17 @@ class Info:
         from resnetlab.cli.info import print_summaries
 
         print_summaries(self.names, self.shortcut, self.image_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipes:
+    """List the recipes that are shipped: train, find-lr and study take them by name, and flags override them."""
+
+    pattern: tyro.conf.Positional[str] = "*"
+    """Shell pattern, such as 'digits/*'."""
+
+    def __call__(self) -> None:
+        print_recipes(self.pattern)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +128,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "list": List,
     "info": Info,
     "plan": Plan,
+    "recipes": Recipes,
     "train": Train,
     "find-lr": FindLr,
     "evaluate": Evaluate,

@@ -16,7 +16,7 @@ from resnetlab.cli.tables import show
 from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import SOURCES
 from resnetlab.train.folder import RECIPE
-from resnetlab.train.recipe import Recipe, check_best_by, load_recipe, read_recipe
+from resnetlab.train.recipe import Recipe, check_best_by, load_recipe, read_recipe, shipped_name, shipped_recipes
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -26,7 +26,8 @@ class WithRecipe:
     """The flags of a command that takes a recipe."""
 
     file: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RECIPE]")] = None
-    """Recipe: a YAML file of settings, such as recipes/digits/resnet20.yaml; it comes first, and flags override it."""
+    """Recipe: a YAML file of settings, or the name of a shipped one, such as digits/resnet20; it comes first, and flags
+    override it."""
     recipe: Annotated[Recipe, tyro.conf.OmitArgPrefixes]
     """What is trained."""
 
@@ -45,8 +46,7 @@ class WithRecipe:
                 check_best_by(word)
         # A dict that is not empty would become flags of its own, --norm instead of --options norm.
         command = tyro.cli(cls, default=cls(recipe=replace(base, options={})), args=words, prog=prog)
-        if command.file is not None and words[0] != str(command.file):
-            raise late_file(str(command.file), prog)
+        check_file(command.file, words, prog)
         return replace(command, recipe=replace(command.recipe, options=base.options | command.recipe.options))
 
 
@@ -59,6 +59,17 @@ def base_recipe(words: list[str], prog: str) -> Recipe:
             raise late_file(word, prog)
     run = resumed_run(words)
     return Recipe() if run is None else read_recipe(run / RECIPE)
+
+
+def check_file(file: Path | None, words: list[str], prog: str) -> None:
+    """Refuse a recipe that comes behind flags; where a file has the name of a shipped recipe, say that it is taken."""
+    if file is None:
+        return
+    if Path(words[0]) != file:
+        raise late_file(str(file), prog)
+    name = shipped_name(file)
+    if name is not None and file.is_file() and not file.samefile(shipped_recipes()[name]):
+        show(f"{file} is read, a file here; the shipped recipe {name} is another", errors=True)
 
 
 def late_file(file: str, prog: str) -> ConfigError:
@@ -81,8 +92,8 @@ FIRST = (
 )
 GROUPS = {
     "Run and output": ("log", "quiet", "json", "print_config", "max_steps", "save_every", "keep_top", "evaluate_train"),
-    "Network": ("shortcut", "options", "freeze"),
-    "Data": ("split_seed", "image_size", "on_bad", "workers", "compact_labels", "overfit_batches"),
+    "Network": ("shortcut", "options", "freeze", "freeze_epochs"),
+    "Data": ("split_seed", "image_size", "on_bad", "workers", "compact_labels", "sampler", "overfit_batches"),
     "Validation": ("best_by", "early_stop"),
     "Optimizer": ("optimizer", "head_lr", "momentum", "nesterov", "weight_decay", "decay_all", "clip_norm", "ema"),
     "Schedule": (*("warmup_epochs", "warmup_steps", "warmup_until_error", "milestones", "milestone_steps", "gamma"),),
@@ -90,8 +101,8 @@ GROUPS = {
 }
 REST = "Augmentation and targets"
 EXAMPLES = (
-    "{prog} recipes/digits/resnet20.yaml --out runs/digits20",
-    "{prog} recipes/digits/resnet20.yaml --seed 1 --lr 0.1 --out runs/other",
+    "{prog} digits/resnet20 --out runs/digits20",
+    "{prog} digits/resnet20 --seed 1 --lr 0.1 --out runs/other",
     "{prog} --model resnet18 --data photos/ --weights resnet18.tv_in1k --epochs 10 --out runs/photos",
 )
 EXIT_CODES = (

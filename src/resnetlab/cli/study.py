@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 import tyro
 
-from resnetlab.cli.recipe_args import WithRecipe, late_file
+from resnetlab.cli.recipe_args import WithRecipe, check_file
 from resnetlab.cli.tables import print_study
 from resnetlab.cli.train import leads
 from resnetlab.core.errors import ConfigError, DataError, DivergedError, StoppedError
@@ -59,8 +59,7 @@ class StudyCommand(WithRecipe):
             recipe, axes, seeds = load_study(Path(words[0]))
         default = cls(recipe=replace(recipe, options={}), seeds=3 if seeds is None else seeds)
         command = tyro.cli(cls, default=default, args=words, prog=prog)
-        if command.file is not None and words[0] != str(command.file):
-            raise late_file(str(command.file), prog)
+        check_file(command.file, words, prog)
         if command.family and command.recipe.model not in (recipe.model, FAMILIES[command.family]):
             raise ConfigError(
                 f"--family {command.family} and --model {command.recipe.model} name two networks; give one"

@@ -12,6 +12,8 @@ Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["one-cycle", "cosine", "step", "constant"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Weighting = Literal["none", "balanced"]
+Sampler = Literal["shuffled", "balanced"]
 Best = Literal["validation_error", "validation_loss"]
 
 
@@ -70,6 +72,13 @@ class TrainConfig:
     freeze: str | None = None
     """Fine-tuning: freeze the network up to and including this part, such as stem or stages.2; frozen norms keep their
     statistics."""
+    freeze_epochs: int | None = None
+    """Epochs after which what is frozen is trained too; by default it stays frozen."""
+    class_weights: Weighting = "none"
+    """balanced: the loss of an image of class k weighs n / (K n_k), so that rare classes count as much as common
+    ones."""
+    sampler: Sampler = "shuffled"
+    """shuffled: every image once an epoch. balanced: as many images of each class; those of rare ones are repeated."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How training images are augmented."""
     overfit_batches: int | None = None
@@ -117,6 +126,14 @@ class TrainConfig:
             "checkpoint_blocks",
             self.checkpoint_blocks,
             "a number of blocks from 1 on, or auto",
+        )
+        require_choice("class_weights", self.class_weights, ("none", "balanced"))
+        require_choice("sampler", self.sampler, ("shuffled", "balanced"))
+        require(
+            self.freeze_epochs is None or (self.freeze_epochs >= 1 and self.freeze is not None),
+            "freeze_epochs",
+            self.freeze_epochs,
+            "at least 1, with freeze",
         )
         require_choice("device", self.device, ("auto", "cpu", "cuda"))
 

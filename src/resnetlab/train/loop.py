@@ -31,6 +31,7 @@ from resnetlab.train.gradients import Trace
 from resnetlab.train.optim import Ema, learning_rate, make_optimizer, set_rate, total_steps
 from resnetlab.train.prepare import (
     autocast,
+    class_weights,
     evaluation_loaders,
     make_loader,
     make_scaler,
@@ -136,6 +137,7 @@ class Trainer:
         self.config, self.seed, self.chooses = config, seed, chooses
         self.callback, self.stop = callback or NoCallback(), stop or StopRequest()
         self.total = total_steps(config, loader.steps)
+        self.class_weights = class_weights(loader, config)
         move_to(net, loader)
         prepare(net, config)
         self.state = TrainingState(
@@ -190,7 +192,8 @@ class Trainer:
         Only the few measurements of the trace and of the warm-up wait for a cuda device.
         """
         state, loader, config = self.state, self.loader, self.config
-        training_mode(state.net, config.freeze)
+        if training_mode(state.net, config, len(state.history) + 1):
+            self.ddp_net = wrap_ddp(state.net)
         first = len(state.history) * loader.steps
         batches = loader.shuffled(self.seed, len(state.history) + 1, start=state.step)
         meter = Meter(loader.batch_size, ranks=loader.ranks, done=state.step)
@@ -219,7 +222,7 @@ class Trainer:
             with averaging_at_the_end(self.ddp_net, part == parts - 1):
                 with autocast(config.precision, images.device):
                     logits = self.ddp_net(images)
-                    loss = F.cross_entropy(logits, labels, label_smoothing=smooth)
+                    loss = F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=smooth)
                 if loss.device.type == "cpu" and not isfinite(loss.item()) and world().size == 1:
                     raise self.diverged(images, step + 1, loss.item())
                 loss = loss if parts == 1 else loss / parts

@@ -21,6 +21,7 @@ from resnetlab.train.folder import (
     RECORD,
     Claim,
     begun_settings,
+    begun_weights,
     check_data,
     claimed,
     edited_files,
@@ -56,6 +57,7 @@ def run_recipe(
     page: bool = True,
     alone: bool = False,
     accept_changes: bool = False,
+    data: "ImageData | None" = None,
 ) -> RunRecord:
     """Train the recipe in the folder ``out`` and return its record.
 
@@ -64,6 +66,7 @@ def run_recipe(
     calls this, and the leading one writes. ``on_progress`` is called with (done, total) while data are read. ``page``
     writes report, page and model card too; a study has a page of its own. With ``alone`` a rank trains by itself.
     ``accept_changes`` resumes with another recipe, data or classes than the run began with, and the record says so.
+    ``data`` are the recipe's, where a study has found and read them.
 
     Raises ``ConfigError`` if ``out`` holds another run, or this one without ``resume``, or with other settings than it
     began with; ``StoppedError`` if ``stop`` asked for it.
@@ -81,14 +84,16 @@ def run_recipe(
         claim = Claim(recipe, out, resume=resume, accept_changes=accept_changes)
         if has_ended(claim):
             return read_record(RunRecord, out / RECORD)
-        data = run_data(out, recipe, place, on_progress) if resumes else recipe_data(recipe, on_progress)
+        of_study = data is not None
+        if data is None:
+            data = run_data(out, recipe, place, on_progress) if resumes else recipe_data(recipe, on_progress)
         device = pick_device(recipe.training.device)
         config = check_recipe(recipe, data)
         with claimed(claim, data, here.leads) as ended:
             if ended:
                 return read_record(RunRecord, out / RECORD)
             started = perf_counter()
-            net, notes = make_network(recipe, data, device)
+            net, notes = make_network(begun_weights(out, recipe) if resumes or of_study else recipe, data, device)
             for note in notes:
                 callback.on_note(note)
             trace = GradientTrace(net, first_batch(recipe, data, device), recipe.seed)
@@ -170,13 +175,13 @@ def check_recipe(recipe: Recipe, data: "ImageData") -> "NetConfig":
 def make_network(recipe: Recipe, data: "ImageData", device: "torch.device") -> "tuple[nn.Module, list[str]]":
     """The network before its first step, and what a user should know of it, of the data and of the batch."""
     from resnetlab.models.resnet import ResNetConfig, image_notes
-    from resnetlab.train.prepare import batch_note, save_memory
+    from resnetlab.train.prepare import balance_note, batch_note, save_memory
 
     net, notes = recipe_network(recipe, data, str(device))
     save_memory(net, recipe.training)
     config = fitted_config(recipe, data)
     images = image_notes(config) if isinstance(config, ResNetConfig) else []
-    return net, [*notes, *data.notes, *batch_note(recipe.training), *images]
+    return net, [*notes, *data.notes, *balance_note(data, recipe.training), *batch_note(recipe.training), *images]
 
 
 def first_batch(recipe: Recipe, data: "ImageData", device: "torch.device") -> "tuple[Tensor, Tensor]":
