@@ -13,8 +13,8 @@ def numbered(value: int, images: int = 1) -> np.ndarray:
     return np.full((images, 2, 2, 1), value, np.uint8)
 
 
-def sums(pixels: np.ndarray) -> np.ndarray:
-    return pixels.reshape(len(pixels), -1).sum(axis=1, dtype=np.float32)[:, None]
+def sums(jobs: list[np.ndarray]) -> list[np.ndarray]:
+    return [pixels.reshape(len(pixels), -1).sum(axis=1, dtype=np.float32)[:, None] for pixels in jobs]
 
 
 def run(most: int, wait: float, requests: list[np.ndarray], compute=sums, queue: int = 1000):
@@ -26,7 +26,7 @@ def run(most: int, wait: float, requests: list[np.ndarray], compute=sums, queue:
 
         async def one(pixels):
             with batcher.place(len(pixels)):
-                return await batcher.logits(pixels)
+                return await batcher.answer(pixels, len(pixels))
 
         return await asyncio.gather(*map(one, requests), return_exceptions=True)
 
@@ -60,22 +60,32 @@ def test_lone_image_waits_no_longer_than_said():
 
 
 def test_fault_in_a_batch_reaches_each_of_its_requests_and_no_other():
-    def compute(pixels):
-        if pixels.max() == 7:
+    def compute(jobs):
+        if max(pixels.max() for pixels in jobs) == 7:
             raise ValueError("seven")
-        return sums(pixels)
+        return sums(jobs)
 
     answers, _ = run(2, 0.01, [numbered(n) for n in (7, 1, 2, 3)], compute)
     assert [str(answer) for answer in answers[:2]] == ["seven", "seven"]
     assert [answer.tolist() for answer in answers[2:]] == [[[8.0]], [[12.0]]]
 
 
+def test_error_of_one_job_is_its_own():
+    def compute(jobs):
+        return [ValueError("seven") if pixels.max() == 7 else sums([pixels])[0] for pixels in jobs]
+
+    answers, batches = run(4, 0.01, [numbered(n) for n in (1, 7, 2, 3)], compute)
+    assert batches == [4]
+    assert str(answers.pop(1)) == "seven"
+    assert [answer.tolist() for answer in answers] == [[[4.0]], [[8.0]], [[12.0]]]
+
+
 def test_places_are_bounded_and_given_back():
     gate = threading.Event()
 
-    def compute(pixels):
+    def compute(jobs):
         gate.wait(10)
-        return sums(pixels)
+        return sums(jobs)
 
     async def fill():
         held: list[int] = []
@@ -83,7 +93,7 @@ def test_places_are_bounded_and_given_back():
 
         async def one(images):
             with batcher.place(images):
-                return await batcher.logits(numbered(1, images))
+                return await batcher.answer(numbered(1, images), images)
 
         tasks = [asyncio.create_task(one(2)) for _ in range(2)]
         await asyncio.sleep(0)
@@ -104,13 +114,13 @@ def test_places_are_bounded_and_given_back():
 def test_request_that_was_given_up_spoils_no_batch():
     gate = threading.Event()
 
-    def compute(pixels):
+    def compute(jobs):
         gate.wait(10)
-        return sums(pixels)
+        return sums(jobs)
 
     async def give_up():
         batcher = Batcher(compute, most=2, wait=0.01, queue=5)
-        given_up, other = (asyncio.create_task(batcher.logits(numbered(n))) for n in (1, 2))
+        given_up, other = (asyncio.create_task(batcher.answer(numbered(n))) for n in (1, 2))
         await asyncio.sleep(0.05)
         given_up.cancel()
         await asyncio.sleep(0)

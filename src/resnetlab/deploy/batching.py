@@ -2,15 +2,14 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-import numpy as np
-
-from resnetlab.data.decode import Pixels
-from resnetlab.deploy.engines import Logits
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
 
 
 class QueueFullError(Exception):
@@ -18,24 +17,25 @@ class QueueFullError(Exception):
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    pixels: Pixels
+class _Waiting(Generic[Job, Answer]):
+    job: Job
+    images: int
     since: float
-    answer: "asyncio.Future[Logits]"
+    answer: "asyncio.Future[Answer]"
 
 
-class Batcher:
-    """Computes batches of up to ``most`` images in a thread of its own, one batch at a time.
+class Batcher(Generic[Job, Answer]):
+    """Gathers jobs to batches of up to ``most`` images, which a thread of its own computes one after the other.
 
-    Images that arrive while a batch is computed make the next one. One that finds the thread idle waits up to ``wait``
-    seconds for others. At most ``queue`` images hold a place, from before they are decoded until they are answered.
-    ``on_batch`` is told the size of each batch, ``on_held`` how many places are taken. All methods belong to one event
-    loop.
+    ``compute`` gives for each job of a batch its answer, or the error that it alone ends in. Images that arrive while a
+    batch is computed make the next one. One that finds the thread idle waits up to ``wait`` seconds for others. At most
+    ``queue`` images hold a place. ``on_batch`` is told the size of each batch, ``on_held`` how many places are taken.
+    All methods belong to one event loop.
     """
 
     def __init__(
         self,
-        compute: Callable[[Pixels], Logits],
+        compute: Callable[[list[Job]], Sequence[Answer | Exception]],
         *,
         most: int,
         wait: float,
@@ -45,7 +45,7 @@ class Batcher:
     ) -> None:
         self._compute, self._most, self._wait, self._queue = compute, most, wait, queue
         self._on_batch, self._on_held = on_batch, on_held
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Waiting[Job, Answer]] = deque()
         self._thread = ThreadPoolExecutor(1, "compute")
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
@@ -64,10 +64,10 @@ class Batcher:
             self._held -= images
             self._on_held(self._held)
 
-    async def logits(self, pixels: Pixels) -> Logits:
-        """Logits ``(N, K)`` of pixels ``(N, side, side, C)``, N up to ``most``; the caller holds their places."""
+    async def answer(self, job: Job, images: int = 1) -> Answer:
+        """The answer to a job of up to ``most`` images, whose places the caller holds."""
         loop = asyncio.get_running_loop()
-        one = _Waiting(pixels, loop.time(), loop.create_future())
+        one: _Waiting[Job, Answer] = _Waiting(job, images, loop.time(), loop.create_future())
         self._waiting.append(one)
         self._next(loop)
         return await one.answer
@@ -77,7 +77,7 @@ class Batcher:
         if self._busy or not self._waiting:
             return
         left = self._waiting[0].since + self._wait - loop.time()
-        if left > 0 and sum(len(one.pixels) for one in self._waiting) < self._most:
+        if left > 0 and sum(one.images for one in self._waiting) < self._most:
             if self._timer is None:
                 self._timer = loop.call_later(left, self._time_out, loop)
             return
@@ -85,32 +85,33 @@ class Batcher:
             self._timer.cancel()
             self._timer = None
         batch = [self._waiting.popleft()]
-        images = len(batch[0].pixels)
-        while self._waiting and images + len(self._waiting[0].pixels) <= self._most:
+        images = batch[0].images
+        while self._waiting and images + self._waiting[0].images <= self._most:
             batch.append(self._waiting.popleft())
-            images += len(batch[-1].pixels)
+            images += batch[-1].images
         self._busy = True
         self._on_batch(images)
-        loop.run_in_executor(self._thread, self._computed, batch).add_done_callback(
-            lambda done: self._answer(loop, batch, done)
-        )
+        done = loop.run_in_executor(self._thread, self._compute, [one.job for one in batch])
+        done.add_done_callback(lambda done: self._answer(loop, batch, done))
 
     def _time_out(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         self._next(loop)
 
-    def _computed(self, batch: list[_Waiting]) -> Logits:
-        return self._compute(np.concatenate([one.pixels for one in batch]))
-
-    def _answer(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting], done: "asyncio.Future[Logits]") -> None:
+    def _answer(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[_Waiting[Job, Answer]],
+        done: "asyncio.Future[Sequence[Answer | Exception]]",
+    ) -> None:
         self._busy = False
         self._next(loop)
-        start = 0
-        for one in batch:
+        fault = done.exception()
+        answers = [fault] * len(batch) if fault else done.result()
+        for one, answer in zip(batch, answers, strict=True):
             if one.answer.cancelled():
-                pass
-            elif error := done.exception():
-                one.answer.set_exception(error)
+                continue
+            if isinstance(answer, BaseException):
+                one.answer.set_exception(answer)
             else:
-                one.answer.set_result(done.result()[start : start + len(one.pixels)])
-            start += len(one.pixels)
+                one.answer.set_result(answer)

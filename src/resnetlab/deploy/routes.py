@@ -2,7 +2,6 @@
 No torch is loaded here.
 """
 
-import asyncio
 import gc
 import logging
 import os
@@ -12,18 +11,18 @@ from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
 
-from starlette.applications import Starlette
+import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
 
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.errors import DataError, one_line
+from resnetlab.data.decode import Pixels
 from resnetlab.deploy.batching import Batcher, QueueFullError
 from resnetlab.deploy.bundle import Bundle
 from resnetlab.deploy.config import ServeConfig
-from resnetlab.deploy.engines import Predictor
+from resnetlab.deploy.engines import Logits, Predictor
 from resnetlab.deploy.metrics import Metrics
 from resnetlab.deploy.openapi import openapi
 from resnetlab.deploy.preprocessing import predictions
@@ -40,9 +39,12 @@ from resnetlab.deploy.protocol import (
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 DECODERS = 4
-"""Threads that decode images, at most: a large one takes 150 MB while it is decoded."""
+"""Threads that decode large images, at most: one takes up to 150 MB while it is decoded."""
+LARGE = 64 * 1024
+"""Bytes from which images of a batch are decoded side by side; with less the threads would cost more than they save."""
 HELD_BODIES = 16
 """So many bodies of the largest size are held at a time, whole or in part."""
 TOP = 5
@@ -60,8 +62,8 @@ class Service:
     ) -> None:
         self.bundle, self.predictor, self.config, self.check, self.html = bundle, predictor, config, check, page
         self.metrics = Metrics()
-        self.batcher = Batcher(
-            predictor.logits,
+        self.batcher: Batcher[bytes | Pixels, Logits] = Batcher(
+            self.compute,
             most=config.max_batch,
             wait=config.max_wait_ms / 1000,
             queue=config.queue,
@@ -70,35 +72,47 @@ class Service:
         )
         self.decoders = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1), "decode")
         self.unready: str | None = None
-        self.most_bytes, self.held_bytes, self.answered = config.body_bytes, 0, 0
+        self.most_bytes, self.held_bytes = config.body_bytes, 0
         self.version = str(describe_environment("cpu", threads=1)["resnetlab"])
         self.api = openapi(bundle, self.version)
-        self.starlette = Starlette(routes=self.routes(), exception_handlers=HANDLERS, lifespan=self.lifespan)
+        self.routes = self.table()
 
-    def routes(self) -> list[Route]:
-        """What is answered where."""
-        models = [f"/v2/models/{self.bundle.name}{version}" for version in ("", f"/versions/{VERSION}")]
-        return [
-            Route("/predict", self.predict, methods=["POST"]),
-            *(Route(f"{model}/infer", self.infer, methods=["POST"]) for model in models),
-            Route("/", self.page),
-            Route("/healthz", self.live),
-            Route("/readyz", self.ready),
-            Route("/metrics", self.measure),
-            Route("/openapi.json", self.describe),
-            Route("/v2", self.server),
-            Route("/v2/health/live", self.live),
-            Route("/v2/health/ready", self.ready),
-            *(Route(f"{model}/ready", self.ready) for model in models),
-            *(Route(f"{model}/config", self.configuration) for model in models),
-            *(Route(model, self.model) for model in models),
-        ]
+    def table(self) -> dict[str, tuple[str, Endpoint]]:
+        """Method and answer by path."""
+        get: dict[str, Endpoint] = {
+            "/": self.page,
+            "/healthz": self.live,
+            "/readyz": self.ready,
+            "/metrics": self.measure,
+            "/openapi.json": self.describe,
+            "/v2": self.server,
+            "/v2/health/live": self.live,
+            "/v2/health/ready": self.ready,
+        }
+        post: dict[str, Endpoint] = {"/predict": self.predict}
+        for version in ("", f"/versions/{VERSION}"):
+            model = f"/v2/models/{self.bundle.name}{version}"
+            get |= {model: self.model, f"{model}/ready": self.ready, f"{model}/config": self.configuration}
+            post[f"{model}/infer"] = self.infer
+        return {path: ("GET", endpoint) for path, endpoint in get.items()} | {
+            path: ("POST", endpoint) for path, endpoint in post.items()
+        }
+
+    def prepare(self) -> None:
+        """Check the golden images; before the first connection is accepted, so that one of several processes leaves
+        requests to the others until it is ready."""
+        try:
+            self.check()
+        except Exception as error:
+            self.unready = one_line(error)
+            logging.getLogger("resnetlab").error("not ready: %s", self.unready)
+        self.metrics.ready.set(self.unready is None)
+        # What was loaded stays; the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request and count it; the connection of one whose body was not read to its end is closed."""
-        if scope["type"] != "http":
-            await self.starlette(scope, receive, send)
-            return
         started, code = perf_counter(), 500
         unread = any(
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
@@ -111,35 +125,51 @@ class Service:
             unread = bool(message.get("more_body"))
             return message
 
-        async def sent(message: Message) -> None:
-            nonlocal code
-            if message["type"] == "http.response.start":
-                code = message["status"]
-                if unread:
-                    message["headers"].append((b"connection", b"close"))
-            await send(message)
-
+        method, endpoint = self.routes.get(scope["path"], ("", None))
         try:
-            await self.starlette(scope, received, sent)
+            response = await self.respond(Request(scope, received), method, endpoint)
+            code = response.status_code
+            if unread:
+                response.headers["connection"] = "close"
+            await response(scope, receive, send)
         finally:
-            self.answered += 1
-            endpoint = scope.get("endpoint")
             self.metrics.count("none" if endpoint is None else endpoint.__name__, code, perf_counter() - started)
 
-    @asynccontextmanager
-    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Check the golden images before the first connection is accepted: one of several processes that starts, or
-        starts again, leaves requests to the others until it is ready."""
+    async def respond(self, request: Request, method: str, endpoint: Endpoint | None) -> Response:
+        """The answer, or in JSON, as the protocol has it, what is wrong."""
         try:
-            self.check()
-        except Exception as error:
-            self.unready = one_line(error)
-            logging.getLogger("resnetlab").error("not ready: %s", self.unready)
-        self.metrics.ready.set(self.unready is None)
-        # What was loaded stays; the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        yield
+            if endpoint is None or request.method not in (method, "HEAD" if method == "GET" else method):
+                where = f"{request.method} {request.url.path} is not answered here; GET /openapi.json says what is"
+                raise HTTPException(404 if endpoint is None else 405, where)
+            return await endpoint(request)
+        except HTTPException as error:
+            return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+        except QueueFullError:
+            return JSONResponse({"error": "too many requests wait; try again"}, 503, {"Retry-After": "1"})
+        except ClientDisconnect:
+            # It hung up, or was cut off because it was too slow: nobody reads this.
+            return Response(status_code=499)
+
+    def compute(self, jobs: list[bytes | Pixels]) -> list[Logits | Exception]:
+        """The logits of a batch of image files and of pixels; of an image that cannot be read, the ``DataError``."""
+        large = sum(len(job) for job in jobs if isinstance(job, bytes)) >= LARGE
+        decoded = list(self.decoders.map(self.decode, jobs) if large else map(self.decode, jobs))
+        arrays = [one for one in decoded if not isinstance(one, Exception)]
+        if not arrays:
+            return list(decoded)  # type: ignore[arg-type]  # all are errors
+        logits = self.predictor.logits(np.concatenate(arrays))
+        ends = np.cumsum([len(one) for one in arrays])
+        rows = iter(np.split(logits, ends[:-1]))
+        return [one if isinstance(one, Exception) else next(rows) for one in decoded]
+
+    def decode(self, job: bytes | Pixels) -> Pixels | DataError:
+        """The pixels ``(N, side, side, C)`` of a job."""
+        if not isinstance(job, bytes):
+            return job
+        try:
+            return self.bundle.preprocessing.pixels(job)[None]
+        except DataError as error:
+            return error
 
     async def predict(self, request: Request) -> Response:
         """The most probable classes of the image that is the body."""
@@ -151,12 +181,10 @@ class Service:
             if request.headers.get("content-type", "").startswith("multipart/"):
                 raise HTTPException(415, "send the image itself as the body, not a form: curl --data-binary @cat.jpg")
             with self.batcher.place():
-                loop = asyncio.get_running_loop()
                 try:
-                    pixels = await loop.run_in_executor(self.decoders, self.bundle.preprocessing.pixels, body)
+                    logits = await self.batcher.answer(body)
                 except DataError as error:
                     raise HTTPException(415, str(error)) from error
-                logits = await self.batcher.logits(pixels[None])
         (found,) = predictions(logits, self.bundle.classes, int(top))
         rows = [
             {"class": name, "probability": share}
@@ -173,7 +201,7 @@ class Service:
             except DataError as error:
                 raise HTTPException(400, str(error)) from error
             with self.batcher.place(len(asked.pixels)):
-                logits = await self.batcher.logits(asked.pixels)
+                logits = await self.batcher.answer(asked.pixels, len(asked.pixels))
         content, json_length = write_answer(asked, logits, self.bundle)
         if json_length is None:
             return Response(content, media_type="application/json")
@@ -237,24 +265,3 @@ class Service:
     async def configuration(self, _: Request) -> Response:
         """The same, as Triton configures it."""
         return JSONResponse(model_configuration(self.bundle, self.config.max_batch))
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    """Errors in JSON, as the protocol has them."""
-    assert isinstance(error, HTTPException)
-    detail = error.detail
-    if error.status_code in (404, 405):
-        detail = f"{request.method} {request.url.path} is not answered here; GET /openapi.json says what is"
-    return JSONResponse({"error": detail}, error.status_code, error.headers)
-
-
-async def _full(_: Request, __: Exception) -> Response:
-    return JSONResponse({"error": "too many requests wait; try again"}, 503, {"Retry-After": "1"})
-
-
-async def _gone(_: Request, __: Exception) -> Response:
-    """Of a client that hung up, or was cut off because it was too slow: nobody reads it."""
-    return Response(status_code=499)
-
-
-HANDLERS: dict[Any, Any] = {HTTPException: _refused, QueueFullError: _full, ClientDisconnect: _gone}

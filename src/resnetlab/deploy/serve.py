@@ -104,7 +104,7 @@ def _serve_here(folder: Path, config: ServeConfig, listener: socket.socket, star
             http=impatient(config.patience, config.body_bytes),
             loop="uvloop",
             ws="none",
-            lifespan="on",
+            lifespan="off",
             log_config=None,
             log_level="error",
             access_log=False,
@@ -114,6 +114,7 @@ def _serve_here(folder: Path, config: ServeConfig, listener: socket.socket, star
             timeout_graceful_shutdown=FETCHING,
         )
     )
+    service.prepare()
     started()
     server.run([listener])
 
