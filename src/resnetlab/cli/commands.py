@@ -16,6 +16,7 @@ from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
 from resnetlab.cli.recipe_args import WithRecipe
 from resnetlab.cli.serve import Serve
+from resnetlab.cli.share import Pull, Push
 from resnetlab.cli.study import StudyCommand
 from resnetlab.cli.tables import print_names, print_recipes, print_run, show
 from resnetlab.cli.train import Evaluate, Train
@@ -138,6 +139,8 @@ VERBS: dict[str, Callable[..., Any]] = {
     "export": Export,
     "verify": Verify,
     "serve": Serve,
+    "push": Push,
+    "pull": Pull,
     "weights": weights,
     "data": Data,
 }

@@ -44,15 +44,11 @@ class Export:
     """The value of a white pixel in the training images, for a run that does not say it."""
 
     def __call__(self) -> None:
+        from resnetlab.deploy.compare import Gates
         from resnetlab.deploy.export import ExportConfig, export
 
-        config = ExportConfig(
-            to=self.to,
-            golden=self.golden,
-            calibrate=self.calibrate,
-            max_drop=self.max_drop,
-            min_agreement=self.min_agreement,
-        )
+        gates = Gates(max_drop=self.max_drop, min_agreement=self.min_agreement)
+        config = ExportConfig(to=self.to, golden=self.golden, calibrate=self.calibrate, gates=gates)
         bundle, verification = export(
             self.source, self.out, config, checkpoint=self.checkpoint, data=self.data, white=self.white
         )

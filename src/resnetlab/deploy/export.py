@@ -3,9 +3,8 @@ other programs read, each compared with the trained network before it is kept.""
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import process_time
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from resnetlab.core.environment import describe_environment
-from resnetlab.core.errors import DataError, ExportError, printable, require, unknown_name
+from resnetlab.core.errors import ConfigError, DataError, ExportError, printable, require, unknown_name
 from resnetlab.core.files import atomic_write, new_folder, require_vacant
 from resnetlab.core.randomness import generator
 from resnetlab.core.serialize import from_plain, write_record
@@ -21,14 +20,14 @@ from resnetlab.data.dataset import ImageData, Images, Split
 from resnetlab.data.decode import Pixels, decode
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.deploy.bundle import CARD, WEIGHTS, Bundle, bundle_name, read_bundle, seal
-from resnetlab.deploy.engines import FILES, Logits, Predictor, open_bundle, open_predictor
+from resnetlab.deploy.compare import Evidence, FormatCheck, Gates, compare, evidence_of, failure, size_of
+from resnetlab.deploy.engines import FILES, open_bundle, open_predictor
 from resnetlab.deploy.formats import FORMATS, Job, pixels_of, timm_name, with_parts, write_network
 from resnetlab.deploy.golden import (
     FP32_TOLERANCE,
     GOLDEN,
     Golden,
     GoldenImage,
-    golden_file,
     golden_pixels,
     write_golden_images,
 )
@@ -41,19 +40,15 @@ from resnetlab.train.recipe import Recipe, read_recipe, recipe_data
 
 VERIFICATION = "verification.json"
 ALL = "all"
-GATE = 1e-5
-"""Largest difference of a logit of a float32 format, relative to the largest |logit| of all images."""
 MOST_IMAGES, LEAST_IMAGES, MOST_WORK = 10_000, 256, 2e12
 """Test images that each format is compared over: as many as there are, up to so many, or multiply-adds for them."""
-BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     """What goes into a bundle: ``to`` names formats, and ``golden`` is the number of golden images.
 
-    ``calibrate`` training images set the ranges of int8, which passes its gate with an accuracy at most ``max_drop``
-    points lower, and at least ``min_agreement`` percent of the answers that the trained network gives.
+    ``calibrate`` training images set the ranges of int8; ``gates`` are what formats have to pass.
 
     Raises ``ConfigError`` for an unknown format.
     """
@@ -61,8 +56,7 @@ class ExportConfig:
     to: tuple[str, ...] = ()
     golden: int = 32
     calibrate: int = 300
-    max_drop: float = 0.5
-    min_agreement: float = 97.0
+    gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self) -> None:
         for name in self.to:
@@ -73,48 +67,12 @@ class ExportConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FormatCheck:
-    """A format beside the trained network in torch and float32, over ``n`` images.
-
-    ``difference`` is the largest of any logit, ``relative`` the same over the largest |logit|, ``changed`` the number
-    of answers that differ, and ``accuracy`` the share that is right, None without labels. ``milliseconds`` is CPU time
-    for one image in batches of 32, ``bytes`` the size of the files.
-    """
-
-    name: str
-    n: int
-    difference: float
-    relative: float
-    changed: int
-    accuracy: float | None
-    milliseconds: float
-    bytes: int = 0
-    passed: bool
-
-    @property
-    def agreement(self) -> float:
-        """The share of the answers that are the trained network's."""
-        return 1 - self.changed / self.n
-
-
-@dataclass(frozen=True, kw_only=True)
 class Verification:
     """``verification.json``: the trained network itself, then every format of the bundle, on this machine."""
 
     formats: list[FormatCheck]
     environment: dict[str, Any]
     format: Literal[1] = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What formats are compared over: pixels ``(N, side, side, C)``, their labels ``(N,)`` if known, the trained
-    network's logits ``(N, K)`` and the CPU time that it took, in milliseconds an image."""
-
-    pixels: Pixels
-    labels: NDArray[np.int64] | None
-    logits: Logits
-    milliseconds: float
 
 
 def export(
@@ -137,15 +95,34 @@ def export(
     config = config or ExportConfig()
     require_vacant(out, "bundle")
     trained = load(source, checkpoint=checkpoint, white=white, device="cpu")
+    with_parts(chosen_formats(config, trained))
+    return write_bundle(trained, images_of(trained, data), out, config)
+
+
+def write_bundle(
+    trained: TrainedNetwork, images: ImageData, out: Path, config: ExportConfig, note: str = ""
+) -> tuple[Bundle, Verification]:
+    """Write the network as a bundle to the folder ``out``; ``note`` is a sentence for its card. Raises as ``export``
+    does."""
     wanted = chosen_formats(config, trained)
-    written = with_parts(tuple(wanted))
-    images = images_of(trained, data)
+    written = with_parts(wanted)
     numbers = compared_numbers(images.reported, trained)
-    evidence = make_evidence(trained, images.reported, numbers)
+    pixels = pixels_of(images.reported, numbers, trained.preprocessing)
+    evidence = evidence_of(trained, pixels, images.reported.labels.cpu().numpy()[numbers])
     with new_folder(out) as folder:
         job = Job(
             trained=trained,
-            bundle=new_bundle(trained, bundle_name(out), images.fingerprint["sha256"]),
+            bundle=Bundle(
+                name=bundle_name(out),
+                model=trained.model,
+                classes=trained.classes,
+                preprocessing=trained.preprocessing,
+                results=trained.results,
+                recipe=trained.recipe,
+                data=images.fingerprint["sha256"],
+                note=note,
+                environment=describe_environment("cpu", torch.get_num_threads()),
+            ),
             folder=folder,
             train=images.train,
             calibrate=config.calibrate,
@@ -154,7 +131,7 @@ def export(
         for name in written:
             FORMATS[name].write(job)
         bundle = seal(job.bundle, folder)
-        checks = check_formats(bundle, folder, [name for name in wanted if name in FILES], evidence, config)
+        checks = check_formats(bundle, folder, [name for name in wanted if name in FILES], evidence, config.gates)
         for name in set(written) - set(wanted):
             shutil.rmtree(folder / name)
         write_golden(folder, trained, images, numbers[: config.golden], checks)
@@ -165,10 +142,18 @@ def export(
 
 
 def chosen_formats(config: ExportConfig, trained: TrainedNetwork) -> list[str]:
-    """The formats that are asked for, in the order of ``FORMATS``; all are those that this network can have."""
-    if ALL not in config.to:
-        return [name for name in FORMATS if name in config.to]
-    return [name for name in FORMATS if name != "timm" or timm_name(trained)]
+    """The formats that are asked for, in the order of ``FORMATS``; all are those that this network can have.
+
+    Raises ``ConfigError`` for timm where it has no such network.
+    """
+    if ALL in config.to:
+        return [name for name in FORMATS if name != "timm" or timm_name(trained)]
+    if "timm" in config.to and timm_name(trained) is None:
+        raise ConfigError(
+            f"timm has no network that computes what this {trained.model} does; a program without resnetlab loads it "
+            "as --to pt2 (plain torch) or --to onnx"
+        )
+    return [name for name in FORMATS if name in config.to]
 
 
 def images_of(trained: TrainedNetwork, data: str | None) -> ImageData:
@@ -178,7 +163,8 @@ def images_of(trained: TrainedNetwork, data: str | None) -> ImageData:
     """
     folder = trained.origin
     if (folder / RECIPE).is_file():
-        images = run_data(folder, read_recipe(folder / RECIPE), data)
+        # The weights that it started from may be gone by now.
+        images = run_data(folder, replace(read_recipe(folder / RECIPE), weights=None), data)
         check_data(images, folder)
         return images
     if not trained.recipe:
@@ -187,27 +173,13 @@ def images_of(trained: TrainedNetwork, data: str | None) -> ImageData:
             "export with; export the run itself"
         )
     recipe = from_plain(Recipe, trained.recipe, f"the recipe of {printable(folder)}")
-    images = recipe_data(replace(recipe, data=data or recipe.data))
+    images = recipe_data(replace(recipe, data=data or recipe.data, weights=None))
     if images.fingerprint["sha256"] != read_bundle(folder).data:
         raise DataError(
             f"{images.source} is not what the network in {printable(folder)} was trained with: its SHA-256 is another; "
             "name the right place with --data"
         )
     return images
-
-
-def new_bundle(trained: TrainedNetwork, name: str, data: str) -> Bundle:
-    """The bundle of the network, before its files have sums; ``data`` is the SHA-256 of its images."""
-    return Bundle(
-        name=name,
-        model=trained.model,
-        classes=trained.classes,
-        preprocessing=trained.preprocessing,
-        results=trained.results,
-        recipe=trained.recipe,
-        data=data,
-        environment=describe_environment("cpu", torch.get_num_threads()),
-    )
 
 
 def compared_numbers(images: Images, trained: TrainedNetwork) -> "NDArray[np.int64]":
@@ -218,98 +190,21 @@ def compared_numbers(images: Images, trained: TrainedNetwork) -> "NDArray[np.int
     return generator(0, "golden").permutation(len(images))[: min(MOST_IMAGES, max(LEAST_IMAGES, int(MOST_WORK / work)))]
 
 
-def make_evidence(trained: TrainedNetwork, images: Images, numbers: "NDArray[np.int64]") -> Evidence:
-    """The trained network's logits of those images. Raises ``ExportError`` where they are not finite."""
-    pixels = pixels_of(images, numbers, trained.preprocessing)
-    return evidence_of(trained, pixels, images.labels.cpu().numpy()[numbers])
-
-
-def evidence_of(trained: TrainedNetwork, pixels: Pixels, labels: NDArray[np.int64] | None = None) -> Evidence:
-    """As ``make_evidence``, of pixels."""
-    logits, milliseconds = timed(trained.logits_of_pixels, pixels)
-    if not np.isfinite(logits).all():
-        raise ExportError(f"the network in {printable(trained.origin)} gives NaN or infinite logits: do not use it")
-    return Evidence(pixels=pixels, labels=labels, logits=logits, milliseconds=milliseconds)
-
-
-def timed(logits_of: Any, pixels: Pixels) -> tuple[Logits, float]:
-    """The logits in batches of 32, and the CPU time of all threads for one image in milliseconds."""
-    logits_of(pixels[:BATCH])  # memory is taken and kernels are chosen at the first call
-    start = process_time()
-    found = np.concatenate([logits_of(pixels[at : at + BATCH]) for at in range(0, len(pixels), BATCH)])
-    return found, 1000 * (process_time() - start) / len(pixels)
-
-
 def check_formats(
-    bundle: Bundle, folder: Path, names: Sequence[str], evidence: Evidence, config: ExportConfig
+    bundle: Bundle, folder: Path, names: Sequence[str], evidence: Evidence, gates: Gates
 ) -> list[FormatCheck]:
     """Every format compared with the trained network, after the network as the bundle holds it.
 
     Raises ``ExportError`` for the first that does not pass its gate.
     """
-    checks = [replace(compare(open_predictor(folder, "torch"), evidence, config), bytes=size_of(folder / WEIGHTS))]
+    checks = [replace(compare(open_predictor(folder, "torch"), evidence, gates), bytes=size_of(folder / WEIGHTS))]
     for name in names:
         path = folder / FILES[name]
-        check = replace(compare(open_bundle(bundle, folder, name), evidence, config), bytes=size_of(path.parent))
+        check = replace(compare(open_bundle(bundle, folder, name), evidence, gates), bytes=size_of(path.parent))
         if not check.passed:
-            raise ExportError(_failure(check, checks[0], config))
+            raise ExportError(failure(check, checks[0], gates))
         checks.append(check)
     return checks
-
-
-def compare(predictor: Predictor, evidence: Evidence, config: ExportConfig) -> FormatCheck:
-    """A format beside the trained network, and whether it passes its gate; batches of 1 and of 7 count too."""
-    found, milliseconds = timed(predictor.logits, evidence.pixels)
-    seven = np.resize(np.arange(len(found)), 7)
-    small = np.concatenate([predictor.logits(evidence.pixels[:1]), predictor.logits(evidence.pixels[seven])])
-    kept = np.concatenate([evidence.logits, evidence.logits[:1], evidence.logits[seven]])
-    difference = float(np.nan_to_num(np.abs(np.concatenate([found, small]) - kept), nan=np.inf).max())
-    relative = difference / float(np.abs(evidence.logits).max() or 1)
-    changed = int((found.argmax(axis=1) != evidence.logits.argmax(axis=1)).sum())
-    accuracy, before = (accuracy_of(logits, evidence.labels) for logits in (found, evidence.logits))
-    n = len(found)
-    if predictor.engine == "int8":
-        drop = 0.0 if accuracy is None or before is None else 100 * (before - accuracy)
-        passed = drop <= config.max_drop and 100 * (1 - changed / n) >= config.min_agreement
-    else:
-        passed = relative <= GATE and changed == 0
-    return FormatCheck(
-        name=predictor.engine,
-        n=n,
-        difference=difference,
-        relative=relative,
-        changed=changed,
-        accuracy=accuracy,
-        milliseconds=evidence.milliseconds if predictor.engine == "torch" else milliseconds,
-        passed=passed,
-    )
-
-
-def accuracy_of(logits: Logits, labels: NDArray[np.int64] | None) -> float | None:
-    """The share of the answers that are right."""
-    return None if labels is None else float((logits.argmax(axis=1) == labels).mean())
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
-
-
-def _failure(check: FormatCheck, eager: FormatCheck, config: ExportConfig) -> str:
-    agree = f"{100 * check.agreement:.2f} % of {check.n:,} answers agree"
-    if check.name != "int8":
-        return (
-            f"{check.name} does not compute what the trained network does, and nothing was kept: its logits differ by "
-            f"{check.relative:.1e} of the largest (at most {GATE:.0e}), and {agree} (all must); export to another "
-            "format, and tell us of it"
-        )
-    before, after = 100 * (eager.accuracy or 0), 100 * (check.accuracy or 0)
-    return (
-        f"int8 is below its gate, and nothing was kept: accuracy {after:.2f} % instead of {before:.2f} % (at most "
-        f"{config.max_drop:g} points less), and {agree} (at least {config.min_agreement:g} %); calibrate with more "
-        f"images (--calibrate {4 * config.calibrate}), use openvino in float32, or allow it (--max-drop, "
-        "--min-agreement)"
-    )
 
 
 def write_golden(
@@ -318,8 +213,7 @@ def write_golden(
     """The golden images of those numbers, and ``golden.json`` with their logits."""
     preprocessing, split = trained.preprocessing, images.reported
     originals = [original(split, int(number), preprocessing) for number in numbers]
-    write_golden_images(folder, originals, preprocessing.side)
-    files = [golden_file(number) for number in range(len(originals))]
+    files = write_golden_images(folder, originals, preprocessing.side)
     pixels = golden_pixels(folder, files, preprocessing)
     logits = trained.logits_of_pixels(pixels)
     tolerance = dict.fromkeys((check.name for check in checks), FP32_TOLERANCE)
@@ -347,7 +241,8 @@ def original(split: Images, number: int, preprocessing: Preprocessing) -> Pixels
     """An image in its own size, the right way up, from 0 to 255 ``(H, W, C)``."""
     if isinstance(split, EncodedSplit | Split) and split.store is not None:
         return decode(split.store[number], None)
-    return pixels_of(split, np.array([number]), preprocessing)[0]
+    pixels: Pixels = pixels_of(split, np.array([number]), preprocessing)[0]
+    return pixels
 
 
 def card_of(bundle: Bundle, formats: Sequence[str], verification: Verification) -> str:
@@ -371,6 +266,7 @@ def card_of(bundle: Bundle, formats: Sequence[str], verification: Verification) 
         preprocessing=bundle.preprocessing.plain,
         results=bundle.results,
         source=str(bundle.recipe.get("data", "")),
+        note=bundle.note,
         formats=formats,
         table=[heads, *rows],
         environment=verification.environment,

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from resnetlab.core.errors import ConfigError, load_extra
 from resnetlab.core.files import atomic_write
@@ -27,8 +26,11 @@ from resnetlab.deploy.engines import FILES
 from resnetlab.deploy.load import TrainedNetwork
 from resnetlab.deploy.preprocessing import Preprocessing
 from resnetlab.models.architectures import ROWS, config_to_plain
+from resnetlab.models.key_mapping import their_names
 from resnetlab.models.lookalikes import same_function
 from resnetlab.models.weights import export_weights
+
+BATCH_AXIS = {"pixels": {0: torch.export.Dim("batch")}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +44,16 @@ class Job:
     train: Images | None = None
     calibrate: int = 300
 
-    @property
-    def example(self) -> Tensor:
-        """Two images: a batch of one would be taken for the only size."""
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram:
+        """The network with its standardisation as a graph, for batches of any size."""
         side, channels = self.trained.preprocessing.side, self.trained.preprocessing.channels
-        return torch.zeros(2, side, side, channels, dtype=torch.uint8)
+        # Two images, as a batch of one would be taken for the only size; and no view, whose storage would be kept.
+        example = torch.zeros(2, side, side, channels, dtype=torch.uint8)
+        program = torch.export.export(self.trained.pixel_network, (example,), dynamic_shapes=BATCH_AXIS)
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # paths of the exporting machine
+        return program
 
     @cached_property
     def calibration(self) -> Pixels:
@@ -68,16 +75,12 @@ def pixels_of(images: Images, numbers: "np.ndarray[Any, np.dtype[np.int64]]", pr
     )
 
 
-BATCH_AXIS = {"pixels": {0: torch.export.Dim("batch")}}
-
-
 def write_onnx(job: Job) -> None:
     """uint8 ``pixels`` ``(batch, side, side, C)`` to float32 ``logits`` ``(batch, K)``; the exporter folds norms into
     convolutions. Classes and preprocessing are in the metadata of the file."""
     with _quiet():
         program = torch.onnx.export(
-            job.trained.pixel_network,
-            (job.example,),
+            job.program,
             dynamo=True,
             input_names=["pixels"],
             output_names=["logits"],
@@ -109,18 +112,14 @@ def write_int8(job: Job) -> None:
     with _quiet():
         model = openvino.Core().read_model(str(job.folder / FILES["openvino"]))
         images = [image[None] for image in job.calibration]
-        # One thread: the order in which ranges are added up must not decide them.
         model = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
         openvino.save_model(model, str(_place(job, "int8")), compress_to_fp16=False)
 
 
 def write_pt2(job: Job) -> None:
-    """What ``torch.export.load`` reads without resnetlab. A view as an example would drag its whole storage in."""
+    """What ``torch.export.load`` reads without resnetlab."""
     with _quiet():
-        program = torch.export.export(job.trained.pixel_network, (job.example,), dynamic_shapes=BATCH_AXIS)
-        for node in program.graph.nodes:
-            node.meta.pop("stack_trace", None)  # paths of the exporting machine
-        torch.export.save(program, _place(job, "pt2"))
+        torch.export.save(job.program, _place(job, "pt2"))
 
 
 def write_triton(job: Job) -> None:
@@ -146,11 +145,7 @@ def write_timm(job: Job) -> None:
     """``config.json`` and ``model.safetensors`` as timm and transformers read them; resnetlab does too."""
     net, preprocessing = job.trained.net, job.trained.preprocessing
     name, count = timm_name(job.trained), len(job.bundle.classes)
-    if name is None:
-        raise ConfigError(
-            f"timm has no network that computes what {job.trained.model} does here; a program without resnetlab loads "
-            "it as --to pt2 (plain torch) or --to onnx"
-        )
+    assert name is not None
     vgg, pre = name.startswith("vgg"), name.startswith("resnetv2")
     deep = getattr(net.config, "stem_kind", "") == "deep"
     size = [preprocessing.channels, preprocessing.side, preprocessing.side]
@@ -188,13 +183,17 @@ def write_network(job: Job, dialect: str = "resnetlab", more: dict[str, Any] | N
     write_config(job.folder, config_to_plain(job.trained.net.config), more or {})
 
 
+NOT_IN_TIMM = ("plain18", "plain34", "wide_resnet16_4", "wide_resnet16_8", "wide_resnet28_10", "wide_resnet40_4")
+"""Networks of fixed depth that timm 1.0.31 has not by that name."""
+
+
 def timm_name(trained: TrainedNetwork) -> str | None:
     """What timm calls a network that computes the same; None where it has none."""
     name = trained.model
-    if name not in ROWS or name.startswith("plain") or not same_function(trained.net.config, ROWS[name].config):
+    if name not in ROWS or name in NOT_IN_TIMM or not same_function(trained.net.config, ROWS[name].config):
         return None
     try:
-        export_weights(trained.net, "timm")
+        their_names(trained.net, "timm")
     except ConfigError:
         return None
     return name
@@ -222,7 +221,7 @@ FORMATS = {
 """In the order in which they are written."""
 
 
-def with_parts(names: tuple[str, ...]) -> list[str]:
+def with_parts(names: Sequence[str]) -> list[str]:
     """The formats with those that they are made of, in the order of ``FORMATS``. Each one's packages are there.
 
     Raises ``MissingExtraError`` for those that are not.

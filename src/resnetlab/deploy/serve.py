@@ -25,6 +25,7 @@ from resnetlab.deploy.deadlines import impatient
 from resnetlab.deploy.engines import open_bundle
 from resnetlab.deploy.metrics import FOLDER, forget_process
 from resnetlab.deploy.verify import verify_engine
+from resnetlab.deploy.web.page import served_page
 
 if TYPE_CHECKING:
     from uvicorn import Server
@@ -96,7 +97,7 @@ def _serve_here(folder: Path, config: ServeConfig, listener: socket.socket, star
         predictor,
         config,
         check=lambda: verify_engine(predictor, bundle, folder),
-        page="<!doctype html><title>resnetlab</title>",
+        page=served_page(bundle),
     )
     server = _draining(
         Config(

@@ -1,13 +1,16 @@
-"""Trained weights by ``name.tag``: where they are on the Hugging Face Hub, and how their images are preprocessed.
+"""Trained weights by ``name.tag``: where they are on the Hugging Face Hub (extra ``hub``), and how their images are
+preprocessed. ``HF_ENDPOINT`` and ``HF_HOME`` name hub and cache.
 
 They are timm's repositories ``timm/<name>.<tag>``, most of them converted from torchvision's weights of the same name
 (``tv`` is its V1, ``tv2`` its V2). Preprocessing is that of timm 1.0.31's evaluation.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from resnetlab.core.errors import unknown_name
+from resnetlab.core.errors import CheckpointError, first_line, load_extra, unknown_name
 from resnetlab.models.registry import Registry
+from resnetlab.models.weight_files import MODEL_FILE
 
 MAIN = "main"
 
@@ -138,3 +141,21 @@ def default_tag(name: str) -> str:
         if tag.partition(".")[0] == name:
             return tag
     raise unknown_name("network with pretrained weights", name, {tag.partition(".")[0] for tag in PRETRAINED})
+
+
+def fetch(name: str) -> Path:
+    """The file of the weights ``name.tag``, or of a name's first tag; fetched once, then taken from the cache.
+
+    Raises ``ConfigError`` for unknown weights, ``MissingExtraError`` without the extra ``hub``, and
+    ``CheckpointError`` where the hub cannot be reached and the cache has no copy.
+    """
+    weights = PRETRAINED[default_tag(name)]
+    hub = load_extra("huggingface_hub", "the Hub", "hub", ", or load a file with load_weights(model, file)")
+    try:
+        return Path(hub.hf_hub_download(weights.repository, MODEL_FILE, revision=weights.revision))
+    except Exception as error:
+        raise CheckpointError(
+            f"cannot fetch {MODEL_FILE} of {weights.repository} at {weights.revision} ({first_line(error)}). Without a "
+            "network: fetch it where there is one and copy the cache (HF_HOME), or load the file itself with "
+            "load_weights(model, file)"
+        ) from error

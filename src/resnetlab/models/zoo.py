@@ -11,9 +11,8 @@ from resnetlab.models.architectures import FAMILIES as FAMILIES
 from resnetlab.models.architectures import ROWS as ROWS
 from resnetlab.models.architectures import listed_names
 from resnetlab.models.architectures import model_config as model_config
-from resnetlab.models.hub import fetch
 from resnetlab.models.init import build
-from resnetlab.models.pretrained import PRETRAINED
+from resnetlab.models.pretrained import PRETRAINED, fetch
 from resnetlab.models.shortcuts import ShortcutOption
 from resnetlab.models.weights import load_weights
 

@@ -84,6 +84,7 @@ def bundle_card(
     preprocessing: Mapping[str, Any],
     results: Mapping[str, Any],
     source: str,
+    note: str,
     formats: Sequence[str],
     table: Sequence[Sequence[str]],
     environment: Mapping[str, Any],
@@ -98,7 +99,7 @@ def bundle_card(
         _metadata(model, "timm" if "timm" in formats else "resnetlab", source, results),
         f"# {escape(name)}\n",
         f"{escape(model)}{f', trained on {escape(source)}' if source else ''}: an image classifier of {len(classes)} "
-        f"classes: {shown}.\n",
+        f"classes: {shown}.{f' {escape(note)}' if note else ''}\n",
         *_result_lines(results),
         "## How to load it\n",
         "FOLDER is the folder of this file.\n",
