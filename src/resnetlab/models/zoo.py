@@ -14,9 +14,8 @@ from resnetlab.models.architectures import listed_names
 from resnetlab.models.architectures import model_config as model_config
 from resnetlab.models.classifier import Classifier
 from resnetlab.models.features import FeatureMaps
-from resnetlab.models.hub import fetch
 from resnetlab.models.init import build
-from resnetlab.models.pretrained import PRETRAINED
+from resnetlab.models.pretrained import PRETRAINED, fetch
 from resnetlab.models.shortcuts import ShortcutOption
 from resnetlab.models.weights import load_weights
 
