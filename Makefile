@@ -48,12 +48,13 @@ test-faults: .venv/installed-dev  ## inject every fault in full and count what h
 	$(REFERENCE)/python -m pip install --quiet --editable '.[dev,hub,track,keras,export,openvino,serve]'
 	$(REFERENCE)/python -m pip install --quiet --no-deps --constraint constraints-reference.txt torchvision timm captum \
 		transformers tokenizers regex
+	$(REFERENCE)/python -m pip install --quiet --constraint constraints-reference.txt 'tritonclient[http]'
 	touch $@
 
 test-breaks: .venv/installed-dev  ## break the code on purpose, a line at a time, and see the tests find each break
 	$(BIN)/python -m tests.breaks
 
-test-reference: .venv-reference/installed  ## set up torchvision, timm, transformers and captum beside, then compare with them
+test-reference: .venv-reference/installed  ## set up torchvision, timm, transformers, captum and tritonclient beside, then compare
 	$(REFERENCE)/python -m pytest -n 2 tests/reference
 
 lint: .venv/installed-dev  ## check style, types and the direction of imports

@@ -63,6 +63,12 @@ class StorageError(ResNetLabError):
     exit_code = 5
 
 
+class AddressError(ResNetLabError):
+    """An address that cannot be listened on. Exit code 5."""
+
+    exit_code = 5
+
+
 class MissingExtraError(ResNetLabError):
     """A package of an optional extra that is not installed, or does not load. Exit code 5."""
 

@@ -96,7 +96,7 @@ function showAnswer(card, name, square, predictions) {
   canvas.setAttribute("aria-label", `${name} as the network sees it`);
   const bars = predictions.map(({class: label, probability}) => {
     const bar = make("i");
-    bar.style.width = percent(probability);
+    bar.style.width = `${100 * probability}%`;
     return make("li", {}, make("span", {textContent: label}), make("span", {className: "share", textContent: percent(probability)}),
       make("span", {className: "track"}, bar));
   });
@@ -181,10 +181,10 @@ function checkGolden() {
       worst = Math.max(worst, difference);
       if (!(difference <= tolerance && same)) wrong.push(image.name);
       done += 1;
-      const rest = ` (largest difference ${worst.toExponential(1)} of the largest logit, ${tolerance.toExponential(1)} allowed)`;
+      const rest = `, within ${worst.toExponential(1)} of the largest logit (${tolerance.toExponential(1)} is allowed)`;
       if (done < golden.length) find("check").lastElementChild.textContent = `Checking the golden images: ${done} of ${golden.length} …`;
       else if (!wrong.length) report("right", `${done} of ${done} golden images agree`, rest);
-      else report("wrong", `${done - wrong.length} of ${done} golden images agree`, `${rest}. This browser computes otherwise: do not trust the answers. Wrong: ${wrong.slice(0, 5).join(", ")}`);
+      else report("wrong", `${done - wrong.length} of ${done} golden images agree`, `. This browser computes otherwise: do not trust the answers. Wrong, by up to ${worst.toExponential(1)} of the largest logit (${tolerance.toExponential(1)} is allowed): ${wrong.slice(0, 5).join(", ")}`);
     }, {check: true}));
   }
   return work();
