@@ -22,7 +22,17 @@ from resnetlab.data.encoded import EncodedSplit
 from resnetlab.deploy.bundle import CARD, WEIGHTS, Bundle, bundle_name, read_bundle, seal
 from resnetlab.deploy.compare import Evidence, FormatCheck, Gates, compare, evidence_of, failure, size_of
 from resnetlab.deploy.engines import FILES, open_bundle, open_predictor
-from resnetlab.deploy.formats import FORMATS, Job, pixels_of, timm_name, with_parts, write_network
+from resnetlab.deploy.formats import (
+    FORMATS,
+    Job,
+    check_page,
+    fits_page,
+    pixels_of,
+    timm_name,
+    with_parts,
+    work_of,
+    write_network,
+)
 from resnetlab.deploy.golden import (
     FP32_TOLERANCE,
     GOLDEN,
@@ -33,8 +43,6 @@ from resnetlab.deploy.golden import (
 )
 from resnetlab.deploy.load import TrainedNetwork, load
 from resnetlab.deploy.preprocessing import Preprocessing
-from resnetlab.deploy.web.page import require_page
-from resnetlab.models.summary import Summary, summarise
 from resnetlab.report.model_card import bundle_card
 from resnetlab.train.folder import RECIPE, check_data, run_data
 from resnetlab.train.recipe import Recipe, read_recipe, recipe_data
@@ -135,9 +143,8 @@ def write_bundle(
         bundle = seal(job.bundle, folder)
         checks = check_formats(bundle, folder, [name for name in wanted if name in FILES], evidence, config.gates)
         write_golden(folder, trained, images, numbers[: config.golden], checks)
-        for name in written:
-            if FORMATS[name].of_golden:
-                FORMATS[name].write(job)
+        if "web" in wanted:
+            FORMATS["web"].write(replace(job, bundle=seal(bundle, folder)))
         for name in set(written) - set(wanted):
             shutil.rmtree(folder / name)
         verification = Verification(formats=checks, environment=describe_environment("cpu", torch.get_num_threads()))
@@ -152,34 +159,17 @@ def chosen_formats(config: ExportConfig, trained: TrainedNetwork) -> list[str]:
     Raises ``ConfigError`` for timm where it has no such network, and for web where no page can hold it.
     """
     if ALL in config.to:
-        lacks = {"timm": timm_name(trained) is None, "web": not _fits_page(trained)}
-        return [name for name in FORMATS if not lacks.get(name)]
+        cannot = {"timm"} if timm_name(trained) is None else set()
+        cannot |= set() if fits_page(trained) else {"web"}
+        return [name for name in FORMATS if name not in cannot]
     if "web" in config.to:
-        _require_page(trained)
+        check_page(trained)
     if "timm" in config.to and timm_name(trained) is None:
         raise ConfigError(
             f"timm has no network that computes what this {trained.model} does; a program without resnetlab loads it "
             "as --to pt2 (plain torch) or --to onnx"
         )
     return [name for name in FORMATS if name in config.to]
-
-
-def _fits_page(trained: TrainedNetwork) -> bool:
-    try:
-        _require_page(trained)
-    except ConfigError:
-        return False
-    return True
-
-
-def _require_page(trained: TrainedNetwork) -> None:
-    summary = _summary(trained)
-    require_page(trained.model, trained.preprocessing.channels, summary.parameters, summary.multiply_adds)
-
-
-def _summary(trained: TrainedNetwork) -> Summary:
-    preprocessing = trained.preprocessing
-    return summarise(replace(trained.net.config, image_size=preprocessing.side, in_chans=preprocessing.channels))
 
 
 def images_of(trained: TrainedNetwork, data: str | None) -> ImageData:
@@ -210,8 +200,8 @@ def images_of(trained: TrainedNetwork, data: str | None) -> ImageData:
 
 def compared_numbers(images: Images, trained: TrainedNetwork) -> "NDArray[np.int64]":
     """Numbers of the images that formats are compared over, in an order drawn by their number alone."""
-    work = max(1, _summary(trained).multiply_adds)
-    return generator(0, "golden").permutation(len(images))[: min(MOST_IMAGES, max(LEAST_IMAGES, int(MOST_WORK / work)))]
+    most = min(MOST_IMAGES, max(LEAST_IMAGES, int(MOST_WORK / work_of(trained))))
+    return generator(0, "golden").permutation(len(images))[:most]
 
 
 def check_formats(

@@ -7,7 +7,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,15 @@ from resnetlab.core.files import atomic_write
 from resnetlab.core.randomness import generator
 from resnetlab.data.dataset import Images
 from resnetlab.data.decode import Pixels
-from resnetlab.deploy.bundle import WEIGHTS, Bundle, seal, write_config
+from resnetlab.deploy.bundle import WEIGHTS, Bundle, write_config
 from resnetlab.deploy.engines import FILES
 from resnetlab.deploy.load import TrainedNetwork
 from resnetlab.deploy.preprocessing import Preprocessing
-from resnetlab.deploy.web.page import write_web
+from resnetlab.deploy.web.page import require_page, write_web
 from resnetlab.models.architectures import ROWS, config_to_plain
 from resnetlab.models.key_mapping import their_names
 from resnetlab.models.lookalikes import same_function
+from resnetlab.models.summary import summarise
 from resnetlab.models.weights import export_weights
 
 BATCH_AXIS = {"pixels": {0: torch.export.Dim("batch")}}
@@ -177,11 +178,6 @@ def write_timm(job: Job) -> None:
     write_network(job, "timm", more)
 
 
-def write_page(job: Job) -> None:
-    """One file of HTML that computes the network in a browser, from the ONNX format and the golden images."""
-    write_web(seal(job.bundle, job.folder), job.folder)
-
-
 def write_network(job: Job, dialect: str = "resnetlab", more: dict[str, Any] | None = None) -> None:
     """Weights and configuration of the network, under the names of ``dialect``."""
     tensors = export_weights(job.trained.net, dialect)
@@ -191,6 +187,28 @@ def write_network(job: Job, dialect: str = "resnetlab", more: dict[str, Any] | N
 
 NOT_IN_TIMM = ("plain18", "plain34", "wide_resnet16_4", "wide_resnet16_8", "wide_resnet28_10", "wide_resnet40_4")
 """Networks of fixed depth that timm 1.0.31 has not by that name."""
+
+
+def check_page(trained: TrainedNetwork) -> None:
+    """Raise ``ConfigError`` where a page cannot hold the network, or a browser not compute it in seconds."""
+    numbers = sum(tensor.numel() for tensor in trained.net.parameters())
+    require_page(trained.model, trained.preprocessing.channels, numbers, work_of(trained))
+
+
+def fits_page(trained: TrainedNetwork) -> bool:
+    """Whether there is a page of the network."""
+    try:
+        check_page(trained)
+    except ConfigError:
+        return False
+    return True
+
+
+def work_of(trained: TrainedNetwork) -> int:
+    """Multiply-adds of the network for one image."""
+    preprocessing = trained.preprocessing
+    own = replace(trained.net.config, image_size=preprocessing.side, in_chans=preprocessing.channels)
+    return max(1, summarise(own).multiply_adds)
 
 
 def timm_name(trained: TrainedNetwork) -> str | None:
@@ -207,8 +225,8 @@ def timm_name(trained: TrainedNetwork) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One format: what writes it, the packages and the extra that this needs, and the formats that it is made of;
-    ``of_golden`` are made of the golden images too, and so written after them."""
+    """One format: what writes it, the packages and the extra that this needs, and the formats that it is made of; with
+    ``of_golden`` of the golden images too."""
 
     write: Callable[[Job], None]
     packages: tuple[str, ...] = ()
@@ -225,7 +243,13 @@ FORMATS = {
     "pt2": Format(write=write_pt2),
     "triton": Format(write=write_triton, packages=_ONNX, extra="export", made_of=("onnx",)),
     "timm": Format(write=write_timm),
-    "web": Format(write=write_page, packages=_ONNX, extra="export", made_of=("onnx",), of_golden=True),
+    "web": Format(
+        write=lambda job: write_web(job.bundle, job.folder),
+        packages=_ONNX,
+        extra="export",
+        made_of=("onnx",),
+        of_golden=True,
+    ),
 }
 """In the order in which they are written."""
 
