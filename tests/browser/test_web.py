@@ -183,12 +183,14 @@ def test_served_page_asks_its_server_alone_and_shows_its_answers(bundles, tab, k
     with serving(bundles / kind) as server:
         page = tab(f"http://127.0.0.1:{server.port}/", width)
         assert checked(page).startswith("The server is ready")
-        found = answers(page, {"odd.png": content, "notes.txt": b"x"})
-        assert found["odd.png"]["predictions"] == server.predict(content)
-        assert found["odd.png"]["predictions"][0]["class"] == trained.predict(content).answer
-        assert "error" in found["notes.txt"]
-        assert {url.removeprefix(page.url) for url in page.requests()} == {"readyz", "predict?top=5"}
+        files = {"odd.png": content, "not shown.tiff": encoded(photo(40, 30), "TIFF")}
+        found = answers(page, files)
+        for name, file in files.items():
+            assert found[name]["predictions"] == server.predict(file)
+            assert found[name]["predictions"][0]["class"] == trained.predict(file).answer
         assert page.complaints() == []
+        assert "is no image" in answers(page, {"notes.txt": b"x"})["notes.txt"]["error"]
+        assert {url.removeprefix(page.url) for url in page.requests()} == {"readyz", "predict?top=5"}
         keep(f"web-served-{kind}-{width}.png", page.image())
         for check in CHECKS:
             assert page.ask(f"checks.{check}") == [], check
