@@ -13,6 +13,7 @@ from resnetlab.cli.data import Data
 from resnetlab.cli.diagnose import Diagnose
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
+from resnetlab.cli.predict import Predict
 from resnetlab.cli.recipe_args import WithRecipe
 from resnetlab.cli.study import StudyCommand
 from resnetlab.cli.tables import print_names, print_run, show
@@ -118,6 +119,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "train": Train,
     "find-lr": FindLr,
     "evaluate": Evaluate,
+    "predict": Predict,
     "diagnose": Diagnose,
     "study": StudyCommand,
     "report": Report,

@@ -5,7 +5,13 @@ from typing import Any
 
 from resnetlab.core.errors import CheckpointError, first_line, load_extra
 
-MAIN = "main"
+MAIN, HUB = "main", "hub:"
+
+
+def local_folder(source: str | Path) -> Path:
+    """The folder of a run or a bundle, or the one of ``hub:owner/name`` once it is pulled. Raises as ``pull`` does."""
+    text = str(source)
+    return pull(text.removeprefix(HUB)) if text.startswith(HUB) else Path(source)
 
 
 def pull(repository: str, revision: str = MAIN) -> Path:
