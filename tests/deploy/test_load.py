@@ -138,7 +138,7 @@ def test_an_older_run_on_digits_or_files_has_its_white(copy):
 @pytest.mark.parametrize("source", ["npz:x.npz", "idx:x"])
 def test_an_older_run_on_arrays_is_asked_for_its_white(copy, source):
     run = copy(white="none", source=source)
-    with pytest.raises(DataError, match="does not say which value was white.*--white 255"):
+    with pytest.raises(DataError, match=r"does not say which value was white.*--white 255"):
         resnetlab.load(run)
     assert resnetlab.load(run, white=16).preprocessing.white == 16
     with pytest.raises(DataError, match="does not say"):
@@ -147,7 +147,7 @@ def test_an_older_run_on_arrays_is_asked_for_its_white(copy, source):
 
 def test_another_white_than_the_run_knows_is_refused(digits_run):
     assert resnetlab.load(digits_run, white=16).preprocessing.white == 16
-    with pytest.raises(ConfigError, match="white=255 is not possible.*white is 16"):
+    with pytest.raises(ConfigError, match=r"white=255 is not possible.*white is 16"):
         resnetlab.load(digits_run, white=255)
 
 
@@ -181,7 +181,7 @@ def test_an_edited_recipe_is_refused(digits_run, tmp_path):
 
 
 def test_what_is_no_run_and_a_damaged_checkpoint_are_told(digits_run, tmp_path):
-    with pytest.raises(CheckpointError, match="holds no run.*no bundle"):
+    with pytest.raises(CheckpointError, match=r"holds no run.*no bundle"):
         resnetlab.load(tmp_path)
     shutil.copytree(digits_run, tmp_path / "run")
     for weights in (tmp_path / "run").glob("*/model.safetensors"):

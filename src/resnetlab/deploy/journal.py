@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from time import sleep
 from typing import Any, BinaryIO
@@ -96,14 +97,11 @@ def merged(paths: list[Path], settings: list[dict[str, Any]]) -> Iterator[list[A
         begun = [_parse(stream.readline()) for stream in streams]
         if begun != settings:
             raise ConfigError(f"{printable(paths[0])} and its other parts differ in settings{_remedy(paths[0])}")
-        ends: list[Any] = []
-        while len(ends) < len(streams):
-            for stream in streams:
-                value = _parse(stream.readline())
-                if isinstance(value, list) and not ends:
-                    yield value
-                else:
-                    ends.append(value)
+        turns = cycle(streams)
+        while isinstance(value := _parse(next(turns).readline()), list):
+            yield value
+        # Behind the last batch each has its end.
+        ends = [value, *(_parse(stream.readline()) for stream in islice(turns, len(streams) - 1))]
         if any(end != ends[0] for end in ends):
             raise ConfigError(f"{printable(paths[0])} and its other parts differ in files{_remedy(paths[0])}")
     finally:

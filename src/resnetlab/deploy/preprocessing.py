@@ -102,7 +102,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, and their probabilities; none where the network gave no finite numbers."""
+    """The most probable classes of one image, and their probabilities; none for numbers that are not finite."""
 
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
