@@ -90,17 +90,16 @@ class Report:
 
 def report_run(folder: Path) -> None:
     """Draw the page of the run in ``folder`` again. Raises ``DataError`` where it has not ended or is damaged."""
-    from resnetlab.core.config import command_of
-    from resnetlab.core.serialize import as_plain, read_record
+    from resnetlab.core.serialize import read_record
     from resnetlab.records.run import RunRecord
     from resnetlab.report.run.page import read_report, write_run_report
     from resnetlab.train.folder import RECORD
-    from resnetlab.train.recipe import Recipe
+    from resnetlab.train.recipe import recipe_command
 
     if not (folder / RECORD).is_file():
         raise DataError(f"the run in {folder} has not ended (it has no {RECORD}); resume it: --resume auto")
     record = read_record(RunRecord, folder / RECORD)
-    command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
+    command = recipe_command(record.recipe)
     write_run_report(record, read_report(folder), command, folder)
     print_run(record, folder)
 

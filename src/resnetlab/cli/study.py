@@ -23,6 +23,7 @@ from resnetlab.study.config import (
     study_recipe,
     uncropped,
 )
+from resnetlab.train.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +53,9 @@ class StudyCommand(WithRecipe):
     axes_of_file: Annotated[Axes, tyro.conf.Fixed, tyro.conf.Suppress] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, words: list[str], prog: str) -> Self:
+    def read(cls, words: list[str], prog: str, base: Recipe | None = None) -> Self:
         """The command that the words give; axes of flags stand beside those of the file, or in their place."""
-        recipe, axes, seeds = study_recipe(), Axes(), None
+        recipe, axes, seeds = base or study_recipe(), Axes(), None
         if words and not words[0].startswith("-"):
             recipe, axes, seeds = load_study(Path(words[0]))
         default = cls(recipe=replace(recipe, options={}), seeds=3 if seeds is None else seeds)

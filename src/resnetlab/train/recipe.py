@@ -8,11 +8,11 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resnetlab.core.config import build_settings, parse_yaml, read_yaml, yaml_text
+from resnetlab.core.config import build_settings, command_of, parse_yaml, read_yaml, yaml_text
 from resnetlab.core.errors import ConfigError, DataError, listed, require, require_choice
 from resnetlab.core.files import atomic_write
 from resnetlab.core.serialize import as_plain, from_plain
-from resnetlab.data.config import DecodeConfig
+from resnetlab.data.config import ARRAYS, DecodeConfig
 from resnetlab.records.run import upgrade_recipe
 from resnetlab.train.config import TrainConfig
 
@@ -176,6 +176,13 @@ def read_values(texts: Mapping[str, str]) -> dict[str, Any]:
         return {key: parse_yaml(text, f"option {key}") for key, text in texts.items()}
     except DataError as error:
         raise ConfigError(str(error)) from error
+
+
+def recipe_command(plain: Mapping[str, Any], out: str = "RUN") -> str:
+    """The command that trains the recipe, given in its plain form, with every setting that is not the default; of
+    encoded images it says that nothing is chosen besides."""
+    words = [] if str(plain.get("data")).partition(":")[0] in ARRAYS else ["--no-choose"]
+    return command_of("train", out, plain, as_plain(Recipe()), words)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

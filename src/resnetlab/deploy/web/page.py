@@ -24,7 +24,7 @@ LARGE_PAGE = 1_000_000
 MOST_BYTES, MOST_WORK = 64_000_000, 5_000_000_000
 """Of a page, and multiply-adds for an image: a browser computes about 1e9 a second."""
 GOLDEN_BYTES, GOLDEN_WORK = 4_000_000, 40_000_000_000
-"""Of the golden images in a page, and multiply-adds to check them: fewer with a large network or images."""
+"""Of the golden images in a page, and multiply-adds to check them: a page of a large network has fewer."""
 HALF_TOLERANCE = 5e-3
 """Largest difference that half precision may make, relative to the largest |logit|."""
 TOP = 5
