@@ -30,7 +30,7 @@ def bundle(digits_run, tmp_path_factory):
     for extra in ("onnx", "onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(extra)
     out = tmp_path_factory.mktemp("bundles") / "digits"
-    export(digits_run, out, ExportConfig(to=("onnx", "openvino", "pt2", "triton")))
+    export(digits_run, out, ExportConfig(to=("onnx", "openvino", "pt2", "triton", "web")))
     return out
 
 

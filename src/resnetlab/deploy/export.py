@@ -22,7 +22,7 @@ from resnetlab.data.encoded import EncodedSplit
 from resnetlab.deploy.bundle import CARD, WEIGHTS, Bundle, bundle_name, read_bundle, seal
 from resnetlab.deploy.compare import Evidence, FormatCheck, Gates, compare, evidence_of, failure, size_of
 from resnetlab.deploy.engines import FILES, open_bundle, open_predictor
-from resnetlab.deploy.formats import FORMATS, Job, pixels_of, timm_name, with_parts, write_network
+from resnetlab.deploy.formats import FORMATS, Job, fits_page, pixels_of, timm_name, with_parts, work_of, write_network
 from resnetlab.deploy.golden import (
     FP32_TOLERANCE,
     GOLDEN,
@@ -33,7 +33,6 @@ from resnetlab.deploy.golden import (
 )
 from resnetlab.deploy.load import TrainedNetwork, load
 from resnetlab.deploy.preprocessing import Preprocessing
-from resnetlab.models.summary import summarise
 from resnetlab.report.model_card import bundle_card
 from resnetlab.train.folder import RECIPE, check_data, run_data
 from resnetlab.train.recipe import Recipe, read_recipe, recipe_data
@@ -129,12 +128,15 @@ def write_bundle(
         )
         write_network(job)
         for name in written:
-            FORMATS[name].write(job)
+            if not FORMATS[name].of_golden:
+                FORMATS[name].write(job)
         bundle = seal(job.bundle, folder)
         checks = check_formats(bundle, folder, [name for name in wanted if name in FILES], evidence, config.gates)
+        write_golden(folder, trained, images, numbers[: config.golden], checks)
+        if "web" in wanted:
+            FORMATS["web"].write(replace(job, bundle=seal(bundle, folder)))
         for name in set(written) - set(wanted):
             shutil.rmtree(folder / name)
-        write_golden(folder, trained, images, numbers[: config.golden], checks)
         verification = Verification(formats=checks, environment=describe_environment("cpu", torch.get_num_threads()))
         write_record(folder / VERIFICATION, verification)
         atomic_write(folder / CARD, card_of(bundle, wanted, verification))
@@ -147,7 +149,9 @@ def chosen_formats(config: ExportConfig, trained: TrainedNetwork) -> list[str]:
     Raises ``ConfigError`` for timm where it has no such network.
     """
     if ALL in config.to:
-        return [name for name in FORMATS if name != "timm" or timm_name(trained)]
+        cannot = {"timm"} if timm_name(trained) is None else set()
+        cannot |= set() if fits_page(trained) else {"web"}
+        return [name for name in FORMATS if name not in cannot]
     if "timm" in config.to and timm_name(trained) is None:
         raise ConfigError(
             f"timm has no network that computes what this {trained.model} does; a program without resnetlab loads it "
@@ -184,10 +188,8 @@ def images_of(trained: TrainedNetwork, data: str | None) -> ImageData:
 
 def compared_numbers(images: Images, trained: TrainedNetwork) -> "NDArray[np.int64]":
     """Numbers of the images that formats are compared over, in an order drawn by their number alone."""
-    preprocessing = trained.preprocessing
-    own = replace(trained.net.config, image_size=preprocessing.side, in_chans=preprocessing.channels)
-    work = max(1, summarise(own).multiply_adds)
-    return generator(0, "golden").permutation(len(images))[: min(MOST_IMAGES, max(LEAST_IMAGES, int(MOST_WORK / work)))]
+    most = min(MOST_IMAGES, max(LEAST_IMAGES, int(MOST_WORK / work_of(trained))))
+    return generator(0, "golden").permutation(len(images))[:most]
 
 
 def check_formats(

@@ -7,7 +7,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ from resnetlab.data.decode import Pixels
 from resnetlab.deploy.bundle import WEIGHTS, Bundle, write_config
 from resnetlab.deploy.engines import FILES
 from resnetlab.deploy.load import TrainedNetwork
-from resnetlab.deploy.preprocessing import Preprocessing
+from resnetlab.deploy.preprocessing import SHAPES, Preprocessing
+from resnetlab.deploy.web.page import MOST_BYTES, MOST_WORK, write_web
 from resnetlab.models.architectures import ROWS, config_to_plain
 from resnetlab.models.key_mapping import their_names
 from resnetlab.models.lookalikes import same_function
+from resnetlab.models.summary import summarise
 from resnetlab.models.weights import export_weights
 
 BATCH_AXIS = {"pixels": {0: torch.export.Dim("batch")}}
@@ -187,6 +189,20 @@ NOT_IN_TIMM = ("plain18", "plain34", "wide_resnet16_4", "wide_resnet16_8", "wide
 """Networks of fixed depth that timm 1.0.31 has not by that name."""
 
 
+def fits_page(trained: TrainedNetwork) -> bool:
+    """Whether a browser computes the network in seconds, of a page of a bearable size."""
+    preprocessing = trained.preprocessing
+    weights = sum(tensor.numel() for tensor in trained.net.state_dict().values())
+    return preprocessing.channels in SHAPES and work_of(trained) <= MOST_WORK and 4 * weights <= MOST_BYTES
+
+
+def work_of(trained: TrainedNetwork) -> int:
+    """Multiply-adds of the network for one image."""
+    preprocessing = trained.preprocessing
+    own = replace(trained.net.config, image_size=preprocessing.side, in_chans=preprocessing.channels)
+    return max(1, summarise(own).multiply_adds)
+
+
 def timm_name(trained: TrainedNetwork) -> str | None:
     """What timm calls a network that computes the same; None where it has none."""
     name = trained.model
@@ -201,12 +217,14 @@ def timm_name(trained: TrainedNetwork) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One format: what writes it, the packages and the extra that this needs, and the formats that it is made of."""
+    """One format: what writes it, the packages and the extra that this needs, and the formats that it is made of; with
+    ``of_golden`` of the golden images too."""
 
     write: Callable[[Job], None]
     packages: tuple[str, ...] = ()
     extra: str = ""
     made_of: tuple[str, ...] = ()
+    of_golden: bool = False
 
 
 _ONNX, _OPENVINO = ("onnx", "onnxscript", "onnxruntime"), ("openvino",)
@@ -217,6 +235,13 @@ FORMATS = {
     "pt2": Format(write=write_pt2),
     "triton": Format(write=write_triton, packages=_ONNX, extra="export", made_of=("onnx",)),
     "timm": Format(write=write_timm),
+    "web": Format(
+        write=lambda job: write_web(job.bundle, job.folder),
+        packages=_ONNX,
+        extra="export",
+        made_of=("onnx",),
+        of_golden=True,
+    ),
 }
 """In the order in which they are written."""
 
