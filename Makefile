@@ -21,7 +21,7 @@ help:  ## list these targets
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,track,keras]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,track,keras,export,openvino,serve]'
 	touch $@
 
 demo: .venv/installed  ## set up, then compare plain and residual nets at depths 8, 20 and 56 on digits
@@ -45,7 +45,7 @@ test-faults: .venv/installed-dev  ## inject every fault in full and count what h
 # imports beside torch is there already.
 .venv-reference/installed: pyproject.toml constraints.txt constraints-reference.txt
 	test -x $(REFERENCE)/python || $(PYTHON) -m venv .venv-reference
-	$(REFERENCE)/python -m pip install --quiet --editable '.[dev,hub,track,keras]'
+	$(REFERENCE)/python -m pip install --quiet --editable '.[dev,hub,track,keras,export,openvino,serve]'
 	$(REFERENCE)/python -m pip install --quiet --no-deps --constraint constraints-reference.txt torchvision timm captum
 	touch $@
 

@@ -99,7 +99,7 @@ def two_labels():
 def test_several_columns_of_labels_are_named_and_chosen_behind_a_mark(tmp_path):
     kind = datasets.ClassLabel(names=["a", "b", "c"])
     write(tmp_path, {name: rows.cast_column("coarse", kind) for name, rows in two_labels().items()})
-    with pytest.raises(ConfigError, match=r"several columns of labels: label, coarse; .*#label"):
+    with pytest.raises(DataError, match=r"several columns of labels: label, coarse; .*#label"):
         read(tmp_path)
     assert read(f"{tmp_path}#coarse").classes == ("a", "b", "c")
     assert read(f"{tmp_path}#img,label").classes == tuple(NAMES)
@@ -122,7 +122,7 @@ def test_table_without_images_or_labels_names_its_columns(tmp_path):
     with pytest.raises(DataError, match="no column of labels"):
         read(tmp_path / "b")
     write(tmp_path / "c", {"train": rows.add_column("other", [{"bytes": b"", "path": ""}] * 12)})
-    with pytest.raises(ConfigError, match="several columns of images: img, other"):
+    with pytest.raises(DataError, match="several columns of images: img, other"):
         read(tmp_path / "c")
 
 

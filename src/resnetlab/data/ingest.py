@@ -243,7 +243,7 @@ class _Ingestion:
         head = f"{len(bad)} of {self.count + len(given.bad)} images cannot be read"
         if bad and self.decode.on_bad == "error":
             remedy = "repair or remove them, or leave them out with --on-bad skip"
-            refuse("\n  ".join([f"{given.source}: {head}; {remedy}", *lines]))
+            refuse(f"{given.source}: {head}; {remedy}: {'; '.join(lines)}")
         return bad, [f"{head} and are left out: {'; '.join(lines)}"] if bad else []
 
     def chosen(self) -> dict[SplitName, Numbers]:

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resnetlab.core.errors import ConfigError, DataError, printable
+from resnetlab.core.errors import ConfigError, DataError, do_all, printable
 from resnetlab.data.classes import MISSING, Refuse, raise_it, without_unlabelled
 from resnetlab.data.dataset import Chosen, Numbers, SplitName, split_by_class
 from resnetlab.data.ingest import EncodedSet
@@ -30,8 +31,8 @@ def choose_columns(features: Mapping[str, Any], named: Sequence[str], source: st
     """Images: the column of the type Image, or of structs with ``bytes``. Labels: the column of the type ClassLabel,
     else the one of numbers or texts whose name says that it holds labels. ``named`` are columns that the user chose.
 
-    Raises ``ConfigError`` where several could be meant, or ``named`` has none of ``features``; ``DataError`` where
-    there is none.
+    Raises ``ConfigError`` where ``named`` has none of ``features``; ``DataError`` where there is none, or several could
+    be meant.
     """
     unknown = [name for name in named if name not in features]
     if unknown:
@@ -44,10 +45,14 @@ def choose_columns(features: Mapping[str, Any], named: Sequence[str], source: st
     refused = [name for name in chosen if name not in (*labels, *plain)]
     if refused:
         raise ConfigError(f"column {refused[0]!r} of {source} holds neither images nor labels; {_list(features)}")
-    return Columns(
-        image=_only([name for name in named if name in images] or images, "images", source, features),
-        label=_only(chosen or labels, "labels", source, features),
+    image, label = do_all(
+        partial(_only, candidates, what, source, features)
+        for what, candidates in (
+            ("images", [name for name in named if name in images] or images),
+            ("labels", chosen or labels),
+        )
     )
+    return Columns(image=image, label=label)
 
 
 def is_image(feature: Any) -> bool:
@@ -96,7 +101,7 @@ def _only(candidates: Sequence[str], what: str, source: str, features: Mapping[s
         raise DataError(f"{source} has no column of {what}; its columns: {_list(features)}")
     if len(candidates) > 1:
         names = [printable(name) for name in candidates]
-        raise ConfigError(
+        raise DataError(
             f"{source} has several columns of {what}: {', '.join(names)}; choose one by writing it behind a #, such as "
             f"{source.partition('#')[0]}#{names[0]}"
         )
@@ -168,7 +173,7 @@ def read_tables(
 
     ``titles`` is what the table of each split is called. Training images alone are split by class: a fifth is the test.
 
-    Raises ``DataError`` for tables without images or labels, ``ConfigError`` where several columns could be meant.
+    Raises ``DataError`` for tables without images or labels, and where several columns could be meant.
     """
     first = next(iter(tables.values())).features
     columns = choose_columns(first, named, source)

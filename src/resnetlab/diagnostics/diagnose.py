@@ -125,7 +125,7 @@ def run_analyses(
     asked, context = nets.asked, context_of(nets.asked, config, progress)
     chosen, notes = applicable(asked, context)
     net = measure_net(asked, context, chosen)
-    before = [name for name in chosen if asked.from_run and "initial" in analysis(name).COMPARED]
+    before = [name for name in chosen if asked.run and "initial" in analysis(name).COMPARED]
     beside = [name for name in chosen if nets.plain and "plain" in analysis(name).COMPARED]
     diagnosis = Diagnosis(
         source=source,

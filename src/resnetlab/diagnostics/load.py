@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from resnetlab.core.errors import ConfigError, DataError
 from resnetlab.diagnostics.config import DiagnosisConfig
-from resnetlab.train.folder import RECIPE, data_places
+from resnetlab.train.folder import RECIPE, begun_weights, data_places
 from resnetlab.train.recipe import Recipe, read_recipe, recipe_data, recipe_network
 from resnetlab.train.run import restored_network
 
@@ -26,7 +26,7 @@ UNTRAINED = "it is not trained; train it first, or give its weights"
 class DiagnosedNet:
     """A network with its images and the recipe that makes it, which a network in memory has not.
 
-    ``state`` says how it came by its weights; ``from_run`` is whether they come from a run.
+    ``state`` says how it came by its weights; ``run`` is the folder of the run that they come from.
     """
 
     net: "nn.Module"
@@ -34,7 +34,7 @@ class DiagnosedNet:
     recipe: Recipe | None
     state: str
     trained: bool
-    from_run: bool = False
+    run: Path | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -71,21 +71,24 @@ class DiagnosedNet:
     def at_start(self) -> "DiagnosedNet":
         """The same network as its run began with it."""
         assert self.recipe is not None
-        net, _ = recipe_network(self.recipe, self.data)
+        assert self.run is not None
+        net, _ = recipe_network(begun_weights(self.run, self.recipe), self.data)
         state = INITIAL if self.recipe.weights is None else "as its run began"
-        return replace(self, net=net, state=state, trained=False, from_run=False, notes=[]).to(self.device)
+        return replace(self, net=net, state=state, trained=False, run=None, notes=[]).to(self.device)
 
 
-def load_run(folder: Path, which: Literal["last", "best"], other: Recipe | None = None) -> DiagnosedNet:
+def load_run(
+    folder: Path, which: Literal["last", "best"], other: Recipe | None = None, place: str | None = None
+) -> DiagnosedNet:
     """The trained network of a run, on the run's own data or, where ``other`` is given, on that recipe's.
 
-    Where the run's own are no longer there, ``other`` says where they are now. Raises ``ConfigError`` where the other
-    data have another number of classes, channels or pixels.
+    Where the run's own are no longer there, ``other`` says where they are now; ``place`` says it always. Raises
+    ``ConfigError`` where the other data have another number of classes, channels or pixels.
     """
     from resnetlab.train.checkpoint import read_checkpoint
 
     moved = other is not None and not _has_data(folder)
-    net, data, recipe = restored_network(folder, which, other.data if other is not None and moved else None)
+    net, data, recipe = restored_network(folder, which, other.data if other is not None and moved else place)
     other = None if moved else other
     notes = []
     if other is not None:
@@ -104,7 +107,7 @@ def load_run(folder: Path, which: Literal["last", "best"], other: Recipe | None 
         notes.append(f"{data.source} is not what the run was trained on; it is standardised as that was")
     epochs = len(read_checkpoint(folder / which).history)
     state = f"after {epochs} epoch{'' if epochs == 1 else 's'}"
-    return DiagnosedNet(net=net, data=data, recipe=recipe, state=state, trained=True, from_run=True, notes=notes)
+    return DiagnosedNet(net=net, data=data, recipe=recipe, state=state, trained=True, run=folder, notes=notes)
 
 
 def _has_data(folder: Path) -> bool:

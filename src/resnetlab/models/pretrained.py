@@ -121,6 +121,11 @@ PRETRAINED = Registry[Pretrained](
 )
 
 
+def is_tag(name: str) -> bool:
+    """Whether ``name`` stands for weights of the Hub: a ``name.tag``, or a name that has some."""
+    return any(name in (tag, tag.partition(".")[0]) for tag in PRETRAINED)
+
+
 def default_tag(name: str) -> str:
     """The default ``name.tag`` of a name, or ``name`` itself where it has a tag.
 

@@ -10,6 +10,7 @@ from resnetlab.study.config import Study, study_command, study_settings
 from resnetlab.study.convert import as_study, convert_folder, convert_results
 from resnetlab.study.plan import STUDY, plan_runs, read_ended
 from resnetlab.study.results import make_record, study_run
+from resnetlab.train.folder import may_have_moved
 from resnetlab.train.recipe import differences
 
 
@@ -29,6 +30,17 @@ def claim_folder(study: Study, out: Path) -> bool:
             f"{out} holds a study with other settings: {', '.join(changed)}; give the same settings or another folder"
         )
     return True
+
+
+def moved_data(study: Study, out: Path) -> tuple[Study, str | None]:
+    """The study as it began in ``out``, and where its data are now, where ``study`` names another path of the same
+    kind; else the study as it is. That they are the same data, their SHA-256 decides."""
+    if not (out / STUDY).is_file() or "data" in study.axes:
+        return study, None
+    before, now = read_config(out).recipe.data, study.recipe.data
+    if not may_have_moved(before, now):
+        return study, None
+    return replace(study, recipe=replace(study.recipe, data=before)), now
 
 
 def read_config(out: Path) -> Study:

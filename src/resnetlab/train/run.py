@@ -21,6 +21,7 @@ from resnetlab.train.folder import (
     RECORD,
     Claim,
     begun_settings,
+    begun_weights,
     check_data,
     claimed,
     edited_files,
@@ -57,6 +58,7 @@ def run_recipe(
     alone: bool = False,
     accept_changes: bool = False,
     chosen: Sequence[str] = (),
+    data: "ImageData | None" = None,
 ) -> RunRecord:
     """Train the recipe in the folder ``out`` and return its record.
 
@@ -66,6 +68,7 @@ def run_recipe(
     writes report, page and model card too; a study has a page of its own. With ``alone`` a rank trains by itself.
     ``chosen`` are lines that the run says and its record keeps, on what a command left open and how it was chosen.
     ``accept_changes`` resumes with another recipe, data or classes than the run began with, and the record says so.
+    ``data`` are the recipe's, where a study has found and read them.
 
     Raises ``ConfigError`` if ``out`` holds another run, or this one without ``resume``, or with other settings than it
     began with; ``StoppedError`` if ``stop`` asked for it.
@@ -83,14 +86,16 @@ def run_recipe(
         claim = Claim(recipe, out, resume=resume, accept_changes=accept_changes)
         if has_ended(claim):
             return read_record(RunRecord, out / RECORD)
-        data = run_data(out, recipe, place, on_progress) if resumes else recipe_data(recipe, on_progress)
+        of_study = data is not None
+        if data is None:
+            data = run_data(out, recipe, place, on_progress) if resumes else recipe_data(recipe, on_progress)
         device = pick_device(recipe.training.device)
         config = check_recipe(recipe, data)
         with claimed(claim, data, here.leads) as ended:
             if ended:
                 return read_record(RunRecord, out / RECORD)
             started = perf_counter()
-            net, notes = make_network(recipe, data, device)
+            net, notes = make_network(begun_weights(out, recipe) if resumes or of_study else recipe, data, device)
             for note in [*(f"chosen: {line}" for line in chosen), *notes]:
                 callback.on_note(note)
             trace = GradientTrace(net, first_batch(recipe, data, device), recipe.seed)
