@@ -107,6 +107,21 @@ def test_several_columns_of_labels_are_named_and_chosen_behind_a_mark(tmp_path):
         read(f"{tmp_path}#fine")
 
 
+@pytest.mark.parametrize("kind", ["binary", "large_binary"])
+def test_bytes_without_a_struct_are_images_where_no_column_is_typed(tmp_path, kind):
+    write(tmp_path / "typed", good())
+    expected = read(tmp_path / "typed").fingerprint["sha256"]
+    bare = {}
+    for name, rows in good().items():
+        cells = [cell["bytes"] for cell in rows.cast_column("img", datasets.Image(decode=False))["img"]]
+        bare[name] = rows.remove_columns("img").add_column("img", cells, feature=datasets.Value(kind))
+    write(tmp_path / "bare", bare)
+    assert read(tmp_path / "bare").fingerprint["sha256"] == expected
+    both = {name: rows.add_column("mask", [b"0"] * len(rows)) for name, rows in good().items()}
+    write(tmp_path / "both", both)
+    assert read(tmp_path / "both").fingerprint["sha256"] == expected
+
+
 def test_column_of_another_name_is_a_label_where_the_user_says_so(tmp_path):
     write(tmp_path, two_labels())
     assert read(tmp_path).classes == tuple(NAMES)  # a ClassLabel goes before numbers

@@ -132,7 +132,9 @@ def test_weights_at_hand_are_those_of_a_run_or_of_the_cache_and_nothing_is_fetch
     assert find_weights(recipe, ("weights",), 200) == Weights(name=recipe.weights, model="cifar_resnet8", side=None)
     assert find_weights(Recipe(weights="resnet34.tv_in1k"), ("weights",), 200).model == "resnet34"
     asked = []
-    monkeypatch.setattr("resnetlab.models.hub.is_cached", lambda tag: asked.append(tag) or tag.startswith("resnet50"))
+    monkeypatch.setattr(
+        "resnetlab.models.pretrained.is_cached", lambda tag: asked.append(tag) or tag.startswith("resnet50")
+    )
     assert find_weights(Recipe(), (), 200) == Weights(
         name="resnet50.tv2_in1k", model="resnet50", side=None, cached=True
     )
@@ -143,14 +145,14 @@ def test_weights_at_hand_are_those_of_a_run_or_of_the_cache_and_nothing_is_fetch
 
 
 def test_cache_without_a_copy_has_none(tmp_path, monkeypatch):
-    from resnetlab.models.hub import is_cached
+    from resnetlab.models.pretrained import is_cached
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert not is_cached("resnet18.tv_in1k")
     found = tmp_path / "models--timm--resnet18.tv_in1k" / "snapshots" / "590dfdd48494d2316a8385e1ca7fbec3b9359b35"
     found.mkdir(parents=True)
     (found / "model.safetensors").write_bytes(b"")
-    monkeypatch.setattr("resnetlab.models.hub._load_hub", lambda: Cache(tmp_path))
+    monkeypatch.setattr("resnetlab.models.pretrained._load_hub", lambda: Cache(tmp_path))
     assert is_cached("resnet18.tv_in1k")
     assert not is_cached("resnet50.tv_in1k")
 

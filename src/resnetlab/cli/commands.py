@@ -11,9 +11,12 @@ import tyro
 
 from resnetlab.cli.data import Data
 from resnetlab.cli.diagnose import Diagnose
+from resnetlab.cli.export import Export, Verify
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
 from resnetlab.cli.recipe_args import WithRecipe
+from resnetlab.cli.serve import Serve
+from resnetlab.cli.share import Pull, Push
 from resnetlab.cli.study import StudyCommand
 from resnetlab.cli.tables import print_names, print_recipes, print_run, show
 from resnetlab.cli.train import Evaluate, Train
@@ -132,6 +135,11 @@ VERBS: dict[str, Callable[..., Any]] = {
     "diagnose": Diagnose,
     "study": StudyCommand,
     "report": Report,
+    "export": Export,
+    "verify": Verify,
+    "serve": Serve,
+    "push": Push,
+    "pull": Pull,
     "weights": weights,
     "data": Data,
 }

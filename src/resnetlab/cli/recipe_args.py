@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, g
 
 import tyro
 
+from resnetlab.cli.habits import answer_habits
 from resnetlab.cli.tables import show
 from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import SOURCES
@@ -41,6 +42,7 @@ class WithRecipe:
         if {"-h", "--help"} & set(words):
             show(*recipe_help(cls, prog).splitlines())
             raise SystemExit(0)
+        answer_habits(words, [f"--{flag.name.replace('_', '-')}" for flag in flags_of(cls)], prog)
         base = base or base_recipe(words, prog)
         for before, word in pairwise(words):
             if before == "--best-by":

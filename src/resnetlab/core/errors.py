@@ -23,6 +23,10 @@ class DivergedError(ResNetLabError):
     """A loss is no longer a finite number."""
 
 
+class ExportError(ResNetLabError):
+    """An exported network that does not compute what the trained one does, by the gates of the export."""
+
+
 class StoppedError(ResNetLabError):
     """A signal asked a run to stop. Exit code 128 + its number, as shells have it: Ctrl-C 130, SIGTERM 143."""
 
@@ -55,6 +59,12 @@ class CheckpointError(ResNetLabError):
 
 class StorageError(ResNetLabError):
     """The disk is full, or the folder is read-only. Exit code 5."""
+
+    exit_code = 5
+
+
+class AddressError(ResNetLabError):
+    """An address that cannot be listened on. Exit code 5."""
 
     exit_code = 5
 

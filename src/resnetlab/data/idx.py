@@ -28,7 +28,8 @@ LABEL_BYTES = 8
 
 
 def read_idx_folder(folder: Path) -> ImageData:
-    """The four files ``{train,t10k}-{images-idx3,labels-idx1}-ubyte`` of a folder, each with or without ``.gz``.
+    """The four files ``{train,t10k}-{images-idx3,labels-idx1}-ubyte`` of a folder, each with or without ``.gz``, also
+    written ``train-images.idx3-ubyte``.
 
     The format has no names of classes; they come from ``classes.txt`` beside the files, one a line from label 0 on, and
     are the labels themselves where there is none.
@@ -101,7 +102,9 @@ def _read_split(folder: Path, prefix: str) -> Split:
 
 
 def _read_file(folder: Path, name: str, dimensions: int) -> Tensor:
-    for path in (folder / f"{name}.gz", folder / name):
+    # Unzipped by some tools the name has a dot, and on Kaggle a folder of its own name around it.
+    names = [f"{form}{end}" for form in (name, name.replace("-idx", ".idx")) for end in (".gz", "")]
+    for path in [place / each for each in names for place in (folder, folder / each)]:
         if path.is_file():
             return read_idx(path, dimensions)
     raise DataError(f"{folder} has no file {name} or {name}.gz")

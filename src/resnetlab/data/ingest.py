@@ -273,17 +273,17 @@ class _Ingestion:
         lossy = set(self.lossy[rows].tolist())
         encoding: Encoding = "mixed" if len(lossy) > 1 else "jpeg" if True in lossy else "lossless"
         labels = torch.from_numpy(self.given.labels[numbers])
-        names = Chosen(self.given.names, numbers)
+        names, store = Chosen(self.given.names, numbers), Chosen(self.given.cells, numbers)
         if self.pixels is not None:
             start = int(np.searchsorted(self.part, place))
             # A view where it can be one: a copy would hold the set twice.
             images = self.pixels[rows] if self.bad else self.pixels[start : start + len(rows)]
-            return Split(images=torch.from_numpy(images), labels=labels, encoding=encoding, names=names)
+            return Split(images=torch.from_numpy(images), labels=labels, encoding=encoding, names=names, store=store)
         identity = hashlib.sha256()
         for row in rows:
             identity.update(self.digests[row])
         return EncodedSplit(
-            store=Chosen(self.given.cells, numbers),
+            store=store,
             labels=labels,
             side=self.side or self.fallback,
             levels=torch.from_numpy(self.levels[place]).double(),

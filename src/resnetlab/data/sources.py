@@ -29,7 +29,7 @@ BEHIND = re.compile(r"\[[^\[\]]*=[^\[\]]*\]|#")
 
 
 def load_data(
-    source: str,
+    source: str | Path,
     split_seed: int = 0,
     decode: DecodeConfig = AS_IT_IS,
     on_progress: Progress | None = None,
@@ -45,6 +45,7 @@ def load_data(
     Raises ``ConfigError`` for an unknown source or a setting that it does not have, ``DataError`` for what cannot be
     read, ``MissingExtraError`` where the extra ``hub`` is needed and not there.
     """
+    source = str(source)
     scheme, place = _parse(source)
     if decode.image_size is not None and scheme not in ENCODED:
         raise ConfigError(

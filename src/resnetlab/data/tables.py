@@ -28,8 +28,9 @@ class Columns:
 
 
 def choose_columns(features: Mapping[str, Any], named: Sequence[str], source: str) -> Columns:
-    """Images: the column of the type Image, or of structs with ``bytes``. Labels: the column of the type ClassLabel,
-    else the one of numbers or texts whose name says that it holds labels. ``named`` are columns that the user chose.
+    """Images: the column of the type Image, or of structs with ``bytes``, else the one of bytes. Labels: the column of
+    the type ClassLabel, else the one of numbers or texts whose name says that it holds labels. ``named`` are columns
+    that the user chose.
 
     Raises ``ConfigError`` where ``named`` has none of ``features``; ``DataError`` where there is none, or several could
     be meant.
@@ -38,6 +39,7 @@ def choose_columns(features: Mapping[str, Any], named: Sequence[str], source: st
     if unknown:
         raise ConfigError(f"{source} has no column {unknown[0]!r}; its columns: {_list(features)}")
     images = [name for name, feature in features.items() if is_image(feature)]
+    images = images or [name for name, feature in features.items() if is_binary(feature)]
     labels = [name for name, feature in features.items() if hasattr(feature, "names")]
     plain = [name for name, feature in features.items() if is_plain(feature)]
     labels = labels or [name for name in plain if looks_like_label(name)]
@@ -58,6 +60,11 @@ def choose_columns(features: Mapping[str, Any], named: Sequence[str], source: st
 def is_image(feature: Any) -> bool:
     """Whether a column's type is Image, or a struct with the encoded image as ``bytes``."""
     return type(feature).__name__ == "Image" or (isinstance(feature, Mapping) and "bytes" in feature)
+
+
+def is_binary(feature: Any) -> bool:
+    """Whether a column holds bytes, which may be those of encoded images."""
+    return getattr(feature, "dtype", None) in ("binary", "large_binary")
 
 
 def is_plain(feature: Any) -> bool:
@@ -139,7 +146,8 @@ class Cells(Sequence[bytes | Path]):
         place = int(np.searchsorted(self.ends, number, side="right"))
         name, table = self.tables[place]
         row = int(number - self.ends[place] + len(table))
-        return name, row, table[row][self.column] or {}
+        cell = table[row][self.column]
+        return name, row, {"bytes": cell} if isinstance(cell, bytes) else cell or {}
 
 
 class RowNames(Sequence[str]):
@@ -234,6 +242,6 @@ def _undecoded(table: Any, columns: Columns) -> Any:
     """The table's images alone, as the bytes that are stored."""
     images = table.select_columns([columns.image])
     feature = images.features[columns.image]
-    if isinstance(feature, dict):
+    if type(feature).__name__ != "Image":
         return images
     return images.cast_column(columns.image, type(feature)(decode=False))

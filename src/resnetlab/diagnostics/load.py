@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from resnetlab.data.dataset import ImageData
+    from resnetlab.data.torch_datasets import OwnData
     from resnetlab.models.blocks import ResidualBlock
 
 INITIAL = "at initialisation"
@@ -179,12 +180,18 @@ def load_plain(folder: Path, which: Literal["last", "best"], asked: DiagnosedNet
     return plain
 
 
-def in_memory(net: "nn.Module", data: "ImageData | tuple[Tensor, Tensor]") -> DiagnosedNet:
-    """A network as it is, which counts as trained, with a set of images or a pair of images and labels."""
-    return DiagnosedNet(
-        net=net, data=data if not isinstance(data, tuple) else pair_data(net, *data),
-        recipe=None, state="as given", trained=True,
-    )  # fmt: skip
+def in_memory(net: "nn.Module", data: "OwnData") -> DiagnosedNet:
+    """A network as it is, which counts as trained, with a set of images, data of your own, or a pair of images and
+    labels."""
+    from torch import Tensor
+
+    from resnetlab.data.torch_datasets import as_image_data
+
+    if isinstance(data, tuple) and isinstance(data[0], Tensor):
+        found = pair_data(net, *data)
+    else:
+        found = as_image_data(data, alone="test", outputs=getattr(net, "num_classes", None))
+    return DiagnosedNet(net=net, data=found, recipe=None, state="as given", trained=True)
 
 
 def pair_data(net: "nn.Module", images: "Tensor", labels: "Tensor") -> "ImageData":

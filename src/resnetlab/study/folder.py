@@ -50,11 +50,12 @@ def read_config(out: Path) -> Study:
     return as_study(read_json(out / STUDY), str(out / STUDY))
 
 
-def open_study(out: Path) -> Study:
+def open_study(out: str | Path) -> Study:
     """The same, with the folder brought to the format of today first, so that its runs are found.
 
     Raises ``ConfigError`` where another process still writes in a folder of format 1.
     """
+    out = Path(out)
     study = read_config(out)
     if is_former(out):
         with folder_lock(out):
@@ -67,11 +68,12 @@ def is_former(out: Path) -> bool:
     return (out / STUDY).is_file() and "format" not in read_json(out / STUDY)
 
 
-def read_study(out: Path) -> StudyRecord:
+def read_study(out: str | Path) -> StudyRecord:
     """The study in ``out`` as far as it has come, from its records alone.
 
     Raises ``DataError`` where the folder holds no study, or none of its runs has ended.
     """
+    out = Path(out)
     study = open_study(out)
     planned = plan_runs(study)
     runs = [study_run(run.values, run.seed, read_ended(run, out)) for run in planned if run.has_ended(out)]
@@ -80,6 +82,6 @@ def read_study(out: Path) -> StudyRecord:
     return make_record(runs, study.axes, len(planned), study_settings(study), study_command(study))
 
 
-def read_results(path: Path) -> StudyRecord:
+def read_results(path: str | Path) -> StudyRecord:
     """The study in a file such as ``results.json``, of either format. Raises ``DataError`` where it holds none."""
-    return convert_results(read_json(path), str(path))
+    return convert_results(read_json(Path(path)), str(path))

@@ -34,7 +34,7 @@ DataKey = tuple[object, ...]
 
 def run_study(
     study: Study,
-    out: Path,
+    out: str | Path,
     callback: StudyCallback | None = None,
     stop: "StopRequest | None" = None,
     processes: int = 1,
@@ -51,6 +51,7 @@ def run_study(
     from resnetlab.train.distributed import started_as
 
     check_processes(processes)
+    out = Path(out)
     leads = started_as().leads
     given, (study, place) = study, moved_data(study, out)
     planned = plan_runs(study)

@@ -1,11 +1,11 @@
 """The settings of a training run. This file loads no torch, so that the command line can read it quickly."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from math import inf, isfinite
-from typing import Literal
+from typing import Any, Literal
 
-from resnetlab.core.errors import require, require_choice
+from resnetlab.core.errors import require, require_choice, unknown_name
 from resnetlab.data.config import AugmentConfig
 
 Optimizer = Literal["sgd", "adamw"]
@@ -200,6 +200,27 @@ class TrainConfig:
         )
         require(0 < self.gamma <= 1, "gamma", self.gamma, "above 0 and at most 1")
         require(self.schedule == "step" or self.gamma == 0.1, "gamma", self.gamma, "given with the step schedule only")
+
+
+HABITS = {
+    "learning_rate": "lr",
+    "max_epochs": "epochs",
+    "num_epochs": "epochs",
+    "bs": "batch_size",
+    "wd": "weight_decay",
+}
+"""Names that other projects have for settings of training."""
+
+
+def changed_config(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
+    """``config`` with ``settings`` by name in place of its own. Raises ``ConfigError`` for an unknown name, with the
+    nearest ones, and for values that make no run."""
+    named = {HABITS.get(name, name): value for name, value in settings.items()}
+    known = [one.name for one in fields(config)]
+    for name in named:
+        if name not in known:
+            raise unknown_name("setting of training", name, known)
+    return replace(config, **named)
 
 
 def _rising(numbers: Sequence[int]) -> bool:

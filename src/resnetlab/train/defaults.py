@@ -369,7 +369,7 @@ def find_weights(recipe: Recipe, given: Collection[str], side: int) -> Weights |
     if "weights" in given or side <= SMALL:
         return None
 
-    from resnetlab.models.hub import is_cached
+    from resnetlab.models.pretrained import is_cached
 
     for tag in AT_HAND:
         model = tag.partition(".")[0]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from resnetlab.core.errors import require_choice
 from resnetlab.data.dataset import ImageData, Images, SplitName
 from resnetlab.data.loader import Loader
+from resnetlab.data.torch_datasets import OwnData, as_image_data
 from resnetlab.records.run import ClassificationReport, ClassScore, Metrics, Mistake
 from resnetlab.train.config import Precision
 from resnetlab.train.distributed import sum_over_ranks
@@ -21,12 +22,16 @@ BATCH = 256
 """Images at a time where only an evaluation asks."""
 
 
-def evaluate(net: nn.Module, data: ImageData, which: SplitName | None = None) -> Metrics:
+def evaluate(net: nn.Module, data: OwnData, which: SplitName | None = None) -> Metrics:
     """Mean cross-entropy and top-1 error of ``net`` on a split of ``data``, on the device of ``net``.
 
     By default the split is the one to report: test, or validation where there is no test. Images are standardised by
-    the training statistics, as in ``fit``. Raises ``ConfigError`` for a split that the set has not.
+    the training statistics, as in ``fit``. Data of your own are taken as ``as_image_data`` says: a single Dataset or
+    DataLoader of (image, label) is the test set, and images of uint8 are then standardised by their own statistics.
+
+    Raises ``ConfigError`` for a split that the set has not.
     """
+    data = as_image_data(data, alone="test", outputs=getattr(net, "num_classes", None))
     name = which or data.reported_split
     require_choice("split", name, data.splits)
     split = data.splits[name].to(next(net.parameters()).device)

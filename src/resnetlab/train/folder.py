@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.core.errors import CheckpointError, ConfigError, DataError, printable
-from resnetlab.core.files import digest, folder_exists, folder_lock, read_json, require_vacant, write_json
+from resnetlab.core.files import (
+    atomic_write,
+    digest,
+    folder_exists,
+    folder_lock,
+    read_folder,
+    read_json,
+    require_vacant,
+    write_json,
+)
 from resnetlab.core.serialize import as_plain
 from resnetlab.train.recipe import Recipe, changed_settings, differences, read_recipe, recipe_data, write_recipe
 
@@ -256,7 +265,8 @@ def has_ended(claim: Claim) -> bool:
 def claimed(claim: Claim, data: "ImageData", leads: bool) -> Iterator[bool]:
     """Lock the folder; True where another process has done this run meanwhile.
 
-    What a run wrote that failed before its first checkpoint goes, so that the folder is free for the next attempt.
+    What a run wrote that failed before its first checkpoint goes, so that the folder is free for the next attempt; and
+    what one wrote that resumed with changes and failed before its next one is put back as it was.
     """
     from resnetlab.train.distributed import share_bytes
 
@@ -269,12 +279,24 @@ def claimed(claim: Claim, data: "ImageData", leads: bool) -> Iterator[bool]:
         if not ended:
             claim.check_data(data)
         share_bytes(b"yes" if ended else b"no")
+        begun = {name: (claim.out / name).read_bytes() for name in (*BEGUN, MANIFEST) if (claim.out / name).is_file()}
+        state = _last_state(claim.out)
         try:
             yield ended
         except BaseException:
-            if not held and not is_begun(claim.out):
+            if not is_begun(claim.out) or (claim.accept_changes and _last_state(claim.out) == state):
                 claim.undo()
+                for name, content in begun.items() if held else ():
+                    atomic_write(claim.out / name, content)
             raise
+
+
+def _last_state(folder: Path) -> dict[str, bytes]:
+    """What the last checkpoint says of where the run stands; empty without one."""
+    from resnetlab.train.checkpoint import STATE
+    from resnetlab.train.checkpoint_manager import LAST
+
+    return read_folder(folder / LAST, fall_back=True, only=[STATE])[1] if folder_exists(folder / LAST) else {}
 
 
 def claim_data(data: "ImageData", folder: Path) -> None:

@@ -14,7 +14,7 @@ from resnetlab.data.augmentation import Augmentation
 from resnetlab.data.dataset import ImageData, Images
 from resnetlab.data.loader import Loader
 from resnetlab.models.classifier import Classifier
-from resnetlab.models.recompute import recompute_blocks, segment_length
+from resnetlab.models.recompute import recompute_blocks
 from resnetlab.records.run import ReportedSplit
 from resnetlab.train.config import Precision, TrainConfig
 from resnetlab.train.distributed import World, check_share, world
@@ -155,13 +155,8 @@ def prepare(net: nn.Module, config: TrainConfig) -> None:
 
 def save_memory(net: nn.Module, config: TrainConfig) -> None:
     """Let the stages of ``net`` recompute their activations in segments, in place, as ``checkpoint_blocks`` says."""
-    if config.checkpoint_blocks is None:
-        return
-    every = config.checkpoint_blocks
-    if every == "auto":
-        stages = net.stages if isinstance(net, Classifier) else nn.Sequential()
-        every = segment_length(max((len(list(stage.children())) for stage in stages), default=1))
-    recompute_blocks(net, every)
+    if config.checkpoint_blocks is not None:
+        recompute_blocks(net, config.checkpoint_blocks)
 
 
 def frozen_parts(net: nn.Module, up_to: str) -> list[nn.Module]:

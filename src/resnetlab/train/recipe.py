@@ -129,8 +129,8 @@ def recipe_network(recipe: Recipe, data: "ImageData", device: str = "cpu") -> tu
 
     Raises ``ConfigError`` for an unknown name or option, ``CheckpointError`` for weights that do not fit.
     """
-    from resnetlab.models.hub import fetch
     from resnetlab.models.init import build
+    from resnetlab.models.pretrained import fetch
     from resnetlab.models.weights import load_weights
 
     net = build(fitted_config(recipe, data), seed=recipe.seed, device=device)

@@ -31,7 +31,15 @@ from resnetlab.train.folder import (
     refusal,
     run_data,
 )
-from resnetlab.train.recipe import Recipe, fitted_config, read_recipe, recipe_command, recipe_data, recipe_network
+from resnetlab.train.recipe import (
+    Recipe,
+    fitted_config,
+    load_recipe,
+    read_recipe,
+    recipe_command,
+    recipe_data,
+    recipe_network,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -47,8 +55,8 @@ if TYPE_CHECKING:
 
 
 def run_recipe(
-    recipe: Recipe,
-    out: Path,
+    recipe: Recipe | str | Path,
+    out: str | Path,
     *,
     resume: bool = False,
     callback: "Callback | None" = None,
@@ -57,10 +65,10 @@ def run_recipe(
     page: bool = True,
     alone: bool = False,
     accept_changes: bool = False,
-    chosen: Sequence[str] = (),
     data: "ImageData | None" = None,
+    chosen: Sequence[str] = (),
 ) -> RunRecord:
-    """Train the recipe in the folder ``out`` and return its record.
+    """Train the recipe, or that of a file, in the folder ``out`` and return its record.
 
     With ``resume`` a run that was interrupted resumes from its last checkpoint, bit for bit, and one that has ended
     gives its record again. A run that diverges has a record too, with ``status="diverged"``. Under torchrun every rank
@@ -79,7 +87,8 @@ def run_recipe(
     from resnetlab.train.gradients import GradientTrace
     from resnetlab.train.prepare import environment_of, pick_device
 
-    callback = callback or NoCallback()
+    out, callback = Path(out), callback or NoCallback()
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
     with nullcontext(world()) if alone else process_group(recipe.training.device) as here:
         resumes = resume and not accept_changes and is_begun(out) and (out / DATA).is_file()
         recipe, place = moved_data(recipe, out) if resumes else (recipe, None)
@@ -260,7 +269,7 @@ def write_pages(record: RunRecord, report: "ClassificationReport | None", out: P
 
 
 def restored_network(
-    folder: Path, which: Literal["last", "best"] = "last", place: str | None = None
+    folder: str | Path, which: Literal["last", "best"] = "last", place: str | None = None
 ) -> "tuple[nn.Module, ImageData, Recipe]":
     """A run's trained network, its data and its recipe; ``place`` is where the data are now, if they have moved.
 
@@ -271,6 +280,7 @@ def restored_network(
     from resnetlab.train.prepare import pick_device
     from resnetlab.train.state import restore_model
 
+    folder = Path(folder)
     recipe, checkpoint = read_trained(folder, which)
     data = run_data(folder, recipe, place)
     check_data(data, folder)
@@ -298,10 +308,10 @@ def read_trained(folder: Path, which: Literal["last", "best"] = "last") -> "tupl
     return recipe, checkpoint
 
 
-def evaluate_run(folder: Path, which: Literal["last", "best"] = "last", place: str | None = None) -> Metrics:
+def evaluate_run(folder: str | Path, which: Literal["last", "best"] = "last", place: str | None = None) -> Metrics:
     """Evaluate a run's checkpoint on the split to report: loss and error. Arguments and errors as of
     ``restored_network``."""
-    return evaluate_restored(*restored_network(folder, which, place))
+    return evaluate_restored(*restored_network(Path(folder), which, place))
 
 
 def evaluate_restored(net: "nn.Module", data: "ImageData", recipe: Recipe) -> Metrics:
