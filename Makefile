@@ -21,7 +21,7 @@ help:  ## list these targets
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,track,keras]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,track,keras,export,openvino,serve]'
 	touch $@
 
 demo: .venv/installed  ## set up, then compare plain and residual nets at depths 8, 20 and 56 on digits
@@ -42,17 +42,19 @@ test-faults: .venv/installed-dev  ## inject every fault in full and count what h
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --out docs/faults.json
 
 # torchvision and timm would ask for another torch than ours, so these come without what they ask for; what captum
-# imports beside torch is there already.
+# and transformers import beside torch is there already, but for tokenizers and regex.
 .venv-reference/installed: pyproject.toml constraints.txt constraints-reference.txt
 	test -x $(REFERENCE)/python || $(PYTHON) -m venv .venv-reference
-	$(REFERENCE)/python -m pip install --quiet --editable '.[dev,hub,track,keras]'
-	$(REFERENCE)/python -m pip install --quiet --no-deps --constraint constraints-reference.txt torchvision timm captum
+	$(REFERENCE)/python -m pip install --quiet --editable '.[dev,hub,track,keras,export,openvino,serve]'
+	$(REFERENCE)/python -m pip install --quiet --no-deps --constraint constraints-reference.txt torchvision timm captum \
+		transformers tokenizers regex
+	$(REFERENCE)/python -m pip install --quiet --constraint constraints-reference.txt 'tritonclient[http]'
 	touch $@
 
 test-breaks: .venv/installed-dev  ## break the code on purpose, a line at a time, and see the tests find each break
 	$(BIN)/python -m tests.breaks
 
-test-reference: .venv-reference/installed  ## set up torchvision, timm and captum beside, then compare with them
+test-reference: .venv-reference/installed  ## set up torchvision, timm, transformers, captum and tritonclient beside, then compare
 	$(REFERENCE)/python -m pytest -n 2 tests/reference
 
 lint: .venv/installed-dev  ## check style, types and the direction of imports

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from resnetlab.data.config import AugmentConfig as AugmentConfig
     from resnetlab.data.config import DecodeConfig as DecodeConfig
     from resnetlab.data.sources import load_data as load_data
+    from resnetlab.data.torch_datasets import from_datasets as from_datasets
     from resnetlab.deploy.load import TrainedNetwork as TrainedNetwork
     from resnetlab.deploy.load import load as load
     from resnetlab.diagnostics.diagnose import diagnose as diagnose
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "resnetlab.data.config": ("AugmentConfig", "DecodeConfig"),
     "resnetlab.data.sources": ("load_data",),
+    "resnetlab.data.torch_datasets": ("from_datasets",),
     "resnetlab.deploy.load": ("TrainedNetwork", "load"),
     "resnetlab.diagnostics.diagnose": ("diagnose",),
     "resnetlab.models.weights": ("LoadReport", "export_weights", "load_weights"),
@@ -49,6 +51,8 @@ __all__ = sorted(["__version__", *_HOME])
 
 
 def __getattr__(name: str) -> Any:
+    if name not in _HOME and name[-1].isdigit():
+        raise AttributeError(f"module 'resnetlab' has no {name!r}: networks are made by name, create_model({name!r})")
     if name not in _HOME:
         raise AttributeError(f"module 'resnetlab' has no attribute {name!r}; it offers {', '.join(__all__)}")
     return getattr(import_module(_HOME[name]), name)

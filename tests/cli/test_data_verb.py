@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.data.test_folder import add
@@ -125,6 +126,67 @@ def test_a_label_that_is_missing_hides_nothing_else(run, tmp_path):
     assert "1 of the 12 images of y_train have no label" in errors
     assert "test images that are in train too: 4 (such as 0 = 0, 1 = 1, 2 = 2, 3 = 3)" in out
     assert ["2", "3", "1"] in [line.split() for line in out.splitlines()]
+
+
+def unreadable_sets(place):
+    """Sets of which nothing can be read, with everything that is to be told of each."""
+    images, labels = np.zeros((12, 8, 8), np.uint8), np.arange(12) % 3
+    np.savez(
+        place / "a.npz", x_train=images.reshape(12, 64), y_train=labels / 2, x_test=images[:, :, :6], y_test=labels
+    )
+    (place / "damaged.npz").write_bytes(b"PK")
+    for name in "ab":
+        (place / "folder" / name).mkdir(parents=True)
+        for number in range(2):
+            (place / "folder" / name / f"{number}.png").write_bytes(b"no image")
+    (place / "idx").mkdir()
+    for name in NAMES:
+        (place / "idx" / name).write_bytes(b"no idx")
+    (place / "cifar").mkdir()
+    files = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin", "batches.meta.txt"]
+    for name in files:
+        (place / "cifar" / name).write_bytes(b"x")
+    shapes = ("x_train has the shape (12, 64)", "x_test has the shape (12, 8, 6)", "y_train is float64")
+    return {
+        f"npz:{place}/a.npz": shapes,
+        f"npz:{place}/damaged.npz": ("damaged.npz cannot be read as .npz",),
+        f"{place}/folder": ("unreadable: a/0.png: ", "unreadable: b/1.png: ", "4 of 4 images cannot be read"),
+        f"idx:{place}/idx": tuple(f"{name} is not an IDX file" for name in NAMES),
+        f"cifar10:{place}/cifar": tuple(files),
+    }
+
+
+def unreadable_tables(place):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for name in ("clear", "damaged"):
+        (place / name).mkdir()
+    images, labels = [{"bytes": b"", "path": None}] * 6, [0, 1, 2] * 2
+    columns = {"image": images, "other": images, "label": labels, "target": labels}
+    parquet.write_table(pa.table(columns), place / "clear" / "train.parquet")
+    for name in ("train", "test"):
+        (place / "damaged" / f"{name}.parquet").write_bytes(b"PAR1")
+    return {
+        f"parquet:{place}/clear": ("columns of images: image, other", "columns of labels: label, target"),
+        f"parquet:{place}/damaged": ("train.parquet cannot be read", "test.parquet cannot be read"),
+    }
+
+
+@pytest.mark.parametrize("sets", [unreadable_sets, unreadable_tables])
+def test_where_nothing_can_be_read_everything_is_told_in_the_same_form(run, tmp_path, sets):
+    for source, told in sets(tmp_path).items():
+        out = tmp_path / "out"
+        out.mkdir(exist_ok=True)
+        (out / "contact-sheet.png").write_bytes(b"of another set")
+        code, printed, errors = run("data", "inspect", source, "--out", out)
+        assert (code, printed.splitlines()[:2]) == (3, [f"source  {source}", "images  none that can be read"])
+        for line in told:
+            assert line in printed + errors, (source, line, printed, errors)
+        found = json.loads((out / "inspect.json").read_text())
+        assert found["fingerprint"] == {"source": source}
+        assert len(found["refusals"]) == max(1, sum("unreadable" not in line for line in told))
+        assert not (out / "contact-sheet.png").exists()
+        code, printed, _ = run("data", "inspect", source, "--json", "--out", out)
+        assert (code, json.loads(printed)) == (3, found)
 
 
 def test_what_cannot_be_inspected_is_one_message_and_writes_nothing(run, tmp_path):

@@ -120,9 +120,18 @@ def test_help_shows_what_matters_first_then_every_flag_once(run):
     flags = re.findall(r"^  (--[a-z-]+)", shown, re.MULTILINE)
     assert len(flags) == len(set(flags)) > 60
     expected = {f"--{name.replace('_', '-')}" for name in names_of(Recipe)}
-    assert expected | {"--out", "--resume", "--accept-changes", "--log", "--quiet", "--json", "--print-config"} == set(
-        flags
-    )
+    own = {
+        "--out",
+        "--resume",
+        "--accept-changes",
+        "--log",
+        "--quiet",
+        "--json",
+        "--print-config",
+        "--time",
+        "--choose",
+    }
+    assert expected | own == set(flags)
 
 
 def names_of(settings: type) -> list[str]:

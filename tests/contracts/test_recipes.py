@@ -13,7 +13,7 @@ from resnetlab.study import Study, plan_runs
 from resnetlab.study.config import load_study
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import learning_rate
-from resnetlab.train.recipe import Recipe, fitted_config, recipe_data
+from resnetlab.train.recipe import Recipe, fitted_config, recipe_data, recipe_header
 from tests.conftest import ROOT, make_data
 
 FILES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -33,16 +33,6 @@ def command_of(text: str):
     return words, read_command(words)
 
 
-def header(path) -> dict[str, str]:
-    lines = []
-    for line in path.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line[1:].strip())
-    fields = re.findall(r"^(\w+): +(.*(?:\n(?!\w+: ).*)*)", "\n".join(lines[1:]), re.MULTILINE)
-    return {"title": lines[0]} | dict(fields)
-
-
 def test_there_is_a_recipe_for_every_kind_of_data():
     assert {path.parent.name for path in FILES} == {
         "digits",
@@ -57,8 +47,8 @@ def test_there_is_a_recipe_for_every_kind_of_data():
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_header_says_command_source_cost_and_what_to_expect(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = header(path)
-    assert len(found["title"]) > 20
+    found = recipe_header(path)
+    assert len(found["what"]) > 20
     assert all(len(found[field]) > 10 for field in FIELDS)
     assert "not measured here" in found["expected"] or re.search(r"[\d.]+ %.*n = \d", found["expected"])
     words, command = command_of(found["command"])
@@ -69,7 +59,7 @@ def test_header_says_command_source_cost_and_what_to_expect(path, monkeypatch):
 
 def test_a_header_without_a_source_is_seen(tmp_path):
     (tmp_path / "a.yaml").write_text("# A net.\n# command:  resnetlab train a.yaml\n# cost:     1 s\nmodel: x\n")
-    assert set(header(tmp_path / "a.yaml")) == {"title", "command", "cost"}
+    assert set(recipe_header(tmp_path / "a.yaml")) == {"what", "command", "cost"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -118,12 +108,12 @@ def test_study_asks_one_question_and_each_of_its_networks_can_be_built(path, mon
     recipe, axes, seeds = load_study(path)
     planned = plan_runs(Study(recipe=recipe, axes=axes, seeds=seeds))
     assert seeds >= 3
-    assert f"{len(planned)} runs" in header(path)["cost"]
-    assert header(path)["title"].count("?") == 1
+    assert f"{len(planned)} runs" in recipe_header(path)["cost"]
+    assert recipe_header(path)["what"].count("?") == 1
     for run in planned[: len(planned) // seeds]:
         build(fitted_config(run.recipe, make_data(train=12, test=6)), seed=0, device="meta")
-    if "paper" in header(path):
+    if "paper" in recipe_header(path):
         # The experiment at its own size is a recipe of its own with axes on the command line.
-        for run in plan_runs(command_of(header(path)["paper"])[1].config):
+        for run in plan_runs(command_of(recipe_header(path)["paper"])[1].config):
             data = make_data(train=12, test=6, side=224 if run.recipe.data == "data/imagenet" else 32)
             build(fitted_config(run.recipe, data), seed=0, device="meta")

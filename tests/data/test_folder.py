@@ -169,10 +169,9 @@ def test_junk_is_counted_and_bad_files_are_all_told_before_training(tmp_path):
     (tmp_path / "a" / "cut.png").write_bytes(whole[:-40])
     (tmp_path / "a" / "two\nlines").write_text("no image")
     (tmp_path / "b" / "empty.jpg").touch()
-    with pytest.raises(DataError, match=r"3 of 13 images cannot be read.* --on-bad skip") as caught:
+    bad = r"3 of 13 images cannot be read.* --on-bad skip: a/cut\.png: .*; a/two\\nlines: .*; b/empty\.jpg: "
+    with pytest.raises(DataError, match=bad):
         read(tmp_path)
-    lines = str(caught.value).splitlines()[1:]
-    assert [line.split(":")[0].strip() for line in lines] == ["a/cut.png", "a/two\\nlines", "b/empty.jpg"]
 
 
 def test_at_most_twenty_bad_files_are_shown_with_their_number(tmp_path):
@@ -181,8 +180,8 @@ def test_at_most_twenty_bad_files_are_shown_with_their_number(tmp_path):
         (tmp_path / "b" / f"broken{number}.png").touch()
     with pytest.raises(DataError, match="25 of 35 images") as caught:
         read(tmp_path)
-    assert str(caught.value).splitlines()[-1] == "  and 5 more"
-    assert len(str(caught.value).splitlines()) == 22
+    assert str(caught.value).endswith("; and 5 more")
+    assert str(caught.value).count("b/broken") == 20
 
 
 def test_skipping_gives_the_set_that_is_left(tmp_path):

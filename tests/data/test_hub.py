@@ -183,7 +183,7 @@ def test_unreadable_image_is_an_error_or_left_out(tmp_path, fault):
     tables["train"] = table(cells, LABELS)
     write(tmp_path, tables)
     with pytest.raises(
-        DataError, match=r"(?s)2 of 18 images cannot be read.*row 5 of train.*: .*\n.*row 7 of train.*: "
+        DataError, match=r"(?s)2 of 18 images cannot be read.*row 5 of train.*: .*; .*row 7 of train.*: "
     ):
         read(tmp_path)
     data = read(tmp_path, SKIP)

@@ -43,6 +43,18 @@ def test_folder_gives_images_and_labels(tmp_path, compress):
     assert (data.in_chans, data.image_size, data.classes) == (1, 6, ("0", "1", "2", "3"))
 
 
+@pytest.mark.parametrize("form", ["{0}.idx{1}", "{0}.idx{1}.gz", "{0}-idx{1}/{0}-idx{1}", "{0}.idx{1}/{0}.idx{1}"])
+def test_names_as_unzipped_and_as_on_kaggle_are_read(tmp_path, form):
+    make_folder(tmp_path, compress=form.endswith(".gz"))
+    expected = read_idx_folder(tmp_path).fingerprint
+    (tmp_path / "named").mkdir()
+    for name in NAMES:
+        path = tmp_path / "named" / form.format(*name.split("-idx"))
+        path.parent.mkdir(exist_ok=True)
+        (tmp_path / (f"{name}.gz" if form.endswith(".gz") else name)).rename(path)
+    assert read_idx_folder(tmp_path / "named").fingerprint["sha256"] == expected["sha256"]
+
+
 def test_gzipped_and_plain_folders_have_one_fingerprint(tmp_path):
     folders = []
     for compress in (True, False):

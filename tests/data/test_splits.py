@@ -257,6 +257,15 @@ def test_order_of_a_hub_repository_decides_nothing(monkeypatch):
     assert (found[0]["train"], found[0]["test"]) == (12, 6)
 
 
+@pytest.mark.parametrize("order", [("test", "full"), ("full", "test")])
+def test_the_first_split_of_the_hub_is_never_taken_for_training(monkeypatch, order):
+    """Where none is named so; it could be the test."""
+    tables = datasets.DatasetDict({name: good()["test" if name == "test" else "train"] for name in order})
+    monkeypatch.setattr(datasets, "load_dataset", lambda _: tables)
+    with pytest.raises(DataError, match=r"which split is full\?.*hub:owner/name\[train=…,test=test\]"):
+        load_data("hub:owner/name")
+
+
 def test_splits_of_the_hub_of_unknown_names_are_asked_for(monkeypatch):
     tables = datasets.DatasetDict({"full": good()["train"], "corrupted": good()["test"]})
     monkeypatch.setattr(datasets, "load_dataset", lambda _: tables)

@@ -99,12 +99,27 @@ def two_labels():
 def test_several_columns_of_labels_are_named_and_chosen_behind_a_mark(tmp_path):
     kind = datasets.ClassLabel(names=["a", "b", "c"])
     write(tmp_path, {name: rows.cast_column("coarse", kind) for name, rows in two_labels().items()})
-    with pytest.raises(ConfigError, match=r"several columns of labels: label, coarse; .*#label"):
+    with pytest.raises(DataError, match=r"several columns of labels: label, coarse; .*#label"):
         read(tmp_path)
     assert read(f"{tmp_path}#coarse").classes == ("a", "b", "c")
     assert read(f"{tmp_path}#img,label").classes == tuple(NAMES)
     with pytest.raises(ConfigError, match="has no column 'fine'"):
         read(f"{tmp_path}#fine")
+
+
+@pytest.mark.parametrize("kind", ["binary", "large_binary"])
+def test_bytes_without_a_struct_are_images_where_no_column_is_typed(tmp_path, kind):
+    write(tmp_path / "typed", good())
+    expected = read(tmp_path / "typed").fingerprint["sha256"]
+    bare = {}
+    for name, rows in good().items():
+        cells = [cell["bytes"] for cell in rows.cast_column("img", datasets.Image(decode=False))["img"]]
+        bare[name] = rows.remove_columns("img").add_column("img", cells, feature=datasets.Value(kind))
+    write(tmp_path / "bare", bare)
+    assert read(tmp_path / "bare").fingerprint["sha256"] == expected
+    both = {name: rows.add_column("mask", [b"0"] * len(rows)) for name, rows in good().items()}
+    write(tmp_path / "both", both)
+    assert read(tmp_path / "both").fingerprint["sha256"] == expected
 
 
 def test_column_of_another_name_is_a_label_where_the_user_says_so(tmp_path):
@@ -122,7 +137,7 @@ def test_table_without_images_or_labels_names_its_columns(tmp_path):
     with pytest.raises(DataError, match="no column of labels"):
         read(tmp_path / "b")
     write(tmp_path / "c", {"train": rows.add_column("other", [{"bytes": b"", "path": ""}] * 12)})
-    with pytest.raises(ConfigError, match="several columns of images: img, other"):
+    with pytest.raises(DataError, match="several columns of images: img, other"):
         read(tmp_path / "c")
 
 

@@ -1,17 +1,24 @@
+"""Runs on the digits, on files of three colours and on crops of two photographs; bundles of the first and the last."""
+
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.sources import load_data
+from resnetlab.deploy.export import ExportConfig, export
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import run_recipe
 from tests.cli.conftest import run  # noqa: F401  # commands are run here too
 
+SIDE = 112
 TRAINING = TrainConfig(epochs=2, batch_size=64, lr=0.1, device="cpu")
+DIGITS = Recipe(model="cifar_resnet8", data="digits", training=TRAINING)
 COLOURS = {"blue": (30, 30, 200), "green": (30, 200, 30), "red": (200, 30, 30)}
 
 
@@ -19,8 +26,42 @@ COLOURS = {"blue": (30, 30, 200), "green": (30, 200, 30), "red": (200, 30, 30)}
 def digits_run(tmp_path_factory) -> Path:
     """A run on the digits, in which white is 16."""
     out = tmp_path_factory.mktemp("digits") / "run"
-    run_recipe(Recipe(model="cifar_resnet8", data="digits", training=TRAINING), out, page=False)
+    run_recipe(DIGITS, out, page=False)
     return out
+
+
+@pytest.fixture(scope="session")
+def bundle(digits_run, tmp_path_factory) -> Path:
+    """With the formats of each engine in float32."""
+    for extra in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(extra)
+    out = tmp_path_factory.mktemp("bundles") / "digits"
+    export(digits_run, out, ExportConfig(to=("onnx", "openvino", "pt2", "triton", "web")))
+    return out
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Crops of 112 pixels of two photographs, a folder each."""
+    place, rng = tmp_path_factory.mktemp("data") / "photos", np.random.default_rng(0)
+    for name, photo in zip(("temple", "flower"), load_sample_images().images, strict=True):
+        (place / name).mkdir(parents=True)
+        for number in range(80):
+            top, left = rng.integers(0, photo.shape[0] - SIDE), rng.integers(0, photo.shape[1] - SIDE)
+            crop = photo[top : top + SIDE, left : left + SIDE]
+            Image.fromarray(crop).save(place / name / f"{number}.png")
+    return place
+
+
+@pytest.fixture(scope="session")
+def photos_bundle(photos, tmp_path_factory):
+    """Of a net that sees the photographs at 28 pixels; without formats."""
+    recipe = Recipe(model="cifar_resnet8", data=f"folder:{photos}", decode=DecodeConfig(image_size=28))
+    recipe = replace(recipe, training=TrainConfig(epochs=6, batch_size=16, lr=0.02))
+    made = tmp_path_factory.mktemp("photos")
+    run_recipe(recipe, made / "run", page=False)
+    export(made / "run", made / "bundle")
+    return made / "bundle"
 
 
 def add_colours(folder: Path, names=tuple(COLOURS), count: int = 12, seed: int = 0) -> Path:

@@ -52,6 +52,7 @@ SETTINGS = {
     "stochastic depth": Setting(network={"stochastic_depth": 0.5}),
     "clipping": Setting({"clip_norm": 0.5}),
     "AdamW": Setting({"optimizer": "adamw", "lr": 3e-3}),
+    "balanced": Setting({"sampler": "balanced", "class_weights": "balanced"}),
     "top 2": Setting({"keep_top": 2}),
     "checkpointed blocks": Setting({"checkpoint_blocks": 1}),
     "warm-up until an error": Setting({"warmup_until_error": 0.9, "schedule": "constant"}),

@@ -22,6 +22,7 @@ from tests.faults.power import power
 from tests.faults.processes import Pool
 from tests.faults.ranks import rank
 from tests.faults.resume import resume, worse
+from tests.faults.serving import bodies, drain, slow
 from tests.faults.signals import signals
 from tests.faults.storage import storage
 from tests.faults.workers import worker
@@ -194,6 +195,30 @@ FAULTS = {
         "starts again by itself to the same bits",
         "torchrun without restarts",
         0.9,
+    ),
+    "slow": Fault(
+        slow,
+        100,
+        "clients of a server that send a head or a body at a byte a second",
+        "cut off within 11 s",
+        "uvicorn as it is",
+        0.9,
+    ),
+    "drain": Fault(
+        drain,
+        20,
+        "SIGTERM while 32 clients ask a server without pause",
+        "all that was sent before it is answered; code 0",
+        "SIGKILL",
+        0.9,
+    ),
+    "bodies": Fault(
+        bodies,
+        2000,
+        "a damaged image or request sent to a server",
+        "an answer, never of 500 or above",
+        "what is in them not checked",
+        0.5,
     ),
 }
 

@@ -3,10 +3,17 @@
 import base64
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tests.conftest import ROOT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -37,13 +44,29 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve(self, body):
         self.server.requests.append((self.command, self.path))
-        match = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/(\w+)/([\w.]+)", self.path)
+        if self.path.startswith("/api/models/"):
+            self.describe(body)
+            return
+        match = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/(\w+)/([\w./-]+)", self.path)
         content = self.server.files.get((match[1], match[3])) if match else None
         if content is None:
             self.answer(404, b"{}", {"X-Error-Code": "EntryNotFound" if match else "RepoNotFound"}, body)
             return
         commit = match[2] if len(match[2]) == 40 else COMMIT
         self.answer(200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit}, body)
+
+    def describe(self, body):
+        """What a repository is, and the list of its files."""
+        repository = "/".join(self.path.split("/")[3:5])
+        files = {name: content for (owner, name), content in self.server.files.items() if owner == repository}
+        found = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
+        if "/tree/" in self.path:
+            found = [
+                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for name, content in files.items()
+            ]
+        headers = {"Content-Type": "application/json"} | ({} if files else {"X-Error-Code": "RepoNotFound"})
+        self.answer(200 if files else 404, json.dumps(found).encode(), headers, body)
 
     def do_POST(self):
         self.server.requests.append((self.command, self.path))
@@ -99,3 +122,31 @@ def serve():
         hub.shutdown()
         hub.server_close()
         thread.join()
+
+
+@pytest.fixture
+def hub():
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def client(tmp_path):
+    """Runs code in a process of its own, whose hub is at that address; the cache stays between calls."""
+
+    def run(code, address):
+        environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        environment |= {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_loopback"}
+        environment |= {"OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_XET": "1"}
+        done = subprocess.run(
+            [sys.executable, *(["-c", code] if isinstance(code, str) else code)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=ROOT,
+            timeout=120,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run

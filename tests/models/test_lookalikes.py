@@ -5,10 +5,10 @@ from argparse import Namespace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from resnetlab.core.errors import CheckpointError
-from resnetlab.models.hub import write_bundle
+from resnetlab.models.architectures import config_to_plain
 from resnetlab.models.lookalikes import UNKNOWN
 from resnetlab.models.weights import export_weights, load_weights
 from resnetlab.models.zoo import create_model
@@ -92,6 +92,7 @@ def test_a_config_beside_the_weights_is_believed(tmp_path):
         load_weights(empty("resnet18"), tmp_path)
 
 
+@pytest.mark.parametrize("key", ["resnetlab", None])
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -102,8 +103,12 @@ def test_a_config_beside_the_weights_is_believed(tmp_path):
         ({"num_classes": 10, "stochastic_depth": 0.1, "init": "xavier"}, None),
     ],
 )
-def test_our_own_bundles_say_their_settings(tmp_path, settings, message):
-    write_bundle(create_model("cifar_resnet8"), tmp_path, title="net")
+def test_our_own_bundles_say_their_settings(tmp_path, settings, message, key):
+    ours = create_model("cifar_resnet8")
+    (tmp_path / "model.safetensors").write_bytes(save(export_weights(ours)))
+    plain = config_to_plain(ours.config)
+    # As bundles have it; and as they had it before they held classes and preprocessing.
+    (tmp_path / "config.json").write_text(json.dumps({"library_name": "resnetlab"} | ({key: plain} if key else plain)))
     net = create_model("cifar_resnet8", seed=1, **settings)
     if message is None:
         assert load_weights(net, tmp_path).architecture == "config.json says the same architecture"

@@ -1,4 +1,4 @@
-"""torchvision, timm and captum, where they can be imported.
+"""torchvision, timm, transformers and captum, where they can be imported.
 
 torchvision's wheel registers shapes for two operators of its compiled part, and does not import where that part does
 not load, as beside a CPU torch: declaring the two is enough for its networks, which use neither.
@@ -36,6 +36,12 @@ def torchvision() -> ModuleType:
 def timm() -> ModuleType:
     _load("torchvision")
     return _load("timm")
+
+
+@pytest.fixture(scope="session")
+def transformers() -> ModuleType:
+    _load("torchvision")
+    return _load("transformers")
 
 
 @pytest.fixture(scope="session")

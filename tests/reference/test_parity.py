@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from resnetlab.core.errors import CheckpointError
+from resnetlab.models.features import FeatureMaps
 from resnetlab.models.key_mapping import their_names
 from resnetlab.models.lookalikes import UNKNOWN
 from resnetlab.models.pretrained import PRETRAINED
@@ -110,6 +111,19 @@ def test_every_name_that_both_have_is_the_same_network(request, project, name):
     with torch.no_grad():
         assert difference(ours.eval()(x), theirs.eval()(x)) <= 1e-5
     theirs.load_state_dict(export_weights(ours, project), strict=True)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50d", "resnetv2_50", "seresnet50", "vgg11_bn"])
+def test_feature_maps_have_timms_numbers_and_values(request, name):
+    timm, theirs, ours = request.getfixturevalue("timm"), make_theirs(request, "timm", name), make_ours(name)
+    load_weights(ours, theirs.state_dict())
+    told, maps = timm.create_model(name, features_only=True).feature_info, FeatureMaps(ours.eval())
+    assert maps.feature_info.channels() == told.channels()
+    assert maps.feature_info.reduction() == told.reduction()
+    x = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = theirs.eval().forward_intermediates(x, intermediates_only=True)
+        assert max(difference(*pair) for pair in zip(maps(x), expected, strict=True)) <= 1e-5
 
 
 @pytest.mark.parametrize("tag", PRETRAINED)

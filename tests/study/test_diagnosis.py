@@ -43,7 +43,7 @@ def test_wrong_choice_of_runs_says_what_there_is(where, message):
     ("settings", "message"),
     [
         ({"what": ("signal",)}, "--what signal is not possible for a study, only gradients, residuals, lesion"),
-        ({"model": "cifar_resnet20", "data": "digits"}, "--data, --model is not possible for a study"),
+        ({"model": "cifar_resnet20", "data": "digits"}, "--model is not possible for a study"),
         ({"plain": Path("runs/plain")}, "--plain is not possible"),
     ],
 )

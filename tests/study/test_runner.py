@@ -58,7 +58,7 @@ def test_study_whose_first_run_cannot_start_leaves_the_folder_to_the_next_attemp
     with pytest.raises(CheckpointError):
         run_study(replace(study, recipe=replace(study.recipe, weights=str(tmp_path / "w.safetensors"))), tmp_path / "a")
     assert not (tmp_path / "a").exists()
-    assert len(run_study(study, tmp_path / "a").runs) == 1
+    assert len(run_study(study, str(tmp_path / "a")).runs) == 1
 
 
 @pytest.fixture(scope="module")

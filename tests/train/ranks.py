@@ -57,6 +57,7 @@ CASES = {
     "group norm, accumulate": (lambda: Double("group"), replace(BASE, accumulate=2)),
     "sync_bn, accumulate": (Double, replace(BASE, sync_bn=True, accumulate=2)),
     "mixup": (Double, replace(BASE, sync_bn=True, augment=MIXED, label_smoothing=0.1)),
+    "balanced": (Double, replace(BASE, sync_bn=True, sampler="balanced")),
     "ema": (Double, replace(BASE, sync_bn=True, ema=0.9)),
     "segments": (single, replace(BASE, sync_bn=True, epochs=1, checkpoint_blocks=2)),
     "bn of each rank": (Double, BASE),

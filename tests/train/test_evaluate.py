@@ -13,7 +13,14 @@ from resnetlab.data.dataset import Split
 from resnetlab.data.loader import Loader
 from resnetlab.models.zoo import create_model
 from resnetlab.records.run import ClassificationReport, ClassScore
-from resnetlab.train.evaluate import brighten, calibration_error, classification_report, encode_png, evaluate_batches
+from resnetlab.train.evaluate import (
+    brighten,
+    calibration_error,
+    classification_report,
+    encode_png,
+    evaluate,
+    evaluate_batches,
+)
 from tests.conftest import make_data
 
 
@@ -129,6 +136,16 @@ def test_report_agrees_with_the_evaluation_and_puts_the_mode_back(tmp_path):
 def test_at_most_24_images_are_kept():
     found = report_on(Answers(torch.tensor([[0.0, 9.0]]).expand(40, 2)), [0] * 40, classes=2, batch_size=16)
     assert [mistake.sample for mistake in found.most_confident_errors] == list(range(24))
+
+
+def test_a_frozen_part_stays_in_evaluation_mode():
+    data = make_data()
+    net = create_model("cifar_resnet8", in_chans=1, num_classes=3).train()
+    net.stem.eval()
+    modes = [module.training for module in net.modules()]
+    evaluate(net, data)
+    classification_report(net, data, Loader(data.reported, data.normalisation, 32))
+    assert [module.training for module in net.modules()] == modes
 
 
 @pytest.mark.parametrize(("shape", "size", "mode"), [((3, 300, 200), (85, 128), "RGB"), ((2, 8, 8), (8, 8), "L")])

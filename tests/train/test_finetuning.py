@@ -1,19 +1,25 @@
 """A folder of photographs, cut out of the sample images of scikit-learn and matplotlib, and a net of digits."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import AugmentConfig, DecodeConfig
 from resnetlab.models.weights import inspect_weights
+from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.loop import fit
 from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import evaluate_run, run_recipe
+from tests.train.runs import StopAfter, same_tensors, tiny_net, without_time
 
 EACH = {"train": 24, "test": 8}
 
@@ -78,3 +84,40 @@ def test_images_of_every_size_train_at_a_size_that_does_not_fit_in_memory_rules(
     assert record.data["shape"] == [3, 80, 80]
     alone = Recipe(**{**vars(recipe), "decode": DecodeConfig(image_size=80)})
     assert run_recipe(alone, tmp_path / "alone", page=False).history[0].running_loss == record.history[0].running_loss
+
+
+THAWED = TrainConfig(epochs=4, batch_size=16, freeze="stages.0", freeze_epochs=2, lr=0.05, save_every=1)
+
+
+def test_what_is_frozen_at_first_is_trained_later(data):
+    """After two epochs the stem is as it was; a run of the same epochs that stays frozen leaves it so."""
+    stems = []
+
+    class Watch(NoCallback):
+        def on_epoch(self, record, epochs) -> None:
+            stems.append(net.stem.conv.weight.detach().clone())
+
+    net = tiny_net()
+    before = net.stem.conv.weight.detach().clone()
+    statistics = net.stem.norm.running_mean.clone()
+    history = fit(net, data, THAWED, seed=0, callback=Watch())
+    assert [torch.equal(stem, before) for stem in stems] == [True, True, False, False]
+    assert not torch.equal(net.stem.norm.running_mean, statistics)
+    frozen = fit(tiny_net(), data, replace(THAWED, freeze_epochs=None), seed=0)
+    assert without_time(frozen[:2]) == without_time(history[:2])
+    assert without_time(frozen) != without_time(history)
+
+
+@pytest.mark.parametrize("step", [8, 12, 15])
+def test_a_run_cut_off_before_and_behind_the_thaw_resumes_to_equal_bits(data, tmp_path, step):
+    whole, resumed = tiny_net(), tiny_net()
+    history = fit(whole, data, THAWED, seed=0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_net(), data, THAWED, seed=0, out=tmp_path, callback=StopAfter(step))
+    assert without_time(fit(resumed, data, THAWED, seed=0, out=tmp_path)) == without_time(history)
+    assert same_tensors(whole, resumed)
+
+
+def test_freeze_epochs_without_freeze_are_refused():
+    with pytest.raises(ConfigError, match="with freeze"):
+        TrainConfig(freeze_epochs=2)

@@ -106,6 +106,15 @@ def test_accepted_change_is_kept_when_the_run_stops_again(run):
     assert resume(run).changes == ["changed after epoch 1, step 3: training.epochs: 3 → 6"]
 
 
+def test_accepted_change_that_fails_leaves_what_was_there(run):
+    """Another network does not fit the checkpoint."""
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with pytest.raises(CheckpointError, match="another network"):
+        run_recipe(replace(RECIPE, shortcut="B"), run, resume=True, page=False, accept_changes=True)
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+    assert resume(run).changes == []
+
+
 def test_run_that_has_ended_takes_no_change(run):
     resume(run)
     edit(run, EDITS["training.epochs: 3 → 6"])

@@ -57,6 +57,15 @@ def test_first_step_equals_sgd_written_out(data):
         assert_close(parameter, old - 0.1 * 1.9 * gradient, msg=name)
 
 
+def test_data_of_another_class_are_refused_with_how_to_make_them():
+    class Dataset:
+        def __len__(self) -> int:
+            return 8
+
+    with pytest.raises(ConfigError, match=r"data=Dataset is not possible: give an ImageData.*Split\(images="):
+        fit(tiny_net(), Dataset(), TrainConfig(epochs=1), seed=0)
+
+
 def test_label_smoothing_enters_the_training_loss_and_not_the_metrics(data):
     config = TrainConfig(epochs=1, batch_size=96, label_smoothing=0.5, lr=1e-9)
     loader = make_loader(data, config, torch.device("cpu"))

@@ -25,7 +25,7 @@ def test_recipe_has_no_validation_and_the_words_of_today():
 
 def test_record_says_that_test_chose_and_reads_again_as_it_is_written():
     record = read_record(RunRecord, OLD / "run" / "record.json")
-    assert (record.format, record.chosen_by, record.recipe["validation"]) == (3, "test", False)
+    assert (record.format, record.chosen_by, record.recipe["validation"]) == (4, "test", False)
     old = json.loads((OLD / "run" / "record.json").read_text())
     assert [as_plain(e.test) for e in record.history] == [e["test"] for e in old["history"]]
     assert record.best.test.error == min(e.test.error for e in record.history)

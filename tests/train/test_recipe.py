@@ -208,7 +208,7 @@ def test_differences_name_nested_settings_and_missing_ones():
         ("lost.safetensors", DataError, "lost.safetensors does not exist"),
         ("runs/lost", DataError, "runs/lost does not exist"),
         ("resnet50.tv9_in1k", ConfigError, "did you mean"),
-        ("cifar_resnet20", ConfigError, "network with pretrained weights"),
+        ("cifar_resnet20", ConfigError, "no pretrained weights of"),
     ],
 )
 def test_weights_that_are_nowhere_are_refused(weights, error, message):
@@ -255,3 +255,10 @@ def test_recipe_says_which_splits_are_used(monkeypatch, own, validation):
 def test_words_of_version_0_1_0_are_answered_with_those_of_today():
     with pytest.raises(ConfigError, match=r"test_loss.*validation chooses, test reports; say validation_loss"):
         recipe_from({"training": {"best_by": "test_loss"}}, Path("mine.yaml"))
+
+
+def test_folders_are_paths_or_texts(tmp_path):
+    record = run_recipe(TINY, str(tmp_path / "run"), page=False)
+    assert evaluate_run(str(tmp_path / "run")) == record.final.test
+    with pytest.raises(DataError, match="holds no run"):
+        evaluate_run("nowhere")

@@ -18,6 +18,7 @@ from resnetlab.train.loop import fit
 from resnetlab.train.signals import StopRequest, stop_on_signals
 
 CONFIG = TrainConfig(epochs=2, batch_size=16)
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
 
 
 class Ask(NoCallback):
@@ -49,7 +50,30 @@ def test_run_stops_after_the_step_saved_and_resumes_to_equal_bits(tmp_path, data
     assert all(torch.equal(value, theirs[name]) for name, value in nets[2].state_dict().items())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+class Raise(NoCallback):
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def on_step(self, step: int, steps: int, stats) -> None:
+        if step == 4:
+            signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_each_signal_saves_the_step_that_was_reached(tmp_path, data, number, request):
+    # Neither ignored, as under nohup, nor the end of the tests.
+    request.addfinalizer(partial(signal.signal, number, signal.signal(number, lambda *_: None)))
+    net = create_model("cifar_resnet8", in_chans=1, num_classes=3)
+    with (
+        pytest.raises(StoppedError, match=f"{number.name} after step 4; saved in") as stopped,
+        stop_on_signals() as stop,
+    ):
+        fit(net, data, CONFIG, seed=0, out=tmp_path, callback=Raise(number), stop=stop)
+    assert stopped.value.exit_code == 128 + number
+    assert read_checkpoint(tmp_path / "last").step == 4
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_outside_of_training_ends_it_at_once_whatever_a_library_catches(number, request):
     # Under nohup the tests themselves ignore one of them.
     request.addfinalizer(partial(signal.signal, number, signal.signal(number, signal.SIG_DFL)))

@@ -12,12 +12,15 @@ import tyro
 from resnetlab.cli.data import Data
 from resnetlab.cli.diagnose import Diagnose
 from resnetlab.cli.evaluate import Evaluate
+from resnetlab.cli.export import Export, Verify
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
 from resnetlab.cli.predict import Predict
 from resnetlab.cli.recipe_args import WithRecipe
+from resnetlab.cli.serve import Serve
+from resnetlab.cli.share import Pull, Push
 from resnetlab.cli.study import StudyCommand
-from resnetlab.cli.tables import print_names, print_run, show
+from resnetlab.cli.tables import print_names, print_recipes, print_run, show
 from resnetlab.cli.train import Train
 from resnetlab.cli.weights import weights
 from resnetlab.core.errors import DataError, unknown_name
@@ -54,6 +57,17 @@ class Info:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recipes:
+    """List the recipes that are shipped: train, find-lr and study take them by name, and flags override them."""
+
+    pattern: tyro.conf.Positional[str] = "*"
+    """Shell pattern, such as 'digits/*'."""
+
+    def __call__(self) -> None:
+        print_recipes(self.pattern)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Draw the page of a run, study or diagnosis, and a study's tables and figures, again from its records alone."""
 
@@ -78,17 +92,16 @@ class Report:
 
 def report_run(folder: Path) -> None:
     """Draw the page of the run in ``folder`` again. Raises ``DataError`` where it has not ended or is damaged."""
-    from resnetlab.core.config import command_of
-    from resnetlab.core.serialize import as_plain, read_record
+    from resnetlab.core.serialize import read_record
     from resnetlab.records.run import RunRecord
     from resnetlab.report.run.page import read_report, write_run_report
     from resnetlab.train.folder import RECORD
-    from resnetlab.train.recipe import Recipe
+    from resnetlab.train.recipe import recipe_command
 
     if not (folder / RECORD).is_file():
         raise DataError(f"the run in {folder} has not ended (it has no {RECORD}); resume it: --resume auto")
     record = read_record(RunRecord, folder / RECORD)
-    command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
+    command = recipe_command(record.recipe)
     write_run_report(record, read_report(folder), command, folder)
     print_run(record, folder)
 
@@ -117,6 +130,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "list": List,
     "info": Info,
     "plan": Plan,
+    "recipes": Recipes,
     "train": Train,
     "find-lr": FindLr,
     "evaluate": Evaluate,
@@ -124,6 +138,11 @@ VERBS: dict[str, Callable[..., Any]] = {
     "diagnose": Diagnose,
     "study": StudyCommand,
     "report": Report,
+    "export": Export,
+    "verify": Verify,
+    "serve": Serve,
+    "push": Push,
+    "pull": Pull,
     "weights": weights,
     "data": Data,
 }

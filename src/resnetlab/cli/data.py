@@ -43,23 +43,31 @@ class Data:
     def __call__(self) -> None:
         from resnetlab.cli.progress import progress_of
         from resnetlab.core.files import atomic_write
-        from resnetlab.data.inspect import inspect_data, read_anyway
+        from resnetlab.data.inspect import inspect_data, read_anyway, unread
+        from resnetlab.data.sources import split_source
 
         with progress_of("reading") as on_progress:
             data, refusals = read_anyway(self.source, self.split_seed, self.decode, on_progress)
-        if data is None or not len(data.train):
+        if data is not None and len(data.train):
+            with progress_of("comparing") as on_progress:
+                found, sheet = inspect_data(data, on_progress, refusals), draw(data)
+        elif (where := split_source(self.source)[1]) and Path(where).exists():
+            found, sheet = unread(self.source, data, refusals), None
+        else:
             raise refusal(refusals)
-        with progress_of("comparing") as on_progress:
-            found = inspect_data(data, on_progress, refusals)
         # Escaped, so that a name that is no valid text can be written all the same.
         text = json.dumps(asdict(found), indent=None if self.json else 1, allow_nan=False)
         atomic_write(self.out / FINDINGS, text + "\n")
-        atomic_write(self.out / SHEET, draw(data))
+        if sheet is None:
+            (self.out / SHEET).unlink(missing_ok=True)
+        else:
+            atomic_write(self.out / SHEET, sheet)
         if self.json:
             show(text)
         else:
             print_inspection(found)
-            show("", f"sheet: {self.out / SHEET}")
+            if sheet is not None:
+                show("", f"sheet: {self.out / SHEET}")
         if refusals:
             raise refusal(refusals)
 
@@ -98,8 +106,11 @@ def draw(data: "ImageData") -> bytes:
 
 def print_inspection(found: "Inspection") -> None:
     """Fingerprint, counts, notes and findings as text."""
-
     mark = found.fingerprint
+    if not _splits(mark):
+        print_columns([("source", mark["source"]), ("images", "none that can be read")])
+        show("", *(f"note: {note}" for note in found.notes), *_unreadable(found))
+        return
     print_columns(
         [
             ("source", mark["source"]),
@@ -137,13 +148,18 @@ def describe_findings(found: "Inspection") -> list[str]:
         f"images of one colour in {split}: {constant.count:,}{_list(constant.names or constant.examples)}"
         for split, constant in found.constant.items()
     ]
-    lines += [f"unreadable: {name}: {why}" for name, why in found.unreadable[:MOST_ROWS]]
-    if len(found.unreadable) > MOST_ROWS:
-        lines.append(f"… and {len(found.unreadable) - MOST_ROWS} more that cannot be read, in {FINDINGS}")
-    lines.append(_balance(mark))
+    lines += [*_unreadable(found), _balance(mark)]
     if empty:
         lines.append(f"classes without training images: {listed(empty, 10)}")
     return lines
+
+
+def _unreadable(found: "Inspection") -> list[str]:
+    more = len(found.unreadable) - MOST_ROWS
+    return [
+        *(f"unreadable: {name}: {why}" for name, why in found.unreadable[:MOST_ROWS]),
+        *([f"… and {more} more that cannot be read, in {FINDINGS}"] if more > 0 else []),
+    ]
 
 
 def _balance(mark: dict[str, Any]) -> str:

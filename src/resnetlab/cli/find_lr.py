@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnetlab.cli.recipe_args import WithRecipe
+from resnetlab.cli.recipe_args import OpenRecipe
 from resnetlab.cli.tables import print_columns, show
 from resnetlab.records.lr_curve import LrCurve
 
@@ -12,7 +12,7 @@ ROWS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
-class FindLr(WithRecipe):
+class FindLr(OpenRecipe):
     """Train for some steps with a growing learning rate, and suggest one: where the loss falls fastest.
 
     RECIPE and flags are those of train; the rate and the schedule in them are not used.
@@ -35,16 +35,17 @@ class FindLr(WithRecipe):
         from resnetlab.train.lr_finder import find_lr
         from resnetlab.train.recipe import recipe_data, recipe_network
 
-        data = recipe_data(self.recipe)
-        net, notes = recipe_network(self.recipe, data)
+        recipe, chosen = self.settled()
+        data = recipe_data(recipe)
+        net, notes = recipe_network(recipe, data)
         with TrainingProgress() as progress:
-            for note in notes:
+            for note in [*chosen, *notes]:
                 progress.on_note(note)
             curve = find_lr(
                 net,
                 data,
-                self.recipe.training,
-                seed=self.recipe.seed,
+                recipe.training,
+                seed=recipe.seed,
                 steps=self.steps,
                 lowest=self.lowest,
                 highest=self.highest,

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, g
 
 import tyro
 
+from resnetlab.cli.habits import answer_habits
 from resnetlab.cli.tables import show
 from resnetlab.core.errors import ConfigError
 from resnetlab.data.config import SOURCES
 from resnetlab.train.folder import RECIPE
-from resnetlab.train.recipe import Recipe, check_best_by, load_recipe, read_recipe
+from resnetlab.train.recipe import Recipe, check_best_by, load_recipe, read_recipe, shipped_name, shipped_recipes
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -26,28 +27,78 @@ class WithRecipe:
     """The flags of a command that takes a recipe."""
 
     file: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RECIPE]")] = None
-    """Recipe: a YAML file of settings, such as recipes/digits/resnet20.yaml; it comes first, and flags override it."""
+    """Recipe: a YAML file of settings, or the name of a shipped one, such as digits/resnet20; it comes first, and flags
+    override it."""
     recipe: Annotated[Recipe, tyro.conf.OmitArgPrefixes]
     """What is trained."""
 
     @classmethod
-    def read(cls, words: list[str], prog: str) -> Self:
-        """The command that the words give, or its help. tyro answers wrong words with exit code 2.
+    def read(cls, words: list[str], prog: str, base: Recipe | None = None) -> Self:
+        """The command that the words give, or its help: flags change ``base``, by default that of ``base_recipe``. tyro
+        answers wrong words with exit code 2.
 
         Raises ``DataError`` for a file that is missing, ``ConfigError`` for what is wrong in it or in a flag.
         """
         if {"-h", "--help"} & set(words):
             show(*recipe_help(cls, prog).splitlines())
             raise SystemExit(0)
-        base = base_recipe(words, prog)
+        answer_habits(words, [f"--{flag.name.replace('_', '-')}" for flag in flags_of(cls)], prog)
+        base = base or base_recipe(words, prog)
         for before, word in pairwise(words):
             if before == "--best-by":
                 check_best_by(word)
         # A dict that is not empty would become flags of its own, --norm instead of --options norm.
         command = tyro.cli(cls, default=cls(recipe=replace(base, options={})), args=words, prog=prog)
-        if command.file is not None and words[0] != str(command.file):
-            raise late_file(str(command.file), prog)
+        check_file(command.file, words, prog)
         return replace(command, recipe=replace(command.recipe, options=base.options | command.recipe.options))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenRecipe(WithRecipe):
+    """The flags of a command that takes a recipe, or chooses what is left open of it by the data."""
+
+    choose: bool = True
+    """For images in files, without a RECIPE: choose what no flag says, such as the model, by the data; the run says
+    what, and why. Off: the fixed defaults."""
+    given: Annotated[frozenset[str], tyro.conf.Fixed, tyro.conf.Suppress] = frozenset()
+    auto_lr: Annotated[bool, tyro.conf.Fixed, tyro.conf.Suppress] = False
+
+    @classmethod
+    def read(cls, words: list[str], prog: str, base: Recipe | None = None) -> Self:
+        """As ``WithRecipe.read``; ``--lr auto`` is taken out, and a run to resume has its own recipe."""
+        kept = [word for number, word in enumerate(words) if not _is_auto(words, number)]
+        command = super().read(kept, prog, base)
+        run = command.resumed()
+        if run is not None:
+            command = replace(super().read(kept, prog, read_recipe(run / RECIPE)), choose=False)
+        return replace(command, given=given_settings(words), auto_lr=len(kept) < len(words) and run is None)
+
+    def resumed(self) -> Path | None:
+        """The folder of a run that is resumed with what was chosen when it began."""
+        return None
+
+    def settled(self) -> tuple[Recipe, list[str]]:
+        """The recipe with what was left open chosen, and a line for each choice."""
+        from resnetlab.train.defaults import choose, hint, look, suits
+
+        if self.file is not None or not self.choose or not suits(self.recipe.data):
+            return self.recipe, []
+        facts = look(self.recipe, self.given)
+        recipe, lines = choose(facts, self.recipe, self.given)
+        return recipe, [*lines, *hint(facts)]
+
+
+def _is_auto(words: list[str], number: int) -> bool:
+    """Whether the word is one of ``--lr auto`` or ``--lr=auto``."""
+    here, behind = words[max(0, number - 1) : number + 1], words[number : number + 2]
+    return words[number] == "--lr=auto" or ["--lr", "auto"] in (here, behind)
+
+
+def given_settings(words: list[str]) -> frozenset[str]:
+    """The names of the settings that the words give: ``lr``, ``flip`` for ``--no-flip``; of options their own."""
+    names = {word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--")}
+    options = words[words.index("--options") + 1 :: 2] if "--options" in words else []
+    return frozenset(names | {name.removeprefix("no_") for name in names} | set(options))
 
 
 def base_recipe(words: list[str], prog: str) -> Recipe:
@@ -59,6 +110,17 @@ def base_recipe(words: list[str], prog: str) -> Recipe:
             raise late_file(word, prog)
     run = resumed_run(words)
     return Recipe() if run is None else read_recipe(run / RECIPE)
+
+
+def check_file(file: Path | None, words: list[str], prog: str) -> None:
+    """Refuse a recipe that comes behind flags; where a file has the name of a shipped recipe, say that it is taken."""
+    if file is None:
+        return
+    if Path(words[0]) != file:
+        raise late_file(str(file), prog)
+    name = shipped_name(file)
+    if name is not None and file.is_file() and not file.samefile(shipped_recipes()[name]):
+        show(f"{file} is read, a file here; the shipped recipe {name} is another", errors=True)
 
 
 def late_file(file: str, prog: str) -> ConfigError:
@@ -76,13 +138,26 @@ def resumed_run(words: list[str]) -> Path | None:
 WIDTH, COLUMN = 110, 30
 FIRST = (
     *("steps", "lowest", "highest"),
-    *("model", "data", "epochs", "batch_size", "lr", "schedule", "flip", "weights", "validation", "seed"),
+    *(
+        "data",
+        "model",
+        "image_size",
+        "time",
+        "epochs",
+        "batch_size",
+        "lr",
+        "schedule",
+        "flip",
+        "weights",
+        "validation",
+        "seed",
+    ),
     *("device", "out", "resume"),
 )
 GROUPS = {
     "Run and output": ("log", "quiet", "json", "print_config", "max_steps", "save_every", "keep_top", "evaluate_train"),
-    "Network": ("shortcut", "options", "freeze"),
-    "Data": ("split_seed", "image_size", "on_bad", "workers", "compact_labels", "overfit_batches"),
+    "Network": ("shortcut", "options", "freeze", "freeze_epochs"),
+    "Data": ("choose", "split_seed", "on_bad", "workers", "compact_labels", "sampler", "overfit_batches"),
     "Validation": ("best_by", "early_stop"),
     "Optimizer": ("optimizer", "head_lr", "momentum", "nesterov", "weight_decay", "decay_all", "clip_norm", "ema"),
     "Schedule": (*("warmup_epochs", "warmup_steps", "warmup_until_error", "milestones", "milestone_steps", "gamma"),),
@@ -90,8 +165,8 @@ GROUPS = {
 }
 REST = "Augmentation and targets"
 EXAMPLES = (
-    "{prog} recipes/digits/resnet20.yaml --out runs/digits20",
-    "{prog} recipes/digits/resnet20.yaml --seed 1 --lr 0.1 --out runs/other",
+    "{prog} digits/resnet20 --out runs/digits20",
+    "{prog} digits/resnet20 --seed 1 --lr 0.1 --out runs/other",
     "{prog} --model resnet18 --data photos/ --weights resnet18.tv_in1k --epochs 10 --out runs/photos",
 )
 EXIT_CODES = (
@@ -134,7 +209,7 @@ def flags_of(settings: type) -> Iterator[Flag]:
         kind = get_args(types[one.name])[0] if annotated else types[one.name]
         if is_dataclass(kind) and isinstance(kind, type):
             yield from flags_of(kind)
-        elif one.name != "file":
+        elif one.name in texts and one.name != "file":
             yield Flag(one.name, _words(one.name, kind, pair=not annotated), texts[one.name] + _default(one))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 import tyro
 
-from resnetlab.cli.recipe_args import WithRecipe, late_file
+from resnetlab.cli.recipe_args import WithRecipe, check_file
 from resnetlab.cli.tables import print_study
 from resnetlab.cli.train import leads
 from resnetlab.core.errors import ConfigError, DataError, DivergedError, StoppedError
@@ -23,6 +23,7 @@ from resnetlab.study.config import (
     study_recipe,
     uncropped,
 )
+from resnetlab.train.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +53,14 @@ class StudyCommand(WithRecipe):
     axes_of_file: Annotated[Axes, tyro.conf.Fixed, tyro.conf.Suppress] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, words: list[str], prog: str) -> Self:
+    def read(cls, words: list[str], prog: str, base: Recipe | None = None) -> Self:
         """The command that the words give; axes of flags stand beside those of the file, or in their place."""
-        recipe, axes, seeds = study_recipe(), Axes(), None
+        recipe, axes, seeds = base or study_recipe(), Axes(), None
         if words and not words[0].startswith("-"):
             recipe, axes, seeds = load_study(Path(words[0]))
         default = cls(recipe=replace(recipe, options={}), seeds=3 if seeds is None else seeds)
         command = tyro.cli(cls, default=default, args=words, prog=prog)
-        if command.file is not None and words[0] != str(command.file):
-            raise late_file(str(command.file), prog)
+        check_file(command.file, words, prog)
         if command.family and command.recipe.model not in (recipe.model, FAMILIES[command.family]):
             raise ConfigError(
                 f"--family {command.family} and --model {command.recipe.model} name two networks; give one"

@@ -2,8 +2,11 @@
 
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from errno import EBADF, EIO, EPIPE
+from fnmatch import fnmatchcase
+from itertools import zip_longest
 from pathlib import Path
 
 from resnetlab.core.errors import ConfigError, StorageError, printable
@@ -12,6 +15,10 @@ from resnetlab.records.study import StudyRecord
 from resnetlab.report.run.tables import best_sentence, changes
 from resnetlab.report.study.tables import answer_lines, contrast_tables, error_table, gradient_table
 from resnetlab.report.table import Table
+from resnetlab.train.recipe import recipe_header, shipped_recipes
+
+RECIPE_COLUMNS = {"name": 28, "what": 32, "cost": 26, "expected": 28}
+"""What ``resnetlab recipes`` prints of each recipe, and how many letters wide."""
 
 
 def show(*lines: object, errors: bool = False) -> None:
@@ -43,6 +50,19 @@ def print_names(names: Sequence[str], pattern: str) -> None:
     if not names:
         raise ConfigError(f"no network matches {pattern!r}; resnetlab list shows them all")
     show(*names)
+
+
+def print_recipes(pattern: str) -> None:
+    """The shipped recipes whose names match, each as wide as a screen. Raises ``ConfigError`` where none does."""
+    found = {name: path for name, path in shipped_recipes().items() if fnmatchcase(name, pattern)}
+    if not found:
+        raise ConfigError(f"no recipe matches {pattern!r}; resnetlab recipes shows them all")
+    rows = [tuple(RECIPE_COLUMNS)]
+    for name, path in found.items():
+        texts = recipe_header(path) | {"name": name}
+        cells = [textwrap.wrap(texts.get(column, ""), width) for column, width in RECIPE_COLUMNS.items()]
+        rows += [("",) * len(cells), *zip_longest(*cells, fillvalue="")]
+    print_columns(rows)
 
 
 def print_metrics(metrics: Metrics, split: str) -> None:

@@ -1,6 +1,7 @@
 """``resnetlab train``: one run in one folder."""
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from resnetlab.cli.recipe_args import WithRecipe
+from resnetlab.cli.recipe_args import OpenRecipe
 from resnetlab.cli.tables import show
 from resnetlab.core.config import quote
-from resnetlab.core.errors import ConfigError, DivergedError, StoppedError
+from resnetlab.core.errors import ConfigError, DivergedError, StoppedError, require
 from resnetlab.records.run import RunRecord
 from resnetlab.train.folder import RECIPE
-from resnetlab.train.recipe import recipe_text
+from resnetlab.train.recipe import Recipe, recipe_text
 
 if TYPE_CHECKING:
     from resnetlab.cli.progress import RunProgress
@@ -26,11 +27,12 @@ OUT = Path("runs/train")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(WithRecipe):
+class Train(OpenRecipe):
     """Train one network; the run folder keeps checkpoints, metrics and the record.
 
-    RECIPE is a YAML file of settings; flags override it. Ctrl-C, SIGTERM or a terminal that closes saves the step that
-    was reached.
+    RECIPE is a YAML file of settings, or the name of a shipped one; flags override it. Without it, --data FOLDER alone
+    will do for images in files: what is left open suits them. Ctrl-C, SIGTERM or a terminal that closes saves the step
+    that was reached.
     """
 
     out: Path | None = None
@@ -38,6 +40,9 @@ class Train(WithRecipe):
     resume: Literal["never", "auto"] | Path = "never"
     """auto resumes from the last checkpoint in the folder, bit for bit, and begins where there is none. The folder
     of a run resumes it with its own recipe."""
+    time: str | None = None
+    """Time that there is, such as 90s, 10m or 2h: choose as many epochs as fit on this machine, and for images in files
+    a smaller size where they would be few."""
     log: Literal["none", "tensorboard"] = "none"
     """tensorboard writes its event files to tensorboard/ in the run folder (extra track)."""
     accept_changes: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -51,7 +56,7 @@ class Train(WithRecipe):
 
     def __call__(self) -> None:
         if self.print_config:
-            show(*recipe_text(self.recipe).splitlines())
+            show(*recipe_text(self.settled()[0]).splitlines())
             return
         folder = self.folder()
         record = self.run_in(folder)
@@ -68,6 +73,31 @@ class Train(WithRecipe):
             )
         return self.resume
 
+    def resumed(self) -> Path | None:
+        folder = self.folder()
+        waits = self.resume == "auto" or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+        begun = self.file is None and (self.resume == folder or waits) and (folder / RECIPE).is_file()
+        return folder if begun else None
+
+    def settled(self, on_progress: "Callable[[int, int], None] | None" = None) -> tuple[Recipe, list[str]]:
+        """As ``OpenRecipe.settled``; with --time and --lr auto what trials on this machine say, too."""
+        recipe, lines = super().settled()
+        if self.time is not None and self.resumed() is None:
+            from resnetlab.train.defaults import suits
+            from resnetlab.train.trials import fit_into
+
+            if self.file is not None or "epochs" in self.given:
+                raise ConfigError("--time chooses the epochs; give it without a recipe, and without --epochs")
+            smaller = self.choose and suits(recipe.data) and "image_size" not in self.given
+            recipe, line = fit_into(recipe, seconds_of(self.time), smaller=smaller, on_progress=on_progress)
+            lines = [*(one for one in lines if not one.startswith("epochs ")), line]
+        if self.auto_lr:
+            from resnetlab.train.trials import find_rate
+
+            recipe, line = find_rate(recipe, on_progress)
+            lines = [*(one for one in lines if not one.startswith("lr ")), line]
+        return recipe, lines
+
     def run_in(self, folder: Path) -> RunRecord:
         """Train in the folder and print the result; of several ranks only the leading one prints."""
         with ending_at_once():
@@ -82,14 +112,16 @@ class Train(WithRecipe):
             with ExitStack() as stack:
                 stop = stack.enter_context(stop_on_signals())
                 progress, callback, on_progress = self.watch(folder, stack)
+                recipe, chosen = self.settled(on_progress)
                 record = run_recipe(
-                    self.recipe,
+                    recipe,
                     folder,
                     resume=resume,
                     callback=callback,
                     stop=stop,
                     on_progress=on_progress,
                     accept_changes=self.accept_changes,
+                    chosen=chosen,
                 )
         except StoppedError as error:
             raise StoppedError(f"{error}{how_to_resume(folder)}", error.signal) from error
@@ -117,6 +149,14 @@ class Train(WithRecipe):
         from resnetlab.train.callbacks import FOLDER, TensorBoard
 
         return progress, CallbackList(progress, stack.enter_context(TensorBoard(folder / FOLDER))), reading
+
+
+def seconds_of(text: str) -> float:
+    """The seconds of ``90s``, ``10m``, ``2h`` or ``90``. Raises ``ConfigError`` for another text, and for none."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    seconds = float(found[1]) * {"m": 60, "h": 3600}.get(found[2], 1) if found else 0.0
+    require(seconds > 0, "time", text, "a time such as 90s, 10m or 2h")
+    return seconds
 
 
 @contextmanager

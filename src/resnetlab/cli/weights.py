@@ -38,7 +38,8 @@ class Inspect:
         for number, found in enumerate(inspect_weights(self.file, self.which)):
             if number:
                 show("")
-            shapes = found.shapes.items()
+            # A file may hold them in any order.
+            shapes = sorted(found.shapes.items())
             print_columns([(name, "×".join(map(str, shape)) or "1") for name, shape in shapes])
             if found.outside:
                 show("", f"beside it: {', '.join(found.outside)}")
@@ -106,25 +107,26 @@ class Prune:
     without: tuple[str, ...]
     """The blocks, such as stages.2.1; resnetlab diagnose RUN --what lesion tells what each is worth."""
     out: Path
-    """Folder for the smaller network: config.json, model.safetensors and a model card."""
+    """Folder for the smaller network, a bundle."""
     checkpoint: Literal["last", "best"] = "last"
     """The last epoch of the run, or its best one."""
     data: str | None = None
     """Where the images of the run are now; by default where they were when it began, or beside the run."""
+    white: int | None = None
+    """The value of a white pixel in the training images, for a run that does not say it."""
 
     def __call__(self) -> None:
-        from resnetlab.core.config import command_of
         from resnetlab.core.serialize import as_plain
-        from resnetlab.train.prune import prune_run
-        from resnetlab.train.recipe import Recipe
+        from resnetlab.deploy.prune import prune_run
+        from resnetlab.train.recipe import recipe_command
 
-        found = prune_run(self.run, self.without, self.out, self.checkpoint, self.data)
+        found = prune_run(self.run, self.without, self.out, self.checkpoint, self.data, self.white)
         before, after = found.before, found.after
         show(f"without {', '.join(found.blocks)}:")
         error, loss = f"{before.error:.2%} → {after.error:.2%}", f"{before.loss:.4f} → {after.loss:.4f}"
         show(f"{found.split} error {error}  loss {loss}  n {after.n}")
         show(f"parameters {found.parameters_before:,} → {found.parameters_after:,}; network in {self.out}")
-        show(f"to train it on: {command_of('train', 'NEW', as_plain(found.recipe), as_plain(Recipe()))}")
+        show(f"to train it on: {recipe_command(as_plain(found.recipe), 'NEW')}")
 
 
 Weights = Annotated[

@@ -3,12 +3,14 @@
 A message says what was given, what is allowed, and what to do.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+Made = TypeVar("Made")
 
 
 class ResNetLabError(Exception):
@@ -19,6 +21,10 @@ class ResNetLabError(Exception):
 
 class DivergedError(ResNetLabError):
     """A loss is no longer a finite number."""
+
+
+class ExportError(ResNetLabError):
+    """An exported network that does not compute what the trained one does, by the gates of the export."""
 
 
 class StoppedError(ResNetLabError):
@@ -37,9 +43,12 @@ class ConfigError(ResNetLabError):
 
 
 class DataError(ResNetLabError):
-    """Data that is missing, damaged or not what its name says. Exit code 3."""
+    """Data that is missing, damaged or not what its name says, for one reason or several. Exit code 3."""
 
     exit_code = 3
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.args))
 
 
 class CheckpointError(ResNetLabError):
@@ -54,10 +63,29 @@ class StorageError(ResNetLabError):
     exit_code = 5
 
 
+class AddressError(ResNetLabError):
+    """An address that cannot be listened on. Exit code 5."""
+
+    exit_code = 5
+
+
 class MissingExtraError(ResNetLabError):
     """A package of an optional extra that is not installed, or does not load. Exit code 5."""
 
     exit_code = 5
+
+
+def do_all(steps: Iterable[Callable[[], Made]]) -> list[Made]:
+    """What each step gives. Raises one ``DataError`` with the reasons of all that raise one."""
+    made, reasons = list[Made](), list[str]()
+    for step in steps:
+        try:
+            made.append(step())
+        except DataError as error:
+            reasons += error.args
+    if reasons:
+        raise DataError(*reasons)
+    return made
 
 
 def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> ConfigError:

@@ -173,6 +173,15 @@ def exact_share(count: int, n: int, level: float = 0.95) -> Share:
     return Share(count=count, n=n, low=float(low), high=float(high), level=level)
 
 
+def wilson_share(count: int, n: int, level: float = 0.95) -> Share:
+    """Wilson's interval of a share (1927, JASA 22:209), for the accuracy on ``n`` images: the shares p from which
+    ``count`` / ``n`` lies within z · √(p (1 - p) / n)."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(count, n).proportion_ci(level, method="wilson")
+    return Share(count=count, n=n, low=float(low), high=float(high), level=level)
+
+
 def largest_share(count: int, n: int, level: float = 0.95) -> float:
     """The one-sided upper bound of Clopper and Pearson: the share of which ``count`` or fewer of ``n`` have a chance of
     1 - level. For a count of 0 it is 1 - (1 - level)^(1/n): 63 % of three, 14 % of twenty."""

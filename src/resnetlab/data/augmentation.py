@@ -22,6 +22,7 @@ from resnetlab.data.transforms import (
     flip,
     mix_images,
     mixed_targets,
+    require_pixels,
 )
 
 
@@ -118,6 +119,7 @@ class Augmentation:
         if draws.mirrored is not None:
             images = flip(images, draws.mirrored[here])
         if draws.policy is not None:
+            require_pixels(images, "policy")
             images = apply_policy(images, draws.policy.chosen[which.cpu()], draws.policy.strengths[here])
         return images
 

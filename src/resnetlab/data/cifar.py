@@ -4,14 +4,16 @@ A row of the binary version is the label (CIFAR-100: coarse, then fine) and 3072
 The Python version pickles the same rows. Source: Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from resnetlab.core.errors import DataError
+from resnetlab.core.errors import DataError, do_all
 from resnetlab.data.dataset import ImageData, Split
 from resnetlab.data.unpickle import unpickle_arrays
 
@@ -82,10 +84,14 @@ def read_cifar(folder: Path, classes: int) -> ImageData:
     Where both versions lie there, the binary one is read. Raises ``DataError`` for files that are missing or damaged.
     """
     place, version = _find(folder, classes)
-    names = _read_names(place, version)
+    read = _read_pickled if version.label else _read_binary
+    files = (*version.train, version.test)
+    steps: list[Callable[[], Any]] = [partial(_read_names, place, version)]
+    steps += [partial(read, place / name, version) for name in files]
+    names, *parts = do_all(steps)
     splits = {
-        "train": _read_split(place, version.train, version, len(names)),
-        "test": _read_split(place, (version.test,), version, len(names)),
+        name: _as_split(place, some, version, len(names))
+        for name, some in (("train", parts[:-1]), ("test", parts[-1:]))
     }
     return ImageData(
         source=f"cifar{classes}:{folder}",
@@ -126,9 +132,7 @@ def _read_names(place: Path, version: _Version) -> tuple[str, ...]:
     return names
 
 
-def _read_split(place: Path, files: tuple[str, ...], version: _Version, classes: int) -> Split:
-    read = _read_pickled if version.label else _read_binary
-    parts = [read(place / name, version) for name in files]
+def _as_split(place: Path, parts: Sequence[tuple[Array, Array]], version: _Version, classes: int) -> Split:
     pixels = np.concatenate([part[0] for part in parts])
     labels = np.concatenate([part[1] for part in parts])
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:

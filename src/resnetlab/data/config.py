@@ -18,6 +18,8 @@ SOURCES = {
     "hub:OWNER/NAME": "a data set of the Hugging Face Hub (extra hub)",
 }
 """What --data takes, and what it is."""
+ARRAYS = ("digits", "idx", "cifar10", "cifar100", "npz")
+"""Sources that are arrays, taken as they are; the others are encoded images, which can be read in any size."""
 SCALE = "#scale="
 """Behind the file of npz:FILE, before the values that are black and white: BLACK..WHITE."""
 

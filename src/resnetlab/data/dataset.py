@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 import numpy as np
@@ -81,12 +82,14 @@ class Images(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """``images`` ``(N, C, H, W)`` as uint8 and ``labels`` ``(N,)`` as int64, in memory."""
+    """``images`` ``(N, C, H, W)`` as uint8 and ``labels`` ``(N,)`` as int64, in memory; ``store`` has the files that
+    they were decoded from, if any."""
 
     images: Tensor
     labels: Tensor
     encoding: Encoding = "lossless"
     names: Sequence[str] | None = None
+    store: Sequence[bytes | Path] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -120,6 +123,7 @@ class Split:
             images=self.images.index_select(0, which),
             labels=self.labels[which],
             names=self.names and Chosen(self.names, numbers.numpy()),
+            store=self.store and Chosen(self.store, numbers.numpy()),
         )
 
     def relabelled(self, labels: Tensor) -> "Split":

@@ -94,7 +94,7 @@ class EncodedSplit:
         numbers = [which.tolist() for which in plan]
         batches = _Batches(self, numbers, crop and crop.to(torch.device("cpu")))
         workers = min(self.workers, len(plan))
-        made = _in_processes(batches, workers) if workers else (batches[number] for number in range(len(plan)))
+        made = in_processes(batches, workers) if workers else (batches[number] for number in range(len(plan)))
         # An error keeps its frames, and with them a generator that is not closed would keep its workers.
         with closing(made):
             for images in made:
@@ -133,9 +133,10 @@ class _Batches(Dataset[Any]):
         return decode(content, self.split.side, self.crop.uniforms[sample].tolist(), scale=self.crop.scale, name=name)
 
 
-def _in_processes(batches: _Batches, workers: int) -> Generator[Tensor | str]:
-    """The batches in order, made ahead by processes that are gone when this generator is."""
-    loader, processes = _start(batches, workers)
+def in_processes(batches: Dataset[Any], workers: int, seed: int = 0) -> Generator[Tensor | str]:
+    """The batches in order, made ahead by processes that are gone when this generator is; ``seed`` decides what they
+    draw. A batch that failed is the message of its error."""
+    loader, processes = _start(batches, workers, seed)
     try:
         yield from loader
     except (RuntimeError, OSError, EOFError) as error:
@@ -152,7 +153,7 @@ def _in_processes(batches: _Batches, workers: int) -> Generator[Tensor | str]:
             process.join()
 
 
-def _start(batches: _Batches, workers: int) -> tuple[Iterator[Tensor | str], set[BaseProcess]]:
+def _start(batches: Dataset[Any], workers: int, seed: int) -> tuple[Iterator[Tensor | str], set[BaseProcess]]:
     others = set(multiprocessing.active_children())
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGCHLD) if in_main else None
@@ -167,7 +168,7 @@ def _start(batches: _Batches, workers: int) -> tuple[Iterator[Tensor | str], set
             # Where it can, a worker starts as a copy: at once, and with no copy of a million names sent to it.
             multiprocessing_context="fork" if sys.platform == "linux" else None,
             # Without one of its own the loader draws from the global generator.
-            generator=torch.Generator(),
+            generator=torch.Generator().manual_seed(seed),
         )
         # Held back until a worker ignores them; it starts with what its parent holds back.
         held = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resnetlab.core.errors import ConfigError, DataError, first_line, load_extra, printable
+from resnetlab.core.errors import ConfigError, DataError, do_all, first_line, load_extra, printable
 from resnetlab.data.classes import Refuse, raise_it
 from resnetlab.data.dataset import SplitName
 from resnetlab.data.ingest import EncodedSet
@@ -37,27 +38,29 @@ def read_parquet(place: str, split_seed: int, refuse: Refuse = raise_it) -> Enco
 
     ``DIR[train=a,test=b]`` says which files are which split, ``DIR#COLUMN`` which column has the labels. The network is
     not used. Raises ``DataError`` for files that are missing, damaged or hold no images and labels, and where it is not
-    sure which split a file is; ``ConfigError`` where several columns could be meant, ``MissingExtraError`` without the
-    extra ``hub``.
+    sure which split a file is or which column is meant; ``MissingExtraError`` without the extra ``hub``.
     """
     where, named, choice = (place, [], None) if Path(place).exists() else _parse(place)
     datasets = load_library()
     files = find_files(Path(where), choice, f"parquet:{place}")
-    tables = {}
-    for split, paths in files.splits.items():
-        with _quiet(datasets):
-            try:
-                tables[split] = datasets.Dataset.from_parquet([str(path) for path in paths], split=split)
-            except Exception as error:  # the library and pyarrow answer damage with a dozen kinds of error
-                cause = error.__cause__ or error
-                raise DataError(
-                    f"{_list(paths)} cannot be read as Parquet ({first_line(cause)}); fetch it again, and check that "
-                    "the cache of datasets (HF_HOME) can be written"
-                ) from error
+    opened = do_all(partial(_open, datasets, split, paths) for split, paths in files.splits.items())
+    tables = dict(zip(files.splits, opened, strict=True))
     titles = {split: without_shard(_within(Path(where), paths[0])) for split, paths in files.splits.items()}
     return read_tables(
         tables, f"parquet:{place}", named, split_seed, Path(where), titles=titles, notes=files.notes, refuse=refuse
     )
+
+
+def _open(datasets: Any, split: SplitName, paths: list[Path]) -> Any:
+    with _quiet(datasets):
+        try:
+            return datasets.Dataset.from_parquet([str(path) for path in paths], split=split)
+        except Exception as error:  # the library and pyarrow answer damage with a dozen kinds of error
+            cause = error.__cause__ or error
+            raise DataError(
+                f"{_list(paths)} cannot be read as Parquet ({first_line(cause)}); fetch it again, and check that "
+                "the cache of datasets (HF_HOME) can be written"
+            ) from error
 
 
 def read_hub(place: str, split_seed: int, refuse: Refuse = raise_it) -> EncodedSet:

@@ -7,6 +7,7 @@ uint32, then the values. Source: http://yann.lecun.com/exdb/mnist, "the IDX file
 import gzip
 import struct
 import zlib
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.core.errors import DataError
+from resnetlab.core.errors import DataError, do_all
 from resnetlab.core.files import check_unpacked, read_exactly
 from resnetlab.data.dataset import ImageData, Split
 
@@ -27,7 +28,8 @@ LABEL_BYTES = 8
 
 
 def read_idx_folder(folder: Path) -> ImageData:
-    """The four files ``{train,t10k}-{images-idx3,labels-idx1}-ubyte`` of a folder, each with or without ``.gz``.
+    """The four files ``{train,t10k}-{images-idx3,labels-idx1}-ubyte`` of a folder, each with or without ``.gz``, also
+    written ``train-images.idx3-ubyte``.
 
     The format has no names of classes; they come from ``classes.txt`` beside the files, one a line from label 0 on, and
     are the labels themselves where there is none.
@@ -36,7 +38,8 @@ def read_idx_folder(folder: Path) -> ImageData:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the one that holds {FILES['train']}-images-idx3-ubyte[.gz]")
-    splits = {split: _read_split(folder, prefix) for split, prefix in FILES.items()}
+    read = do_all(partial(_read_split, folder, prefix) for prefix in FILES.values())
+    splits = dict(zip(FILES, read, strict=True))
     if splits["train"].images.shape[1:] != splits["test"].images.shape[1:]:
         raise DataError(f"{folder}: training and test images differ in size")
     count = int(max(split.labels.max() for split in splits.values())) + 1
@@ -86,8 +89,10 @@ def _read_values(stream: BinaryIO, path: Path, dimensions: int) -> Tensor:
 
 
 def _read_split(folder: Path, prefix: str) -> Split:
-    images = read_idx(_find(folder, f"{prefix}-images-idx3-ubyte"), dimensions=3)
-    labels = read_idx(_find(folder, f"{prefix}-labels-idx1-ubyte"), dimensions=1)
+    images, labels = do_all(
+        partial(_read_file, folder, f"{prefix}-{what}", dimensions)
+        for what, dimensions in (("images-idx3-ubyte", 3), ("labels-idx1-ubyte", 1))
+    )
     if len(images) != len(labels) or images.numel() == 0:
         size = "×".join(map(str, images.shape))
         raise DataError(f"{folder}: {size} {prefix} images but {len(labels)} labels")
@@ -96,8 +101,10 @@ def _read_split(folder: Path, prefix: str) -> Split:
     return Split(images=images.unsqueeze(1), labels=labels.to(torch.int64))
 
 
-def _find(folder: Path, name: str) -> Path:
-    for path in (folder / f"{name}.gz", folder / name):
+def _read_file(folder: Path, name: str, dimensions: int) -> Tensor:
+    # Unzipped by some tools the name has a dot, and on Kaggle a folder of its own name around it.
+    names = [f"{form}{end}" for form in (name, name.replace("-idx", ".idx")) for end in (".gz", "")]
+    for path in [place / each for each in names for place in (folder, folder / each)]:
         if path.is_file():
-            return path
+            return read_idx(path, dimensions)
     raise DataError(f"{folder} has no file {name} or {name}.gz")

@@ -26,6 +26,8 @@ USUAL_SIDE = 224
 RETAINED_BYTES = 256 << 20
 """Files that are kept while they may have to be decoded again, so that they need not be opened again."""
 CHANNELS = 3
+NEARLY_GREY = 8
+"""Grey levels by which the channels of a grey JPEG may differ."""
 
 Progress = Callable[[int, int], None]
 
@@ -86,6 +88,37 @@ def ingest(
         notes=(*given.notes, *left_out),
         unreadable=unreadable,
     )
+
+
+LOOKED_AT = 48
+"""Images by which ``glance`` judges a set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glance:
+    """What some images of a set are like: the median ``side``, the shorter one, in pixels, and whether all are
+    ``grey``."""
+
+    side: int
+    grey: bool
+
+
+def glance(given: EncodedSet, numbers: Numbers) -> Glance:
+    """What images of those numbers are like, by ``LOOKED_AT`` of them, evenly spread. Those that cannot be read are
+    passed over. Raises ``DataError`` where none can."""
+    sides, grey = [], True
+    spread = np.linspace(0, len(numbers) - 1, min(LOOKED_AT, len(numbers))).round().astype(int)
+    for number in numbers[spread]:
+        cell = given.cells[int(number)]
+        try:
+            image = read_image(cell, SMALL)
+        except Exception:  # what is wrong with it is told when all are read
+            continue
+        sides.append(min(image.width, image.height))
+        grey = grey and bool((image.pixels.max(axis=2) - image.pixels.min(axis=2)).max() <= NEARLY_GREY)
+    if not sides:
+        raise DataError(f"{given.source}: none of {len(spread)} images that were looked at can be read")
+    return Glance(side=int(np.median(sides)), grey=grey)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +237,7 @@ class _Ingestion:
         head = f"{len(bad)} of {self.count + len(given.bad)} images cannot be read"
         if bad and self.decode.on_bad == "error":
             remedy = "repair or remove them, or leave them out with --on-bad skip"
-            refuse("\n  ".join([f"{given.source}: {head}; {remedy}", *lines]))
+            refuse(f"{given.source}: {head}; {remedy}: {'; '.join(lines)}")
         return bad, [f"{head} and are left out: {'; '.join(lines)}"] if bad else []
 
     def chosen(self) -> dict[SplitName, Numbers]:
@@ -234,17 +267,17 @@ class _Ingestion:
         lossy = set(self.lossy[rows].tolist())
         encoding: Encoding = "mixed" if len(lossy) > 1 else "jpeg" if True in lossy else "lossless"
         labels = torch.from_numpy(self.given.labels[numbers])
-        names = Chosen(self.given.names, numbers)
+        names, store = Chosen(self.given.names, numbers), Chosen(self.given.cells, numbers)
         if self.pixels is not None:
             start = int(np.searchsorted(self.part, place))
             # A view where it can be one: a copy would hold the set twice.
             images = self.pixels[rows] if self.bad else self.pixels[start : start + len(rows)]
-            return Split(images=torch.from_numpy(images), labels=labels, encoding=encoding, names=names)
+            return Split(images=torch.from_numpy(images), labels=labels, encoding=encoding, names=names, store=store)
         identity = hashlib.sha256()
         for row in rows:
             identity.update(self.digests[row])
         return EncodedSplit(
-            store=Chosen(self.given.cells, numbers),
+            store=store,
             labels=labels,
             side=self.side or self.fallback,
             levels=torch.from_numpy(self.levels[place]).double(),

@@ -53,7 +53,8 @@ class Inspection:
     ``duplicates``, of equal pixels, has each split, and ``test in train`` and the like: test images that are in
     training too, as pairs (training, test). ``near`` has such pairs of splits, with copies that were scaled, compressed
     or brightened. ``constant`` has each split. ``unreadable`` are images that cannot be read, with the reason, and
-    ``refusals`` the reasons why the set is not trained on.
+    ``refusals`` the reasons why the set is not trained on. Where no image can be read, ``fingerprint`` has the source
+    alone.
     """
 
     fingerprint: dict[str, Any]
@@ -84,7 +85,7 @@ def read_anyway(
     try:
         return load_data(source, split_seed, decode, on_progress, refuse=reasons.append), reasons
     except DataError as error:
-        reasons.append(str(error))
+        reasons += error.args
     if (whole := as_one(source)) is None:
         return None, reasons
     further: list[str] = []
@@ -136,6 +137,19 @@ def inspect_data(data: ImageData, on_progress: Progress | None = None, refusals:
         near=near,
         constant=constant,
         unreadable=data.unreadable,
+        refusals=tuple(refusals),
+    )
+
+
+def unread(source: str, data: ImageData | None, refusals: Sequence[str]) -> Inspection:
+    """What is known of a source none of whose images can be read: of ``data``, where there are any, which and why."""
+    return Inspection(
+        fingerprint={"source": source},
+        notes=() if data is None else data.notes,
+        duplicates={},
+        near={},
+        constant={},
+        unreadable=() if data is None else data.unreadable,
         refusals=tuple(refusals),
     )
 

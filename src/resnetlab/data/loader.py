@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from resnetlab.core.randomness import generator
 from resnetlab.data.augmentation import Augmentation
-from resnetlab.data.dataset import Images, Normalisation
+from resnetlab.data.dataset import Images, Normalisation, Numbers
 from resnetlab.data.transforms import ResizedCrop
 
 
@@ -18,7 +19,7 @@ class Loader:
     A batch of ``batch_size`` images is cut into ``micro_batches``, and each of these is shared by ``ranks``
     processes, of which this is ``rank``: at any time all ranks together work on the same images, however many they are.
     ``memory_format`` is that of the images. ``augmentation`` varies training images; with mixup the labels become
-    ``(B, K)``. ``only`` are the sample numbers that are used, all by default.
+    ``(B, K)``. ``only`` are the sample numbers that are used, all by default. ``balanced`` takes as many of each class.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Loader:
         rank: int = 0,
         ranks: int = 1,
         only: Tensor | None = None,
+        balanced: bool = False,
     ) -> None:
         self.split = split
         self.device = split.labels.device
@@ -43,6 +45,7 @@ class Loader:
         self.augmentation = augmentation
         self.micro_batches = micro_batches
         self.rank, self.ranks = rank, ranks
+        self.balanced = balanced
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -57,7 +60,11 @@ class Loader:
 
         Their order is a function of (seed, epoch) alone; how an image is varied is one of (seed, epoch, sample).
         """
-        order = self.samples[torch.from_numpy(generator(seed, "order", epoch).permutation(len(self.samples)))]
+        if self.balanced:
+            places = balanced_order(self.split.labels.cpu()[self.samples].numpy(), seed, epoch)
+        else:
+            places = generator(seed, "order", epoch).permutation(len(self.samples))
+        order = self.samples[torch.from_numpy(places)]
         whole = order[: self.steps * self.batch_size]
         plan = list(whole.view(self.steps, self.micro_batches, self.ranks, -1)[start:, :, self.rank].flatten(0, 1))
         if self.augmentation is None:
@@ -86,3 +93,20 @@ class Loader:
 
     def _labels(self, which: Tensor) -> Tensor:
         return self.split.labels[which.to(self.device, non_blocking=True)]
+
+
+def balanced_order(labels: Numbers, seed: int, epoch: int) -> Numbers:
+    """As many places as there are ``labels``, as many of each class, in an order that (seed, epoch) alone decides.
+
+    Of n images of K classes each class has ⌊n / K⌋ or one more: permutations of its images one after another, cut
+    there. So none is repeated before all of its class were taken, and of a common class each epoch takes others.
+    """
+    draw = generator(seed, "balanced", epoch)
+    classes = np.unique(labels)
+    each, more = divmod(len(labels), len(classes))
+    taken = []
+    for label, place in zip(classes, draw.permutation(len(classes)), strict=True):
+        members, count = np.flatnonzero(labels == label), each + (place < more)
+        rounds = [draw.permutation(members) for _ in range(-(-count // len(members)))]
+        taken.append(np.concatenate([members[:0], *rounds])[:count])
+    return draw.permutation(np.concatenate(taken))

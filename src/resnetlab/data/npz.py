@@ -9,6 +9,7 @@ Images become uint8. What other numbers mean, their range over all splits says w
 
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import isfinite, prod
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 
-from resnetlab.core.errors import ConfigError, DataError
+from resnetlab.core.errors import ConfigError, DataError, do_all
 from resnetlab.core.files import check_unpacked, read_exactly
 from resnetlab.data.classes import MISSING, Refuse, raise_it, without_unlabelled
 from resnetlab.data.config import SCALE
@@ -61,7 +62,7 @@ def read_npz(place: str, split_seed: int, refuse: Refuse = raise_it) -> ImageDat
             return _Reader(archive, path, place, scale).read(split_seed, refuse)
     except DataError:
         raise
-    except Exception as error:  # zipfile and numpy's header reader answer damage with a dozen kinds of error
+    except Exception as error:  # zipfile answers damage with several kinds of error
         raise DataError(f"{path} cannot be read as .npz ({str(error) or type(error).__name__})") from error
 
 
@@ -91,8 +92,7 @@ class _Reader:
         if sum(entry.compress_size for entry in self.archive.infolist()) > self.path.stat().st_size:
             raise DataError(f"{self.path} is damaged: its arrays lie over each other; store it again with np.savez")
         named = self._named()
-        arrays = {split: self._pixels(images) for split, (images, _) in named.items()}
-        labels = {split: self._labels(names[1], named[split][0], len(arrays[split])) for split, names in named.items()}
+        arrays, labels = self._arrays(named)
         labels, unlabelled = without_unlabelled(
             labels, f"npz:{self.place}", {split: names[1] for split, names in named.items()}, refuse
         )
@@ -132,6 +132,20 @@ class _Reader:
         found = ", ".join(sorted(self.stored)[:12]) or "no arrays"
         raise DataError(f"{self.path} holds {found}; it must hold {allowed}")
 
+    def _arrays(
+        self, named: dict[SplitName, tuple[str, str]]
+    ) -> tuple[dict[SplitName, Array], dict[SplitName, Numbers]]:
+        """Images and labels of each split. Raises ``DataError`` with all that is wrong with them."""
+        pixels = [partial(self._pixels, images) for images, _ in named.values()]
+        numbers = [partial(self._labels, labels) for _, labels in named.values()]
+        read = do_all([*pixels, *numbers])
+        arrays = dict(zip(named, read, strict=False))
+        labels = dict(zip(named, read[len(named) :], strict=True))
+        do_all(
+            partial(self._check_counts, names, len(arrays[split]), len(labels[split])) for split, names in named.items()
+        )
+        return arrays, labels
+
     def _divide(self, whole: Split, split_seed: int) -> dict[SplitName, Split]:
         _, test = split_by_class(whole.labels.numpy(), split_seed)
         if not test:
@@ -147,12 +161,12 @@ class _Reader:
             self.notes.append(f"{name} {array.shape} is taken as (N, H, W, C)")
         return array[:, None] if array.ndim == 3 else array
 
-    def _labels(self, name: str, images: str, count: int) -> Numbers:
-        array = _read_array(self.archive, self.path, name, _require_integers)
-        numbers = _as_labels(array, f"{self.path}: {name}")
-        if len(numbers) != count:
-            raise DataError(f"{self.path}: {count} images in {images} but {len(numbers)} labels in {name}")
-        return numbers
+    def _labels(self, name: str) -> Numbers:
+        return _as_labels(_read_array(self.archive, self.path, name, _require_integers), f"{self.path}: {name}")
+
+    def _check_counts(self, names: tuple[str, str], images: int, labels: int) -> None:
+        if images != labels:
+            raise DataError(f"{self.path}: {images} images in {names[0]} but {labels} labels in {names[1]}")
 
     def _check_shapes(self, arrays: dict[str, Array]) -> None:
         """Raise ``DataError`` for splits whose images differ in shape."""
@@ -298,6 +312,17 @@ def _read_array(
     archive: zipfile.ZipFile, path: Path, name: str, check: Callable[["np.dtype[Any]", str], None]
 ) -> Array:
     """The values, once ``check`` let the header's type pass."""
+    try:
+        return _unpack_array(archive, path, name, check)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile and numpy's header reader answer damage with a dozen kinds of error
+        raise DataError(f"{path}: {name} cannot be read ({str(error) or type(error).__name__})") from error
+
+
+def _unpack_array(
+    archive: zipfile.ZipFile, path: Path, name: str, check: Callable[["np.dtype[Any]", str], None]
+) -> Array:
     with archive.open(f"{name}.npy") as stream:
         shape, turned, kind = _read_header(stream)
         check(kind, f"{path}: {name}")

@@ -29,7 +29,7 @@ BEHIND = re.compile(r"\[[^\[\]]*=[^\[\]]*\]|#")
 
 
 def load_data(
-    source: str,
+    source: str | Path,
     split_seed: int = 0,
     decode: DecodeConfig = AS_IT_IS,
     on_progress: Progress | None = None,
@@ -45,6 +45,7 @@ def load_data(
     Raises ``ConfigError`` for an unknown source or a setting that it does not have, ``DataError`` for what cannot be
     read, ``MissingExtraError`` where the extra ``hub`` is needed and not there.
     """
+    source = str(source)
     scheme, place = _parse(source)
     if decode.image_size is not None and scheme not in ENCODED:
         raise ConfigError(
@@ -76,6 +77,13 @@ def load_data(
             "at least two of each"
         )
     return data
+
+
+def encoded_images(source: str, split_seed: int = 0) -> "EncodedSet | None":
+    """The encoded images that ``source`` names, none of them opened; None for arrays. Raises as ``load_data`` does."""
+    scheme, place = _parse(source)
+    read = _read(scheme, place, split_seed, raise_it) if scheme in ENCODED else None
+    return None if isinstance(read, ImageData) else read
 
 
 def _white(scheme: str, place: str, data: ImageData) -> int | None:

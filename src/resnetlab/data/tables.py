@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resnetlab.core.errors import ConfigError, DataError, printable
+from resnetlab.core.errors import ConfigError, DataError, do_all, printable
 from resnetlab.data.classes import MISSING, Refuse, raise_it, without_unlabelled
 from resnetlab.data.dataset import Chosen, Numbers, SplitName, split_by_class
 from resnetlab.data.ingest import EncodedSet
@@ -27,16 +28,18 @@ class Columns:
 
 
 def choose_columns(features: Mapping[str, Any], named: Sequence[str], source: str) -> Columns:
-    """Images: the column of the type Image, or of structs with ``bytes``. Labels: the column of the type ClassLabel,
-    else the one of numbers or texts whose name says that it holds labels. ``named`` are columns that the user chose.
+    """Images: the column of the type Image, or of structs with ``bytes``, else the one of bytes. Labels: the column of
+    the type ClassLabel, else the one of numbers or texts whose name says that it holds labels. ``named`` are columns
+    that the user chose.
 
-    Raises ``ConfigError`` where several could be meant, or ``named`` has none of ``features``; ``DataError`` where
-    there is none.
+    Raises ``ConfigError`` where ``named`` has none of ``features``; ``DataError`` where there is none, or several could
+    be meant.
     """
     unknown = [name for name in named if name not in features]
     if unknown:
         raise ConfigError(f"{source} has no column {unknown[0]!r}; its columns: {_list(features)}")
     images = [name for name, feature in features.items() if is_image(feature)]
+    images = images or [name for name, feature in features.items() if is_binary(feature)]
     labels = [name for name, feature in features.items() if hasattr(feature, "names")]
     plain = [name for name, feature in features.items() if is_plain(feature)]
     labels = labels or [name for name in plain if looks_like_label(name)]
@@ -44,15 +47,24 @@ def choose_columns(features: Mapping[str, Any], named: Sequence[str], source: st
     refused = [name for name in chosen if name not in (*labels, *plain)]
     if refused:
         raise ConfigError(f"column {refused[0]!r} of {source} holds neither images nor labels; {_list(features)}")
-    return Columns(
-        image=_only([name for name in named if name in images] or images, "images", source, features),
-        label=_only(chosen or labels, "labels", source, features),
+    image, label = do_all(
+        partial(_only, candidates, what, source, features)
+        for what, candidates in (
+            ("images", [name for name in named if name in images] or images),
+            ("labels", chosen or labels),
+        )
     )
+    return Columns(image=image, label=label)
 
 
 def is_image(feature: Any) -> bool:
     """Whether a column's type is Image, or a struct with the encoded image as ``bytes``."""
     return type(feature).__name__ == "Image" or (isinstance(feature, Mapping) and "bytes" in feature)
+
+
+def is_binary(feature: Any) -> bool:
+    """Whether a column holds bytes, which may be those of encoded images."""
+    return getattr(feature, "dtype", None) in ("binary", "large_binary")
 
 
 def is_plain(feature: Any) -> bool:
@@ -96,7 +108,7 @@ def _only(candidates: Sequence[str], what: str, source: str, features: Mapping[s
         raise DataError(f"{source} has no column of {what}; its columns: {_list(features)}")
     if len(candidates) > 1:
         names = [printable(name) for name in candidates]
-        raise ConfigError(
+        raise DataError(
             f"{source} has several columns of {what}: {', '.join(names)}; choose one by writing it behind a #, such as "
             f"{source.partition('#')[0]}#{names[0]}"
         )
@@ -134,7 +146,8 @@ class Cells(Sequence[bytes | Path]):
         place = int(np.searchsorted(self.ends, number, side="right"))
         name, table = self.tables[place]
         row = int(number - self.ends[place] + len(table))
-        return name, row, table[row][self.column] or {}
+        cell = table[row][self.column]
+        return name, row, {"bytes": cell} if isinstance(cell, bytes) else cell or {}
 
 
 class RowNames(Sequence[str]):
@@ -168,7 +181,7 @@ def read_tables(
 
     ``titles`` is what the table of each split is called. Training images alone are split by class: a fifth is the test.
 
-    Raises ``DataError`` for tables without images or labels, ``ConfigError`` where several columns could be meant.
+    Raises ``DataError`` for tables without images or labels, and where several columns could be meant.
     """
     first = next(iter(tables.values())).features
     columns = choose_columns(first, named, source)
@@ -229,6 +242,6 @@ def _undecoded(table: Any, columns: Columns) -> Any:
     """The table's images alone, as the bytes that are stored."""
     images = table.select_columns([columns.image])
     feature = images.features[columns.image]
-    if isinstance(feature, dict):
+    if type(feature).__name__ != "Image":
         return images
     return images.cast_column(columns.image, type(feature)(decode=False))

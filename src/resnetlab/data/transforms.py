@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from resnetlab.core.errors import ConfigError
 from resnetlab.core.randomness import generator
 
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -81,12 +82,21 @@ def fitting_boxes(
     return torch.stack([top, left, tall, wide], dim=1).long()
 
 
+def require_pixels(images: Tensor, setting: str) -> None:
+    """Raise ``ConfigError`` for floats, of which the augmentation ``setting`` does not know what is black and white."""
+    if images.is_floating_point():
+        raise ConfigError(
+            f"{setting} is for images of uint8, and these are floats: give uint8, or do it in the Dataset"
+        )
+
+
 def crop_resized(images: Tensor, boxes: Tensor) -> Tensor:
     """Each image's own box, stretched to the size of the images ``(N, C, H, W)``, uint8 to uint8.
 
     Bilinear between pixel centres; what lies outside of the box has no part in it. A box is never larger than its
     image, so nothing shrinks and nothing needs a filter against aliasing.
     """
+    require_pixels(images, "random_resized_crop")
     _, _, height, width = images.shape
     top, left, tall, wide = boxes.float().unbind(1)
     rows = _stretched(top, tall, height)[:, :, None].expand(-1, -1, width)

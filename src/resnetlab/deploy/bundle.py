@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from resnetlab.core.errors import CheckpointError, DataError, printable
+from resnetlab.core.errors import CheckpointError, ConfigError, DataError, listed, printable
 from resnetlab.core.files import digest, read_json, write_json
 from resnetlab.core.serialize import as_plain, from_plain, write_record
 from resnetlab.deploy.preprocessing import Preprocessing
@@ -27,8 +27,9 @@ class Bundle:
     """What a bundle holds: ``bundle.json``.
 
     ``model`` is the network's name in the zoo, ``classes`` are in the order of the logits, ``results`` the figures of
-    the run by name, ``environment`` the versions that made the bundle. ``files`` has the sum of every other file, by
-    its path in the folder.
+    the run by name, ``environment`` the versions that made the bundle. ``recipe`` is that of the run, ``data`` the
+    SHA-256 of its data, and ``note`` a sentence for the card. ``files`` has the sum of every other file, by its path in
+    the folder.
     """
 
     name: str
@@ -36,6 +37,9 @@ class Bundle:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     results: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
+    note: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileSum] = field(default_factory=dict)
     format: Literal[1] = 1
@@ -70,9 +74,13 @@ def read_bundle(folder: Path) -> Bundle:
             f"{printable(folder)} holds no bundle (it has no {BUNDLE}); make one: resnetlab export RUN --out FOLDER"
         )
     try:
-        return from_plain(Bundle, read_json(folder / BUNDLE), printable(folder / BUNDLE))
-    except DataError as error:
+        bundle = from_plain(Bundle, read_json(folder / BUNDLE), printable(folder / BUNDLE))
+    except (DataError, ConfigError) as error:
         raise CheckpointError(str(error)) from error
+    outside = [name for name in bundle.files if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise CheckpointError(f"{printable(folder / BUNDLE)} names files outside its folder ({listed(outside)})")
+    return bundle
 
 
 def checked(bundle: Bundle, folder: Path, name: str) -> Path:

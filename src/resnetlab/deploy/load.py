@@ -259,6 +259,7 @@ def _load_bundle(folder: Path, device: str) -> TrainedNetwork:
         preprocessing=bundle.preprocessing,
         model=bundle.model,
         origin=folder,
+        recipe=bundle.recipe,
         results=bundle.results,
     )
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resnetlab.core.errors import ConfigError, DataError, listed, require
+from resnetlab.core.serialize import as_plain
 from resnetlab.data.decode import Pixels, decode, decode_opened
 
 SHAPES = {1: "(H, W) or (H, W, 1)", 3: "(H, W, 3)"}
@@ -50,6 +51,11 @@ class Preprocessing:
     def std_of_pixels(self) -> tuple[float, ...]:
         """``std`` in the units of pixels, 0 … 255."""
         return tuple(value * (255 / self.white) for value in self.std)
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """As plain data, which JSON can hold."""
+        return as_plain(self)  # type: ignore[no-any-return]
 
     def pixels(self, image: "bytes | str | Path | Image.Image | NDArray[Any]", white: float | None = None) -> Pixels:
         """The pixels ``(side, side, channels)``, uint8, of an image: a file or its bytes, an opened image of Pillow, or

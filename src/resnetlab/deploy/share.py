@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.core.errors import CheckpointError, first_line, load_extra
+from resnetlab.core.files import atomic_write, new_folder, require_vacant
+from resnetlab.deploy.bundle import BUNDLE, Bundle, checked, read_bundle
 
 MAIN, HUB = "main", "hub:"
 
@@ -30,13 +32,31 @@ def pull(repository: str, revision: str = MAIN) -> Path:
         ) from error
 
 
+def pull_into(repository: str, out: Path, revision: str = MAIN) -> Bundle:
+    """Copy the bundle of a repository to the folder ``out``: the files that it names, their sums checked, and no other.
+
+    Raises as ``pull`` does, and ``CheckpointError`` for a repository that holds no bundle, or a damaged one;
+    ``ConfigError`` where ``out`` is taken.
+    """
+    require_vacant(out, "bundle")
+    folder = pull(repository, revision)
+    bundle = read_bundle(folder)
+    with new_folder(out) as place:
+        for name in (*bundle.files, BUNDLE):
+            content = (folder / name if name == BUNDLE else checked(bundle, folder, name)).read_bytes()
+            atomic_write(place / name, content)
+    return bundle
+
+
 def push(bundle: Path, repository: str, *, private: bool = False) -> str:
     """Put the bundle into ``repository`` ("owner/name"), which is made if it does not exist, in one commit; returns its
     address. The token is huggingface_hub's own (``hf auth login`` or ``HF_TOKEN``).
 
-    Raises ``CheckpointError`` where the hub refuses or cannot be reached.
+    Raises ``CheckpointError`` for a folder that holds no whole bundle, and where the hub refuses or cannot be reached.
     """
-    hub = _load_hub()
+    hub, held = _load_hub(), read_bundle(bundle)
+    for name in held.files:
+        checked(held, bundle, name)
     try:
         api = hub.HfApi()
         api.create_repo(repository, private=private, exist_ok=True)

@@ -18,11 +18,10 @@ from resnetlab.data.dataset import ImageData
 from resnetlab.data.decode import decode
 from resnetlab.diagnostics.context import Context
 from resnetlab.diagnostics.load import UNTRAINED, DiagnosedNet
-from resnetlab.diagnostics.probes import eval_mode
 from resnetlab.diagnostics.sentences import BROKEN
 from resnetlab.models.classifier import Classifier
 from resnetlab.records.diagnosis import HALF, LARGEST_IMAGE, CamResult, Diagnosis, Finding, NetResult
-from resnetlab.train.evaluate import brighten, encode_png
+from resnetlab.train.evaluate import brighten, encode_png, eval_mode
 
 COMPARED = ("plain",)
 

@@ -24,9 +24,9 @@ from resnetlab.records.diagnosis import ANALYSES, DIAGNOSIS, Analysis, Diagnosis
 from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-    from resnetlab.data.dataset import ImageData
+    from resnetlab.data.torch_datasets import OwnData
 
 HOMES: dict[Analysis, str] = {name: f"resnetlab.diagnostics.{name}" for name in ANALYSES}
 """Where each analysis is. One is loaded when it is asked for, and loads none of those that were not."""
@@ -69,7 +69,7 @@ class Nets:
 
 def diagnose(
     net: "nn.Module",
-    data: "ImageData | tuple[Tensor, Tensor]",
+    data: "OwnData",
     what: str | Sequence[str] = "all",
     *,
     plain: "nn.Module | None" = None,
@@ -79,8 +79,9 @@ def diagnose(
     """The diagnosis of a network in memory, on the device that it lies on.
 
     ``net`` is any module that maps images ``(N, C, H, W)`` to logits and holds ``ResidualBlock``s. ``data`` is a set of
-    images, or a pair of images and labels ``(N,)``: of uint8, which are standardised by their own statistics, or of
-    floats, which go into the network as they are. ``plain`` is its plain counterpart. ``settings`` are those of
+    images, a Dataset or DataLoader of (image, label) or a pair of them (train, test), or a pair of images and labels
+    ``(N,)``: of uint8, which are standardised by their own statistics, or of floats, which go into the network as they
+    are. ``plain`` is its plain counterpart. ``settings`` are those of
     ``DiagnosisConfig``, such as ``images=500``. Nothing of the network is changed.
 
     >>> resnetlab.diagnose(net, (images, labels), what=("residuals", "lesion")).findings
@@ -92,6 +93,7 @@ def diagnose(
         raise ConfigError(
             f"{', '.join(alien)} is not possible for a network in memory, which is as it is; leave it out"
         )
+    settings["image"] = tuple(map(Path, settings.get("image", ())))
     config = DiagnosisConfig(what=(what,) if isinstance(what, str) else tuple(what), **settings)  # type: ignore[arg-type]
     asked = in_memory(net, data)
     nets = Nets(asked=asked, plain=None if plain is None else in_memory(plain, asked.data))
@@ -125,7 +127,7 @@ def run_analyses(
     asked, context = nets.asked, context_of(nets.asked, config, progress)
     chosen, notes = applicable(asked, context)
     net = measure_net(asked, context, chosen)
-    before = [name for name in chosen if asked.from_run and "initial" in analysis(name).COMPARED]
+    before = [name for name in chosen if asked.run and "initial" in analysis(name).COMPARED]
     beside = [name for name in chosen if nets.plain and "plain" in analysis(name).COMPARED]
     diagnosis = Diagnosis(
         source=source,

@@ -11,13 +11,12 @@ from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
 from resnetlab.diagnostics.context import Context, OnProgress
 from resnetlab.diagnostics.load import UNTRAINED, DiagnosedNet
-from resnetlab.diagnostics.probes import eval_mode
 from resnetlab.diagnostics.sentences import epochs
 from resnetlab.models.surgery import deepen
 from resnetlab.records.diagnosis import Diagnosis, Finding, IdentityResult, NetResult
 from resnetlab.train.callbacks import NoCallback, StepStats
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.evaluate import BATCH, evaluate
+from resnetlab.train.evaluate import BATCH, eval_mode, evaluate
 from resnetlab.train.loop import fit
 
 COMPARED = ()

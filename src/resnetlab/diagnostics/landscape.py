@@ -19,9 +19,9 @@ from resnetlab.core.errors import require
 from resnetlab.core.randomness import generator
 from resnetlab.diagnostics.context import Context, some_images
 from resnetlab.diagnostics.load import UNTRAINED, DiagnosedNet
-from resnetlab.diagnostics.probes import eval_mode
 from resnetlab.diagnostics.sentences import BROKEN, NO_SHORTCUTS
 from resnetlab.records.diagnosis import Diagnosis, Finding, LandscapeResult, NetResult
+from resnetlab.train.evaluate import eval_mode
 
 COMPARED = ("plain",)
 

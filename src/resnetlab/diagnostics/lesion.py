@@ -17,13 +17,12 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.core.randomness import generator
 from resnetlab.diagnostics.context import Context, some_images
 from resnetlab.diagnostics.load import UNTRAINED, DiagnosedNet
-from resnetlab.diagnostics.probes import eval_mode
 from resnetlab.diagnostics.sentences import NO_SHORTCUTS, some
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.surgery import drop_blocks, droppable_blocks, reorder
 from resnetlab.records.diagnosis import Diagnosis, Finding, Lesion, LesionResult, NetResult
 from resnetlab.records.run import Metrics
-from resnetlab.train.evaluate import evaluate_batches
+from resnetlab.train.evaluate import eval_mode, evaluate_batches
 
 COMPARED = ("plain",)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from resnetlab.core.errors import ConfigError, DataError
 from resnetlab.diagnostics.config import DiagnosisConfig
-from resnetlab.train.folder import RECIPE, data_places
+from resnetlab.train.folder import RECIPE, begun_weights, data_places
 from resnetlab.train.recipe import Recipe, read_recipe, recipe_data, recipe_network
 from resnetlab.train.run import restored_network
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from resnetlab.data.dataset import ImageData
+    from resnetlab.data.torch_datasets import OwnData
     from resnetlab.models.blocks import ResidualBlock
 
 INITIAL = "at initialisation"
@@ -26,7 +27,7 @@ UNTRAINED = "it is not trained; train it first, or give its weights"
 class DiagnosedNet:
     """A network with its images and the recipe that makes it, which a network in memory has not.
 
-    ``state`` says how it came by its weights; ``from_run`` is whether they come from a run.
+    ``state`` says how it came by its weights; ``run`` is the folder of the run that they come from.
     """
 
     net: "nn.Module"
@@ -34,7 +35,7 @@ class DiagnosedNet:
     recipe: Recipe | None
     state: str
     trained: bool
-    from_run: bool = False
+    run: Path | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -71,21 +72,24 @@ class DiagnosedNet:
     def at_start(self) -> "DiagnosedNet":
         """The same network as its run began with it."""
         assert self.recipe is not None
-        net, _ = recipe_network(self.recipe, self.data)
+        assert self.run is not None
+        net, _ = recipe_network(begun_weights(self.run, self.recipe), self.data)
         state = INITIAL if self.recipe.weights is None else "as its run began"
-        return replace(self, net=net, state=state, trained=False, from_run=False, notes=[]).to(self.device)
+        return replace(self, net=net, state=state, trained=False, run=None, notes=[]).to(self.device)
 
 
-def load_run(folder: Path, which: Literal["last", "best"], other: Recipe | None = None) -> DiagnosedNet:
+def load_run(
+    folder: Path, which: Literal["last", "best"], other: Recipe | None = None, place: str | None = None
+) -> DiagnosedNet:
     """The trained network of a run, on the run's own data or, where ``other`` is given, on that recipe's.
 
-    Where the run's own are no longer there, ``other`` says where they are now. Raises ``ConfigError`` where the other
-    data have another number of classes, channels or pixels.
+    Where the run's own are no longer there, ``other`` says where they are now; ``place`` says it always. Raises
+    ``ConfigError`` where the other data have another number of classes, channels or pixels.
     """
     from resnetlab.train.checkpoint import read_checkpoint
 
     moved = other is not None and not _has_data(folder)
-    net, data, recipe = restored_network(folder, which, other.data if other is not None and moved else None)
+    net, data, recipe = restored_network(folder, which, other.data if other is not None and moved else place)
     other = None if moved else other
     notes = []
     if other is not None:
@@ -104,7 +108,7 @@ def load_run(folder: Path, which: Literal["last", "best"], other: Recipe | None 
         notes.append(f"{data.source} is not what the run was trained on; it is standardised as that was")
     epochs = len(read_checkpoint(folder / which).history)
     state = f"after {epochs} epoch{'' if epochs == 1 else 's'}"
-    return DiagnosedNet(net=net, data=data, recipe=recipe, state=state, trained=True, from_run=True, notes=notes)
+    return DiagnosedNet(net=net, data=data, recipe=recipe, state=state, trained=True, run=folder, notes=notes)
 
 
 def _has_data(folder: Path) -> bool:
@@ -176,12 +180,18 @@ def load_plain(folder: Path, which: Literal["last", "best"], asked: DiagnosedNet
     return plain
 
 
-def in_memory(net: "nn.Module", data: "ImageData | tuple[Tensor, Tensor]") -> DiagnosedNet:
-    """A network as it is, which counts as trained, with a set of images or a pair of images and labels."""
-    return DiagnosedNet(
-        net=net, data=data if not isinstance(data, tuple) else pair_data(net, *data),
-        recipe=None, state="as given", trained=True,
-    )  # fmt: skip
+def in_memory(net: "nn.Module", data: "OwnData") -> DiagnosedNet:
+    """A network as it is, which counts as trained, with a set of images, data of your own, or a pair of images and
+    labels."""
+    from torch import Tensor
+
+    from resnetlab.data.torch_datasets import as_image_data
+
+    if isinstance(data, tuple) and isinstance(data[0], Tensor):
+        found = pair_data(net, *data)
+    else:
+        found = as_image_data(data, alone="test", outputs=getattr(net, "num_classes", None))
+    return DiagnosedNet(net=net, data=found, recipe=None, state="as given", trained=True)
 
 
 def pair_data(net: "nn.Module", images: "Tensor", labels: "Tensor") -> "ImageData":
@@ -193,7 +203,7 @@ def pair_data(net: "nn.Module", images: "Tensor", labels: "Tensor") -> "ImageDat
     import torch
 
     from resnetlab.data.dataset import ImageData, Normalisation, Split
-    from resnetlab.diagnostics.probes import eval_mode
+    from resnetlab.train.evaluate import eval_mode
 
     if images.dim() != 4 or labels.shape != images.shape[:1] or not len(labels) or labels.is_floating_point():
         raise ConfigError(

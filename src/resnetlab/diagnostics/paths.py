@@ -21,11 +21,11 @@ from resnetlab.core.errors import ConfigError, require
 from resnetlab.core.randomness import generator
 from resnetlab.diagnostics.context import DEEP, Context
 from resnetlab.diagnostics.load import DiagnosedNet
-from resnetlab.diagnostics.probes import eval_mode
 from resnetlab.diagnostics.sentences import BROKEN
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.recompute import SegmentedStage
 from resnetlab.records.diagnosis import Diagnosis, Finding, NetResult, PathLength, PathResult
+from resnetlab.train.evaluate import eval_mode
 
 COMPARED = ("initial",)
 

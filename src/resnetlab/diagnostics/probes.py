@@ -28,24 +28,6 @@ from resnetlab.records.diagnosis import BlockStatistics, NetResult
 from resnetlab.records.gradients import judge
 from resnetlab.train.gradients import block_gradients
 
-
-@contextmanager
-def eval_mode(net: nn.Module, batch_norms: bool = False) -> Iterator[None]:
-    """Evaluation mode as a context manager; restores every module's own mode, since parts of a net may be frozen.
-
-    With ``batch_norms`` these alone take the statistics of the batch, as in training, while nothing is dropped; their
-    running statistics then move, unless the pass is made on copies.
-    """
-    modes = [(module, module.training) for module in net.modules()]
-    for module, _ in modes:
-        module.training = batch_norms and isinstance(module, nn.modules.batchnorm._BatchNorm)
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 SAFE = (1e-12, 1e15)
 """Norms between these are right in float32: no square on the way overflowed, none that matters was lost."""
 

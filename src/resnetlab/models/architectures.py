@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 from resnetlab.core.errors import ConfigError, DataError, unknown_name
 from resnetlab.core.serialize import as_plain, from_plain
 from resnetlab.models.config import NetConfig
+from resnetlab.models.habits import our_setting
 from resnetlab.models.mlp import MLPConfig
 from resnetlab.models.registry import Registry
 from resnetlab.models.resnet import ResNetConfig
@@ -213,15 +214,17 @@ def listed_names() -> list[str]:
 def model_config(name: str, **overrides: Any) -> NetConfig:
     """The configuration of a named network, with some of its fields replaced.
 
+    Other projects' names of a field are taken where they mean the same (``habits.SETTINGS``).
+
     Raises ``ConfigError`` for an unknown name or field, with the nearest ones, and for a value of another type.
     """
     config = _named_config(name)
     known = [field.name for field in fields(config)]
-    for key, value in overrides.items():
-        if key not in known:
-            raise unknown_name(f"setting of {name}", key, known)
-        overrides[key] = _fit_type(config, key, value)
-    return replace(config, **overrides)
+    settings = {}
+    for given, value in overrides.items():
+        key = our_setting(name, given, known)
+        settings[key] = _fit_type(config, key, value)
+    return replace(config, **settings)
 
 
 def _fit_type(config: NetConfig, key: str, value: Any) -> Any:

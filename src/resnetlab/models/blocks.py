@@ -127,14 +127,16 @@ class ResidualBlock(nn.Module):
         self.branch = branch
         self.drop = StochasticDepth(drop)
         self.shortcut = shortcut
+        # An identity carries x itself; p(x) would not be the input any more. Asked here, since torch.jit.script takes a
+        # subclass for another class.
+        self.carries_input = isinstance(shortcut, IdentityShortcut)
         self.activation = nn.ReLU() if activation is None else activation
 
     def forward(self, x: Tensor) -> Tensor:
         activated = self.preactivation(x)
         out: Tensor = self.drop(self.branch(activated))
         if self.shortcut is not None:
-            # An identity carries x itself; p(x) would not be the input any more.
-            out = out + self.shortcut(x if isinstance(self.shortcut, IdentityShortcut) else activated)
+            out = out + self.shortcut(x if self.carries_input else activated)
         out = self.activation(out)
         return out
 

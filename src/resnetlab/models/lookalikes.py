@@ -57,8 +57,9 @@ def judge(state: StateDict, model: nn.Module, dialect: str) -> str:
     """
     config = model.config
     assert isinstance(config, NetConfig)
-    if state.config.get("library_name") == LIBRARY:
-        plain = {key: value for key, value in state.config.items() if key != "library_name"}
+    if isinstance(state.config.get(LIBRARY), dict) or state.config.get("library_name") == LIBRARY:
+        # Of a bundle under our name, beside what other libraries read; before bundles had classes, the file itself.
+        plain = state.config.get(LIBRARY) or {k: v for k, v in state.config.items() if k != "library_name"}
         try:
             named = config_from_plain(plain, "config.json")
         except (ConfigError, DataError) as error:
@@ -158,6 +159,11 @@ def _refuse_difference(config: NetConfig, named: list[NetConfig], place: str, wh
         f"{place} says that it is {what}, which has {setting}={wanted!r}, and this network has {given!r}: the same "
         f"weights would give another result; build it with create_model(…, {setting}={wanted!r})"
     )
+
+
+def same_function(config: NetConfig, other: NetConfig) -> bool:
+    """Whether two networks compute the same from the same weights."""
+    return not _differences(config, other)
 
 
 def _differences(config: NetConfig, other: NetConfig) -> list[tuple[str, Any, Any]]:

@@ -57,7 +57,7 @@ class MLP(Classifier):
 
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()
-        self.config = config
+        self.configure(config)
         self.stem = make_stem(config)
         inputs, counts = (config.widths[0], *config.widths), divide_blocks(config.blocks, config.widths)
         self.stages = nn.Sequential(*(make_stage(config, i, inputs[i], blocks) for i, blocks in enumerate(counts)))

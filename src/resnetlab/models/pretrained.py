@@ -1,13 +1,17 @@
-"""Trained weights by ``name.tag``: where they are on the Hugging Face Hub, and how their images are preprocessed.
+"""Trained weights by ``name.tag``: where they are on the Hugging Face Hub (extra ``hub``), and how their images are
+preprocessed. ``HF_ENDPOINT`` and ``HF_HOME`` name hub and cache.
 
 They are timm's repositories ``timm/<name>.<tag>``, most of them converted from torchvision's weights of the same name
 (``tv`` is its V1, ``tv2`` its V2). Preprocessing is that of timm 1.0.31's evaluation.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from resnetlab.core.errors import unknown_name
+from resnetlab.core.errors import CheckpointError, ConfigError, MissingExtraError, first_line, load_extra
 from resnetlab.models.registry import Registry
+from resnetlab.models.weight_files import MODEL_FILE
 
 MAIN = "main"
 
@@ -121,10 +125,15 @@ PRETRAINED = Registry[Pretrained](
 )
 
 
+def is_tag(name: str) -> bool:
+    """Whether ``name`` stands for weights of the Hub: a ``name.tag``, or a name that has some."""
+    return any(name in (tag, tag.partition(".")[0]) for tag in PRETRAINED)
+
+
 def default_tag(name: str) -> str:
     """The default ``name.tag`` of a name, or ``name`` itself where it has a tag.
 
-    Raises ``ConfigError`` for a network that nobody trained, with the nearest one that somebody did.
+    Raises ``ConfigError`` for a network without trained weights here.
     """
     if "." in name:
         PRETRAINED[name]
@@ -132,4 +141,40 @@ def default_tag(name: str) -> str:
     for tag in PRETRAINED:
         if tag.partition(".")[0] == name:
             return tag
-    raise unknown_name("network with pretrained weights", name, {tag.partition(".")[0] for tag in PRETRAINED})
+    raise ConfigError(
+        f"there are no pretrained weights of {name!r}; resnetlab.list_models(pretrained=True) names those that there "
+        "are, and load_weights(net, file) loads a file"
+    )
+
+
+def fetch(name: str) -> Path:
+    """The file of the weights ``name.tag``, or of a name's first tag; fetched once, then taken from the cache.
+
+    Raises ``ConfigError`` for unknown weights, ``MissingExtraError`` without the extra ``hub``, and
+    ``CheckpointError`` where the hub cannot be reached and the cache has no copy.
+    """
+    weights = PRETRAINED[default_tag(name)]
+    try:
+        return Path(_load_hub().hf_hub_download(weights.repository, MODEL_FILE, revision=weights.revision))
+    except MissingExtraError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"cannot fetch {MODEL_FILE} of {weights.repository} at {weights.revision} ({first_line(error)}). Without a "
+            "network: fetch it where there is one and copy the cache (HF_HOME), or load the file itself with "
+            "load_weights(model, file)"
+        ) from error
+
+
+def is_cached(name: str) -> bool:
+    """Whether the cache has the file of the weights ``name.tag``; the network is not asked."""
+    weights = PRETRAINED[name]
+    try:
+        hub = _load_hub()
+    except MissingExtraError:
+        return False
+    return isinstance(hub.try_to_load_from_cache(weights.repository, MODEL_FILE, revision=weights.revision), str)
+
+
+def _load_hub() -> Any:
+    return load_extra("huggingface_hub", "the Hub", "hub", ", or load a file with load_weights(model, file)")

@@ -4,31 +4,37 @@ import ctypes
 from contextlib import AbstractContextManager, nullcontext, suppress
 from math import sqrt
 from types import TracebackType
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from resnetlab.core.errors import ConfigError, require
-from resnetlab.models.classifier import Classifier
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
-def recompute_blocks(net: nn.Module, every: int) -> Classifier:
-    """Run each stage of ``net`` in segments of ``every`` blocks, changed in place and returned.
+def recompute_blocks(net: Net, every: int | Literal["auto"] | None) -> Net:
+    """Run each stage of ``net`` in segments of ``every`` blocks, changed in place and returned; None ends that.
 
     In training only the input of a segment is kept; what else its backward pass needs is computed a second time (Chen
     et al. 2016, arXiv:1604.06174). Outputs, gradients and running statistics are those of the unchanged network, to the
-    bit, and so are the names of the parameters. The blocks of a VGG are its layers.
+    bit, and so are the names of the parameters. The blocks of a VGG are its layers. ``"auto"`` is ``segment_length``.
 
     Raises ``ConfigError`` for ``every`` < 1 and for what is no network of the zoo.
     """
-    if not isinstance(net, Classifier):
+    stages = getattr(net, "stages", None)
+    if not isinstance(stages, nn.Sequential):
         raise ConfigError(f"{type(net).__name__} has no stages to recompute; make a network with create_model")
-    require(every >= 1, "every", every, "at least 1 block")
-    for number, stage in enumerate(net.stages):
-        segmented = SegmentedStage(*stage.children(), every=every)
-        segmented.training = stage.training
-        net.stages[number] = segmented
+    if every == "auto":
+        every = segment_length(max((len(list(stage.children())) for stage in stages), default=1))
+    require(every is None or every >= 1, "every", every, "at least 1 block")
+    for number, stage in enumerate(stages):
+        blocks = stage.children()
+        changed = nn.Sequential(*blocks) if every is None else SegmentedStage(*blocks, every=every)
+        changed.training = stage.training
+        stages[number] = changed
     return net
 
 

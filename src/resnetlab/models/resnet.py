@@ -3,7 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import mul
 from typing import Literal
 
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from resnetlab.models.blocks import (
     StrideAt,
     make_preactivation,
 )
-from resnetlab.models.classifier import Classifier, make_head
+from resnetlab.models.classifier import Classifier, FeatureStep, MapInfo, make_head
 from resnetlab.models.config import MOST, ResidualConfig
 from resnetlab.models.layers import ScalarBias, make_activation
 from resnetlab.models.shortcuts import ShortcutOption, SubsampleShortcut, make_shortcut
@@ -168,7 +169,7 @@ class ResNet(Classifier):
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
-        self.config = config
+        self.configure(config)
         self.stem = make_stem(config)
         self.stages = make_stages(config)
         self.num_features = config.out_channels[-1]
@@ -178,6 +179,28 @@ class ResNet(Classifier):
     def finish(self, x: Tensor) -> Tensor:
         out: Tensor = self.final(x)
         return out
+
+    def feature_steps(self) -> list[FeatureStep]:
+        config = self.config
+        assert isinstance(config, ResNetConfig)
+        layers = OrderedDict(self.stem.named_children())
+        # The stem's map is the one before its max-pool, as timm has it.
+        pool = [layers.pop(name) for name in ("pad", "pool") if name in layers]
+        first, *rest = self.stages
+        parts = [nn.Sequential(layers), nn.Sequential(*pool, first), *rest]
+        names = [f"stem.{next(reversed(layers))}", *(f"stages.{number}" for number in range(len(self.stages)))]
+        strides = list(config.stage_strides)
+        strides[0] *= 2 if pool else 1
+        return [
+            FeatureStep(part=part, info=MapInfo(num_chs=channels, reduction=reduction, module=name))
+            for part, channels, reduction, name in zip(
+                parts,
+                (config.first_width, *config.out_channels),
+                accumulate((config.first_stride, *strides), mul),
+                names,
+                strict=True,
+            )
+        ]
 
 
 def make_final(config: ResNetConfig, channels: int) -> nn.Module:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from resnetlab.core.errors import require
-from resnetlab.models.classifier import Classifier, make_head
+from resnetlab.models.classifier import Classifier, FeatureStep, MapInfo, make_head
 from resnetlab.models.config import NetConfig
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -48,7 +48,7 @@ class VGG(Classifier):
 
     def __init__(self, config: VGGConfig) -> None:
         super().__init__()
-        self.config = config
+        self.configure(config)
         self.stem = nn.Identity()
         inputs = (config.in_chans, *WIDTHS)
         self.stages = nn.Sequential(
@@ -72,6 +72,19 @@ class VGG(Classifier):
     def pool_features(self, features: Tensor) -> Tensor:
         pooled: Tensor = self.hidden(self.pool(features).flatten(1))
         return pooled
+
+    def feature_steps(self) -> list[FeatureStep]:
+        steps: list[FeatureStep] = []
+        pool: list[nn.Module] = []
+        for number, (stage, width) in enumerate(zip(self.stages, WIDTHS, strict=True)):
+            assert isinstance(stage, nn.Sequential)
+            # A stage's map is the one before its max-pool, as timm has it.
+            *layers, last = stage
+            info = MapInfo(num_chs=width, reduction=2**number, module=f"stages.{number}.{len(layers) - 1}")
+            steps.append(FeatureStep(part=nn.Sequential(*pool, *layers), info=info))
+            pool = [last]
+        info = MapInfo(num_chs=WIDTHS[-1], reduction=2 ** len(WIDTHS), module=f"stages.{len(WIDTHS) - 1}")
+        return [*steps, FeatureStep(part=nn.Sequential(*pool), info=info)]
 
 
 def make_stage(in_channels: int, width: int, depth: int, norm: bool) -> nn.Sequential:

@@ -87,6 +87,7 @@ class RunRecord:
     ``chosen_by`` is the split by which ``best/`` was chosen; None where nothing was chosen, and ``best/`` is the last
     epoch. Test was evaluated after the last epoch and for the best one only, or after each where nothing was chosen.
     ``gradient_trace`` has the gradients at the start, after 1, 2, 4, 8 … steps and, of a run that finished, at the end.
+    ``chosen`` says what the command left open and how it was chosen, a line a choice.
     ``changes`` says which settings the run did not begin with, and since when; ``recipe`` has those it ended with.
     """
 
@@ -105,7 +106,8 @@ class RunRecord:
     gradient_trace: list[GradientMoment] = field(default_factory=list)
     chosen_by: ReportedSplit | None = None
     changes: list[str] = field(default_factory=list)
-    format: Literal[3] = 3
+    chosen: list[str] = field(default_factory=list)
+    format: Literal[4] = 4
 
     @property
     def final(self) -> EpochRecord | None:
@@ -123,11 +125,11 @@ class RunRecord:
     def upgrade(cls, plain: dict[str, Any]) -> dict[str, Any]:
         """A record of an earlier format as one of today's.
 
-        In format 1 each epoch was evaluated on test, which chose the best; format 2 knew no changes.
+        In format 1 each epoch was evaluated on test, which chose the best; format 2 knew no changes, and 3 no choices.
         """
         if plain.get("format") == 1:
             plain = plain | {"chosen_by": "test", "recipe": upgrade_recipe(plain["recipe"]), "format": 2}
-        return plain | {"format": 3} if plain.get("format") == 2 else plain
+        return plain | {"format": 4} if plain.get("format") in (2, 3) else plain
 
 
 def upgrade_recipe(plain: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,12 @@
-"""The model card of a run: its ``README.md``, with the metadata that the Hugging Face Hub reads."""
+"""The model card of a run or a bundle: its ``README.md``, with the metadata that the Hugging Face Hub reads."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnetlab.core.config import parse_yaml
 from resnetlab.core.errors import DataError, printable
+from resnetlab.core.stats import wilson_share
 from resnetlab.records.run import ClassificationReport, RunRecord
 from resnetlab.report.page import flatten
 from resnetlab.report.run.tables import SPLITS, confused_pairs, duration, key_figures, run_verdict
@@ -49,22 +50,114 @@ def run_card(record: RunRecord, report: ClassificationReport | None, command: st
 
 def front_matter(record: RunRecord) -> str:
     """The metadata between ``---`` lines, as YAML. A run that did not finish has no result in it."""
+    if not record.final:
+        return _metadata(record.model, "resnetlab")
+    split, accuracy = record.final.reported_split, 1 - record.final.reported.error
+    return _metadata(record.model, "resnetlab", _source(record), {"split": split, "accuracy": accuracy})
+
+
+def _metadata(model: str, library: str, source: str = "", results: Mapping[str, Any] | None = None) -> str:
     import yaml
 
     metadata: dict[str, Any] = {
-        "library_name": "resnetlab",
+        "library_name": library,
         "pipeline_tag": "image-classification",
         "tags": ["resnet"],
     }
-    if record.final:
-        source, metrics, split = _source(record), record.final.reported, record.final.reported_split
+    if results:
+        split = str(results["split"])
+        name, value = f"{split.capitalize()} accuracy", results["accuracy"]
         result = {
             "task": {"type": "image-classification", "name": "Image Classification"},
             "dataset": {"type": source, "name": source, "split": split},
-            "metrics": [{"type": "accuracy", "name": f"{split.capitalize()} accuracy", "value": 1 - metrics.error}],
+            "metrics": [{"type": "accuracy", "name": name, "value": value}],
         }
-        metadata["model-index"] = [{"name": record.model, "results": [result]}]
+        metadata["model-index"] = [{"name": model, "results": [result]}]
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, width=10**6)}---"
+
+
+def bundle_card(
+    *,
+    name: str,
+    model: str,
+    classes: Sequence[str],
+    preprocessing: Mapping[str, Any],
+    results: Mapping[str, Any],
+    source: str,
+    note: str,
+    formats: Sequence[str],
+    table: Sequence[Sequence[str]],
+    environment: Mapping[str, Any],
+) -> str:
+    """The card of a bundle in Markdown: what the network is and answers, its result with n and interval, and how each
+    library that can loads it. ``table`` compares the exported ``formats``, its heads first."""
+    shown = ", ".join(map(escape, classes[:NAMED])) + (", …" if len(classes) > NAMED else "")
+    side, channels, white = (preprocessing[key] for key in ("side", "channels", "white"))
+    grey = "" if channels == 3 else ", in grey" if channels == 1 else f", {channels} channels"
+    rows = [f"| {' | '.join(map(escape, row))} |" for row in table]
+    sections = [
+        _metadata(model, "timm" if "timm" in formats else "resnetlab", source, results),
+        f"# {escape(name)}\n",
+        f"{escape(model)}{f', trained on {escape(source)}' if source else ''}: an image classifier of {len(classes)} "
+        f"classes: {shown}.{f' {escape(note)}' if note else ''}\n",
+        *_result_lines(results),
+        "## How to load it\n",
+        "FOLDER is the folder of this file.\n",
+        *(LOADING[way] for way in LOADING if way in ("resnetlab", *formats)),
+        "## Preprocessing\n",
+        f"The short side of an image is resized to {side} pixels (bilinear, with a filter against aliasing), after its "
+        f"EXIF orientation is applied, and the middle {side}×{side} are cut out{grey}. Values v from 0 to 255 become "
+        f"(v · {white} / 255 - mean) / std: mean {preprocessing['mean']}, std {preprocessing['std']}. The exported "
+        "formats take uint8 `pixels` of shape `(N, side, side, channels)` and do that themselves.\n",
+        "## Formats\n",
+        "Each one was compared with the trained network in float32; differences are relative to its largest logit. "
+        f"CPU time of this machine: {escape(environment['processor'])}, {environment['threads']} threads. The images "
+        "in `golden/` with the logits in `golden.json` compare again, anywhere: `resnetlab verify FOLDER`.\n",
+        rows[0],
+        "|" + "---|" * len(table[0]),
+        *rows[1:],
+        "\n## Limits\n",
+        "- One run with one seed: it says nothing about the variation between seeds.",
+        "- The figures hold for images like those it was tested on, preprocessed in the same way.",
+    ]
+    return "\n".join(sections) + "\n"
+
+
+LOADING = {
+    "resnetlab": (
+        '```python\nimport resnetlab\n\nnet = resnetlab.load("FOLDER")\nprint(net.predict("image.jpg"))\n```\n'
+    ),
+    "timm": (
+        "With timm, or with transformers:\n\n```python\nimport timm\n\n"
+        'net = timm.create_model("local-dir:FOLDER", pretrained=True).eval()\n```\n\n'
+        "```python\nfrom transformers import pipeline\n\n"
+        'print(pipeline("image-classification", "FOLDER")("image.jpg"))\n```\n'
+    ),
+    "onnx": (
+        "With ONNX Runtime:\n\n```python\nimport onnxruntime\n\n"
+        'session = onnxruntime.InferenceSession("FOLDER/onnx/model.onnx")\n'
+        '(logits,) = session.run(["logits"], {"pixels": pixels})  # uint8, (N, side, side, channels)\n```\n'
+    ),
+    "pt2": (
+        "With torch alone:\n\n```python\nimport torch\n\n"
+        'net = torch.export.load("FOLDER/torch/model.pt2").module()\n```\n'
+    ),
+    "web": "In a browser, without a server: open `FOLDER/web/index.html`.\n",
+}
+"""How each library loads a bundle that has its format."""
+
+
+def _result_lines(results: Mapping[str, Any]) -> list[str]:
+    """Accuracy and loss with n and interval; nothing where there is no result."""
+    if not results:
+        return []
+    n, accuracy = results["n"], results["accuracy"]
+    share = wilson_share(round(accuracy * n), n)
+    return [
+        "## Result\n",
+        f"On {n:,} {escape(results['split'])} images: accuracy {100 * accuracy:.2f} % (95 % interval, Wilson: "
+        f"{100 * share.low:.2f} to {100 * share.high:.2f} %), cross-entropy {results['loss']:.4f}.\n",
+    ]
 
 
 def loading_code(record: RunRecord) -> str:

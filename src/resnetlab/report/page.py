@@ -16,12 +16,13 @@ PHONE = 340
 """Pixels that a figure has on a phone."""
 
 
-def render_template(name: str, **content: Any) -> str:
-    """The page as HTML. Every text is escaped, but for ``Markup``; so is what cannot be printed, line by line."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+def render_template(name: str, room: str = "report", **content: Any) -> str:
+    """The page as HTML, of a template in ``room``, which may build on those here. Every text is escaped, but for
+    ``Markup``; so is what cannot be printed, line by line."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("resnetlab", "report"),
+        loader=ChoiceLoader([PackageLoader("resnetlab", place) for place in dict.fromkeys((room, "report"))]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

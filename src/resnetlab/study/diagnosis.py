@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 ANALYSES: tuple[Analysis, ...] = ("gradients", "residuals", "lesion")
 """The analyses whose numbers can be compared over the seeds; what ``all`` stands for here."""
-SHARED = ("what", "checkpoint", "batch_size", "images", "seed", "device")
-"""The settings of a diagnosis that hold for the runs of a study; the others are theirs, or those of one network."""
+SHARED = ("what", "checkpoint", "data", "batch_size", "images", "seed", "device")
+"""The settings of a diagnosis that hold for the runs of a study, ``data`` as the place where their own are now; the
+others are theirs, or those of one network."""
 
 Where = Mapping[str, Sequence[str]]
 OnRun = Callable[[PlannedRun, int, int], None]
@@ -115,7 +116,7 @@ class Collected:
         if on_start:
             on_start()
         try:
-            net = load_run(run.folder(self.folder), self.config.checkpoint).to(self.device)
+            net = load_run(run.folder(self.folder), self.config.checkpoint, place=self.config.data).to(self.device)
         except CheckpointError as error:
             self.left_out.append(f"{run.name}: {error}")
             return

@@ -10,6 +10,7 @@ from resnetlab.study.config import Study, study_command, study_settings
 from resnetlab.study.convert import as_study, convert_folder, convert_results
 from resnetlab.study.plan import STUDY, plan_runs, read_ended
 from resnetlab.study.results import make_record, study_run
+from resnetlab.train.folder import may_have_moved
 from resnetlab.train.recipe import differences
 
 
@@ -31,6 +32,17 @@ def claim_folder(study: Study, out: Path) -> bool:
     return True
 
 
+def moved_data(study: Study, out: Path) -> tuple[Study, str | None]:
+    """The study as it began in ``out``, and where its data are now, where ``study`` names another path of the same
+    kind; else the study as it is. That they are the same data, their SHA-256 decides."""
+    if not (out / STUDY).is_file() or "data" in study.axes:
+        return study, None
+    before, now = read_config(out).recipe.data, study.recipe.data
+    if not may_have_moved(before, now):
+        return study, None
+    return replace(study, recipe=replace(study.recipe, data=before)), now
+
+
 def read_config(out: Path) -> Study:
     """The settings of the study in ``out``, in either format. Raises ``DataError`` where it holds none."""
     if not (out / STUDY).is_file():
@@ -38,11 +50,12 @@ def read_config(out: Path) -> Study:
     return as_study(read_json(out / STUDY), str(out / STUDY))
 
 
-def open_study(out: Path) -> Study:
+def open_study(out: str | Path) -> Study:
     """The same, with the folder brought to the format of today first, so that its runs are found.
 
     Raises ``ConfigError`` where another process still writes in a folder of format 1.
     """
+    out = Path(out)
     study = read_config(out)
     if is_former(out):
         with folder_lock(out):
@@ -55,11 +68,12 @@ def is_former(out: Path) -> bool:
     return (out / STUDY).is_file() and "format" not in read_json(out / STUDY)
 
 
-def read_study(out: Path) -> StudyRecord:
+def read_study(out: str | Path) -> StudyRecord:
     """The study in ``out`` as far as it has come, from its records alone.
 
     Raises ``DataError`` where the folder holds no study, or none of its runs has ended.
     """
+    out = Path(out)
     study = open_study(out)
     planned = plan_runs(study)
     runs = [study_run(run.values, run.seed, read_ended(run, out)) for run in planned if run.has_ended(out)]
@@ -68,6 +82,6 @@ def read_study(out: Path) -> StudyRecord:
     return make_record(runs, study.axes, len(planned), study_settings(study), study_command(study))
 
 
-def read_results(path: Path) -> StudyRecord:
+def read_results(path: str | Path) -> StudyRecord:
     """The study in a file such as ``results.json``, of either format. Raises ``DataError`` where it holds none."""
-    return convert_results(read_json(path), str(path))
+    return convert_results(read_json(Path(path)), str(path))

@@ -1,7 +1,7 @@
 """A study is run: every run that is not recorded yet is done, by one worker or by several, and the results written."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
@@ -13,11 +13,11 @@ from resnetlab.core.serialize import write_record
 from resnetlab.records.study import StudyRecord
 from resnetlab.study.config import Study, study_command, study_settings
 from resnetlab.study.convert import convert_folder
-from resnetlab.study.folder import claim_folder, is_former, read_study
+from resnetlab.study.folder import claim_folder, is_former, moved_data, read_study
 from resnetlab.study.plan import RESULTS, RUNS, STUDY, NoStudyCallback, PlannedRun, StudyCallback, plan_runs, read_ended
 from resnetlab.study.workers import Claims, Everything, StoreClaims, end_with_starter, local_workers, one_thread
-from resnetlab.train.folder import DATA, check_data, claim_data
-from resnetlab.train.recipe import fitted_config
+from resnetlab.train.folder import DATA, check_data, claim_data, data_places, run_data
+from resnetlab.train.recipe import Recipe, fitted_config, recipe_data
 from resnetlab.train.run import run_recipe
 
 if TYPE_CHECKING:
@@ -29,10 +29,12 @@ MOST_PROCESSES = 1024
 LOOK_EVERY = 0.5
 """Seconds between two looks at what the other workers have done."""
 
+DataKey = tuple[object, ...]
+
 
 def run_study(
     study: Study,
-    out: Path,
+    out: str | Path,
     callback: StudyCallback | None = None,
     stop: "StopRequest | None" = None,
     processes: int = 1,
@@ -49,13 +51,16 @@ def run_study(
     from resnetlab.train.distributed import started_as
 
     check_processes(processes)
+    out = Path(out)
     leads = started_as().leads
+    given, (study, place) = study, moved_data(study, out)
     planned = plan_runs(study)
     if leads:
         claim_folder(study, out)
-    data = check_runs(planned)
-    with one_thread(), _begun(study, data, out, leads), _claims(study, out, min(processes, len(planned))) as claims:
-        _work_off(planned, out, claims, callback or NoStudyCallback(), stop)
+    sets = check_runs(planned, out, place)
+    first = sets[data_key(planned[0].recipe)]
+    with one_thread(), _begun(study, first, out, leads), _claims(given, out, min(processes, len(planned))) as claims:
+        _work_off(planned, out, sets, claims, callback or NoStudyCallback(), stop)
         record = read_study(out)
         if leads:
             write_record(out / RESULTS, record)
@@ -133,7 +138,12 @@ def check_processes(processes: int) -> None:
 
 
 def _work_off(
-    planned: Sequence[PlannedRun], out: Path, claims: Claims, callback: StudyCallback, stop: "StopRequest | None"
+    planned: Sequence[PlannedRun],
+    out: Path,
+    sets: "Mapping[DataKey, ImageData]",
+    claims: Claims,
+    callback: StudyCallback,
+    stop: "StopRequest | None",
 ) -> None:
     """Do the runs that are ours to do until all are recorded, those of other workers too."""
     # What is damaged is better known now than hours later.
@@ -146,8 +156,16 @@ def _work_off(
                 callback.on_found(run, number, len(planned), read_ended(run, out))
             elif _is_ours(run, out, claims):
                 inner = callback.on_run_start(run, number, len(planned))
-                folder = run.folder(out)
-                record = run_recipe(run.recipe, folder, resume=True, callback=inner, stop=stop, page=False, alone=True)
+                record = run_recipe(
+                    run.recipe,
+                    run.folder(out),
+                    resume=True,
+                    callback=inner,
+                    stop=stop,
+                    page=False,
+                    alone=True,
+                    data=sets[data_key(run.recipe)],
+                )
                 callback.on_run_end(run, record)
             else:
                 others.append((number, run))
@@ -166,24 +184,33 @@ def _is_ours(run: PlannedRun, out: Path, claims: Claims) -> bool:
         raise
 
 
-def check_runs(planned: Sequence[PlannedRun]) -> "ImageData":
-    """The data of the study, when all that can be wrong with them, the device or a net is known to be right.
+def data_key(recipe: Recipe) -> DataKey:
+    """Which data a run reads: those that no axis changes are read once."""
+    return recipe.data, recipe.split_seed, recipe.validation, recipe.decode, recipe.weights
 
-    Raises what the first run, or one hours later, would raise.
+
+def check_runs(planned: Sequence[PlannedRun], out: Path, place: str | None = None) -> "dict[DataKey, ImageData]":
+    """The data of the study in ``out``, when all that can be wrong with them, the device or a net is known to be right.
+
+    A study that was begun finds them as its runs do (``train.folder.data_places``), or in ``place``. Raises what the
+    first run, or one hours later, would raise.
     """
     from resnetlab.models.init import build
     from resnetlab.train.prepare import pick_device
-    from resnetlab.train.recipe import recipe_data
 
-    read: dict[tuple[object, ...], ImageData] = {}
+    read: dict[DataKey, ImageData] = {}
     for run in planned:
         if run.seed != planned[0].seed:
             continue
         recipe = run.recipe
         pick_device(recipe.training.device)
-        # Data that no axis changes are read once.
-        source = (recipe.data, recipe.split_seed, recipe.decode, recipe.weights)
-        if source not in read:
-            read[source] = recipe_data(recipe)
-        build(fitted_config(recipe, read[source]), seed=0, device="meta")
-    return next(iter(read.values()))
+        key = data_key(recipe)
+        if key not in read:
+            if (out / DATA).is_file():
+                # Of the data of an axis, the folder holds the sum of the first alone.
+                where = place if recipe.data == planned[0].recipe.data else data_places(out, recipe.data)[0]
+                read[key] = run_data(out, recipe, where)
+            else:
+                read[key] = recipe_data(recipe)
+        build(fitted_config(recipe, read[key]), seed=0, device="meta")
+    return read

@@ -1,17 +1,19 @@
 """The settings of a training run. This file loads no torch, so that the command line can read it quickly."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from math import inf, isfinite
-from typing import Literal
+from typing import Any, Literal
 
-from resnetlab.core.errors import require, require_choice
+from resnetlab.core.errors import require, require_choice, unknown_name
 from resnetlab.data.config import AugmentConfig
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["one-cycle", "cosine", "step", "constant"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Weighting = Literal["none", "balanced"]
+Sampler = Literal["shuffled", "balanced"]
 Best = Literal["validation_error", "validation_loss"]
 
 
@@ -34,7 +36,7 @@ class TrainConfig:
     optimizer: Optimizer = "sgd"
     """sgd, or adamw (betas 0.9 and 0.999)."""
     lr: float = 0.05
-    """The highest learning rate of the schedule."""
+    """The highest learning rate of the schedule; --lr auto finds one by a range test first."""
     head_lr: float | None = None
     """The highest learning rate of the head, for fine-tuning; by default that of all layers."""
     momentum: float = 0.9
@@ -70,6 +72,13 @@ class TrainConfig:
     freeze: str | None = None
     """Fine-tuning: freeze the network up to and including this part, such as stem or stages.2; frozen norms keep their
     statistics."""
+    freeze_epochs: int | None = None
+    """Epochs after which what is frozen is trained too; by default it stays frozen."""
+    class_weights: Weighting = "none"
+    """balanced: the loss of an image of class k weighs n / (K n_k), so that rare classes count as much as common
+    ones."""
+    sampler: Sampler = "shuffled"
+    """shuffled: every image once an epoch. balanced: as many images of each class; those of rare ones are repeated."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How training images are augmented."""
     overfit_batches: int | None = None
@@ -117,6 +126,14 @@ class TrainConfig:
             "checkpoint_blocks",
             self.checkpoint_blocks,
             "a number of blocks from 1 on, or auto",
+        )
+        require_choice("class_weights", self.class_weights, ("none", "balanced"))
+        require_choice("sampler", self.sampler, ("shuffled", "balanced"))
+        require(
+            self.freeze_epochs is None or (self.freeze_epochs >= 1 and self.freeze is not None),
+            "freeze_epochs",
+            self.freeze_epochs,
+            "at least 1, with freeze",
         )
         require_choice("device", self.device, ("auto", "cpu", "cuda"))
 
@@ -183,6 +200,27 @@ class TrainConfig:
         )
         require(0 < self.gamma <= 1, "gamma", self.gamma, "above 0 and at most 1")
         require(self.schedule == "step" or self.gamma == 0.1, "gamma", self.gamma, "given with the step schedule only")
+
+
+HABITS = {
+    "learning_rate": "lr",
+    "max_epochs": "epochs",
+    "num_epochs": "epochs",
+    "bs": "batch_size",
+    "wd": "weight_decay",
+}
+"""Names that other projects have for settings of training."""
+
+
+def changed_config(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
+    """``config`` with ``settings`` by name in place of its own. Raises ``ConfigError`` for an unknown name, with the
+    nearest ones, and for values that make no run."""
+    named = {HABITS.get(name, name): value for name, value in settings.items()}
+    known = [one.name for one in fields(config)]
+    for name in named:
+        if name not in known:
+            raise unknown_name("setting of training", name, known)
+    return replace(config, **named)
 
 
 def _rising(numbers: Sequence[int]) -> bool:

@@ -1,7 +1,8 @@
 """Loss and error of a network on a split."""
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from resnetlab.core.errors import require_choice
 from resnetlab.data.dataset import ImageData, Images, SplitName
 from resnetlab.data.loader import Loader
+from resnetlab.data.torch_datasets import OwnData, as_image_data
 from resnetlab.records.run import ClassificationReport, ClassScore, Metrics, Mistake
 from resnetlab.train.config import Precision
 from resnetlab.train.distributed import sum_over_ranks
@@ -20,43 +22,62 @@ BATCH = 256
 """Images at a time where only an evaluation asks."""
 
 
-def evaluate(net: nn.Module, data: ImageData, which: SplitName | None = None) -> Metrics:
+def evaluate(net: nn.Module, data: OwnData, which: SplitName | None = None) -> Metrics:
     """Mean cross-entropy and top-1 error of ``net`` on a split of ``data``, on the device of ``net``.
 
     By default the split is the one to report: test, or validation where there is no test. Images are standardised by
-    the training statistics, as in ``fit``. Raises ``ConfigError`` for a split that the set has not.
+    the training statistics, as in ``fit``. Data of your own are taken as ``as_image_data`` says: a single Dataset or
+    DataLoader of (image, label) is the test set, and images of uint8 are then standardised by their own statistics.
+
+    Raises ``ConfigError`` for a split that the set has not.
     """
+    data = as_image_data(data, alone="test", outputs=getattr(net, "num_classes", None))
     name = which or data.reported_split
     require_choice("split", name, data.splits)
     split = data.splits[name].to(next(net.parameters()).device)
     return evaluate_batches(net, Loader(split, data.normalisation, BATCH))
 
 
+@contextmanager
+def eval_mode(net: nn.Module, batch_norms: bool = False) -> Iterator[None]:
+    """Evaluation mode as a context manager; restores every module's own mode, since parts of a net may be frozen.
+
+    With ``batch_norms`` these alone take the statistics of the batch, as in training, while nothing is dropped; their
+    running statistics then move, unless the pass is made on copies.
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    for module, _ in modes:
+        module.training = batch_norms and isinstance(module, nn.modules.batchnorm._BatchNorm)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 @torch.inference_mode()
 def evaluate_batches(
     net: nn.Module, loader: Loader, precision: Precision = "fp32", on_batch: Callable[[], None] | None = None
 ) -> Metrics:
-    """Mean cross-entropy and top-1 error over every sample of the split, in eval mode; the mode is put back.
+    """Mean cross-entropy and top-1 error over every sample of the split, in ``eval_mode``.
 
     A NaN among the logits counts as an error. ``on_batch`` is called before every batch, and may raise. Sums stay on
     the device until the end. Several ranks share the batches; each batch has a slot of its own in the sum over ranks,
     so that every number of ranks gives the same bits.
     """
-    training = net.training
-    net.eval()
     batches = -(-len(loader) // loader.batch_size)
     losses = torch.zeros(batches, device=loader.device, dtype=torch.float64)
     wrong = torch.zeros(batches, device=loader.device, dtype=torch.int64)
-    for number, (images, labels) in enumerate(loader.in_order()):
-        if on_batch:
-            on_batch()
-        with autocast(precision, loader.device):
-            logits = net(images).float()
-        slot = loader.rank + number * loader.ranks
-        losses[slot] = F.cross_entropy(logits, labels, reduction="sum")
-        # argmax gives the index of a NaN, which could pass for the right class.
-        wrong[slot] = ((logits.argmax(dim=1) != labels) | logits.isnan().any(dim=1)).sum()
-    net.train(training)
+    with eval_mode(net):
+        for number, (images, labels) in enumerate(loader.in_order()):
+            if on_batch:
+                on_batch()
+            with autocast(precision, loader.device):
+                logits = net(images).float()
+            slot = loader.rank + number * loader.ranks
+            losses[slot] = F.cross_entropy(logits, labels, reduction="sum")
+            # argmax gives the index of a NaN, which could pass for the right class.
+            wrong[slot] = ((logits.argmax(dim=1) != labels) | logits.isnan().any(dim=1)).sum()
     loss, errors = sum_over_ranks(losses).sum().item(), sum_over_ranks(wrong).sum().item()
     return Metrics(loss=loss / len(loader), error=errors / len(loader), n=len(loader))
 
@@ -70,15 +91,14 @@ TOP = 5
 
 @torch.inference_mode()
 def classification_report(net: nn.Module, data: ImageData, loader: Loader) -> ClassificationReport:
-    """Every answer of ``net`` on the reported split of ``data``, in one pass in eval mode; the mode is put back.
+    """Every answer of ``net`` on the reported split of ``data``, in one pass in ``eval_mode``.
 
     ``loader`` gives the batches of that split in order. A NaN among the logits counts as an error, whatever their
     argmax. Answers stay on the device until the end.
     """
-    training, classes = net.training, data.classes
-    net.eval()
-    batches = [_answers(net(images).float(), labels) for images, labels in loader.in_order()]
-    net.train(training)
+    classes = data.classes
+    with eval_mode(net):
+        batches = [_answers(net(images).float(), labels) for images, labels in loader.in_order()]
     true, predicted, probability, loss, answered, in_top = torch.cat(batches, dim=1).cpu()
     true, predicted = true.long(), predicted.long()
     answered = answered.bool()

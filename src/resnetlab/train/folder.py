@@ -6,8 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetlab.core.errors import ConfigError, DataError, printable
-from resnetlab.core.files import digest, folder_exists, folder_lock, read_json, require_vacant, write_json
+from resnetlab.core.errors import CheckpointError, ConfigError, DataError, printable
+from resnetlab.core.files import (
+    atomic_write,
+    digest,
+    folder_exists,
+    folder_lock,
+    read_folder,
+    read_json,
+    require_vacant,
+    write_json,
+)
 from resnetlab.core.serialize import as_plain
 from resnetlab.train.recipe import Recipe, changed_settings, differences, read_recipe, recipe_data, write_recipe
 
@@ -140,19 +149,18 @@ def refusal(changed: list[str], text: str) -> ConfigError | DataError:
 def moved_data(recipe: Recipe, out: Path) -> tuple[Recipe, str | None]:
     """The recipe as the unfinished run in ``out`` began with it, and where its data are now, where ``recipe`` names
     another path of the same kind; else the recipe as it is. That they are the same data, their SHA-256 decides."""
-    from resnetlab.data.sources import split_source
-
     if not (out / RECIPE).is_file() or (out / RECORD).is_file():
         return recipe, None
     before = read_recipe(out / RECIPE).data
-    (head, where, tail), (old_head, old, old_tail) = split_source(recipe.data), split_source(before)
-    if before == recipe.data or not (where and old) or (_scheme(head), tail) != (_scheme(old_head), old_tail):
-        return recipe, None
-    return replace(recipe, data=before), recipe.data
+    return (replace(recipe, data=before), recipe.data) if may_have_moved(before, recipe.data) else (recipe, None)
 
 
-def _scheme(head: str) -> str:
-    return head or "folder:"
+def may_have_moved(before: str, now: str) -> bool:
+    """Whether ``now`` differs from the source ``before`` in nothing but its path."""
+    from resnetlab.data.sources import split_source
+
+    (head, where, tail), (old_head, old, old_tail) = split_source(now), split_source(before)
+    return before != now and bool(where and old) and (head or "folder:", tail) == (old_head or "folder:", old_tail)
 
 
 def run_data(
@@ -164,8 +172,10 @@ def run_data(
     ``DataError`` where they are nowhere, or cannot be read.
     """
     places = data_places(folder, recipe.data) if place is None else [place]
+    weights = recipe.weights if names_hub(folder, recipe) else None
     for source in places:
-        data = recipe_data(replace(recipe, data=source), on_progress)
+        # A file of weights says nothing of the data, and may be gone.
+        data = recipe_data(replace(recipe, data=source, weights=weights), on_progress)
         if source != places[-1]:
             try:
                 check_data(data, folder)
@@ -187,12 +197,7 @@ def data_places(folder: Path, source: str) -> list[str]:
     head, where, tail = split_source(source)
     if not where:
         return [source]
-    noted = read_json(folder / DATA) if (folder / DATA).is_file() else {}
-    began = noted.get(BEGAN_IN) if isinstance(noted, dict) else None
-    here, beside = Path.cwd(), folder.resolve()
-    around = [beside, *beside.parents[:LEVELS]]
-    bases = [*([Path(began)] if isinstance(began, str) else []), here, *around]
-    paths = list(dict.fromkeys([*(base / where for base in bases), *(base / Path(where).name for base in around[:2])]))
+    paths = _paths(folder, where)
     found = [path for path in paths if path.exists()]
     if not found:
         raise DataError(
@@ -200,7 +205,47 @@ def data_places(folder: Path, source: str) -> list[str]:
             f"Say where they are with --data {head}PATH{tail}"
         )
     # As the user wrote it, where that is what it means here.
-    return [source if path == here / where else f"{head}{path}{tail}" for path in found]
+    return [source if path == Path.cwd() / where else f"{head}{path}{tail}" for path in found]
+
+
+def _paths(folder: Path, where: str) -> list[Path]:
+    """What the path ``where``, in the recipe of the run in ``folder``, may mean now, likeliest first."""
+    beside = folder.resolve()
+    around = [beside, *beside.parents[:LEVELS]]
+    bases = [*_began_in(folder), Path.cwd(), *around]
+    return list(dict.fromkeys([*(base / where for base in bases), *(base / Path(where).name for base in around[:2])]))
+
+
+def _began_in(folder: Path) -> list[Path]:
+    """The working folders of the commands that began the run in ``folder`` and the study that it is of, if noted."""
+    files = [place / DATA for place in (folder, folder.resolve().parent.parent) if (place / DATA).is_file()]
+    noted = [plain.get(BEGAN_IN) for plain in map(read_json, files) if isinstance(plain, dict)]
+    return [Path(began) for began in noted if isinstance(began, str)]
+
+
+def names_hub(folder: Path, recipe: Recipe) -> bool:
+    """Whether the weights that the run in ``folder`` started from are the Hub's, and no file of such a name."""
+    from resnetlab.models.pretrained import is_tag
+
+    name = recipe.weights
+    return name is not None and is_tag(name) and not any((base / name).exists() for base in _began_in(folder))
+
+
+def begun_weights(folder: Path, recipe: Recipe) -> Recipe:
+    """The recipe of the run in ``folder``, or in a study, with the path of its weights where they are now.
+
+    Raises ``CheckpointError`` naming all places where they are nowhere.
+    """
+    if recipe.weights is None or names_hub(folder, recipe):
+        return recipe
+    paths = _paths(folder, recipe.weights)
+    found = next((path for path in paths if path.exists()), None)
+    if found is None:
+        raise CheckpointError(
+            f"the weights that {folder} started from, {recipe.weights}, are not there; looked for "
+            f"{', '.join(map(printable, paths))}. Put them back in one of these places"
+        )
+    return recipe if found == Path.cwd() / recipe.weights else replace(recipe, weights=str(found))
 
 
 def note_data(data: "ImageData", folder: Path) -> None:
@@ -220,7 +265,8 @@ def has_ended(claim: Claim) -> bool:
 def claimed(claim: Claim, data: "ImageData", leads: bool) -> Iterator[bool]:
     """Lock the folder; True where another process has done this run meanwhile.
 
-    What a run wrote that failed before its first checkpoint goes, so that the folder is free for the next attempt.
+    What a run wrote that failed before its first checkpoint goes, so that the folder is free for the next attempt; and
+    what one wrote that resumed with changes and failed before its next one is put back as it was.
     """
     from resnetlab.train.distributed import share_bytes
 
@@ -233,12 +279,24 @@ def claimed(claim: Claim, data: "ImageData", leads: bool) -> Iterator[bool]:
         if not ended:
             claim.check_data(data)
         share_bytes(b"yes" if ended else b"no")
+        begun = {name: (claim.out / name).read_bytes() for name in (*BEGUN, MANIFEST) if (claim.out / name).is_file()}
+        state = _last_state(claim.out)
         try:
             yield ended
         except BaseException:
-            if not held and not is_begun(claim.out):
+            if not is_begun(claim.out) or (claim.accept_changes and _last_state(claim.out) == state):
                 claim.undo()
+                for name, content in begun.items() if held else ():
+                    atomic_write(claim.out / name, content)
             raise
+
+
+def _last_state(folder: Path) -> dict[str, bytes]:
+    """What the last checkpoint says of where the run stands; empty without one."""
+    from resnetlab.train.checkpoint import STATE
+    from resnetlab.train.checkpoint_manager import LAST
+
+    return read_folder(folder / LAST, fall_back=True, only=[STATE])[1] if folder_exists(folder / LAST) else {}
 
 
 def claim_data(data: "ImageData", folder: Path) -> None:

@@ -8,6 +8,7 @@ from math import isfinite
 from pathlib import Path
 from signal import Signals
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,12 @@ from resnetlab.core.randomness import derive_seed
 from resnetlab.core.serialize import as_plain
 from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
+from resnetlab.data.torch_datasets import OwnData, as_image_data
 from resnetlab.records.run import EpochRecord, Metrics, ReportedSplit
 from resnetlab.train.callbacks import Callback, Meter, NoCallback
 from resnetlab.train.checkpoint import RunSettings
 from resnetlab.train.checkpoint_manager import BEST, CheckpointManager
-from resnetlab.train.config import TrainConfig
+from resnetlab.train.config import TrainConfig, changed_config
 from resnetlab.train.distributed import share_buffers, sum_over_ranks, world
 from resnetlab.train.divergence import broken_weights, find_origin, forget_broken_statistics
 from resnetlab.train.evaluate import evaluate_batches
@@ -31,6 +33,7 @@ from resnetlab.train.gradients import Trace
 from resnetlab.train.optim import Ema, learning_rate, make_optimizer, set_rate, total_steps
 from resnetlab.train.prepare import (
     autocast,
+    class_weights,
     evaluation_loaders,
     make_loader,
     make_scaler,
@@ -50,18 +53,24 @@ ADVICE = "try a lower --lr, a warm-up, or a net with shortcuts and norms"
 
 def fit(
     net: nn.Module,
-    data: ImageData,
-    config: TrainConfig,
+    data: OwnData,
+    config: TrainConfig | None = None,
     *,
-    seed: int,
-    out: Path | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
     callback: Callback | None = None,
     stop: StopRequest | None = None,
     trace: Trace | None = None,
     choose: bool = True,
     settings: RunSettings | None = None,
+    **training: Any,
 ) -> list[EpochRecord]:
     """Train ``net`` in place and return its epochs; with EMA on, ``net`` ends with the averaged weights.
+
+    ``net`` is any module that maps images ``(N, C, H, W)`` to logits. ``data`` is an ``ImageData`` or your own: a
+    Dataset or DataLoader of (image, label), a pair of them (train, test), or a mapping of splits; ``from_datasets``
+    says what is made of them, and when a run on them resumes bit for bit. ``training`` are settings of ``TrainConfig``
+    in place of those of ``config``, such as ``epochs=10``.
 
     With ``choose``, validation images, where ``data`` has them, are evaluated after each epoch and choose the best;
     test is evaluated at the end, of the last epoch and of the best. Otherwise the split to report is evaluated after
@@ -73,14 +82,18 @@ def fit(
     (dropout) of (seed, step, rank). ``trace`` measures the network now and then, and changes no bit of all this.
     ``settings`` stand in every checkpoint, ``config`` and ``seed`` by default: a run that resumes with others says so.
 
-    Raises ``ConfigError`` for an early stop without validation images. Raises ``DivergedError`` for a loss that is not
-    finite, with the step and where it began; the checkpoint before it stays, and ``net`` goes back to it; without one
-    its norms forget statistics that are not finite. Raises ``StoppedError`` where ``stop`` asked for it, when the step
-    that was reached is saved.
+    Raises ``ConfigError`` for an unknown setting and an early stop without validation images. Raises ``DivergedError``
+    for a loss that is not finite, with the step and where it began; the checkpoint before it stays, and ``net`` goes
+    back to it; without one its norms forget statistics that are not finite. Raises ``StoppedError`` where ``stop``
+    asked for it, when the step that was reached is saved.
     """
+    callback, config = callback or NoCallback(), changed_config(config or TrainConfig(), training)
+    if not isinstance(data, ImageData):
+        data = as_image_data(data, outputs=getattr(net, "num_classes", None))
+        for note in data.notes:
+            callback.on_note(note)
     chooses = choose and data.validation is not None
     check_early_stop(config, chooses)
-    callback = callback or NoCallback()
     device = pick_device(config.device)
     loader = make_loader(data, config, device, seed)
     if loader.batch_size < config.batch_size:
@@ -92,7 +105,7 @@ def fit(
         seed,
         evaluation_loaders(data, config, device),
         chooses=chooses,
-        out=out,
+        out=None if out is None else Path(out),
         callback=callback,
         stop=stop,
         trace=trace,
@@ -136,6 +149,7 @@ class Trainer:
         self.config, self.seed, self.chooses = config, seed, chooses
         self.callback, self.stop = callback or NoCallback(), stop or StopRequest()
         self.total = total_steps(config, loader.steps)
+        self.class_weights = class_weights(loader, config)
         move_to(net, loader)
         prepare(net, config)
         self.state = TrainingState(
@@ -190,7 +204,8 @@ class Trainer:
         Only the few measurements of the trace and of the warm-up wait for a cuda device.
         """
         state, loader, config = self.state, self.loader, self.config
-        training_mode(state.net, config.freeze)
+        if training_mode(state.net, config, len(state.history) + 1):
+            self.ddp_net = wrap_ddp(state.net)
         first = len(state.history) * loader.steps
         batches = loader.shuffled(self.seed, len(state.history) + 1, start=state.step)
         meter = Meter(loader.batch_size, ranks=loader.ranks, done=state.step)
@@ -219,7 +234,7 @@ class Trainer:
             with averaging_at_the_end(self.ddp_net, part == parts - 1):
                 with autocast(config.precision, images.device):
                     logits = self.ddp_net(images)
-                    loss = F.cross_entropy(logits, labels, label_smoothing=smooth)
+                    loss = F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=smooth)
                 if loss.device.type == "cpu" and not isfinite(loss.item()) and world().size == 1:
                     raise self.diverged(images, step + 1, loss.item())
                 loss = loss if parts == 1 else loss / parts

@@ -73,7 +73,7 @@ def find_lr(
 def _losses(trainer: Trainer, rates: list[float]) -> Iterator[float]:
     """Take a step with each rate, across epochs, and yield its loss; ends where a loss is not finite."""
     state = trainer.state
-    training_mode(state.net, trainer.config.freeze)
+    training_mode(state.net, trainer.config)
     for step, rate in enumerate(rates):
         epoch, number = divmod(step, trainer.loader.steps)
         if number == 0:

@@ -17,12 +17,12 @@ HEAD = "head."
 
 
 def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over what is trained of ``net``; weights decay, and with ``decay_all`` norms and biases too.
+    """SGD or AdamW over what is ever trained of ``net``; weights decay, and with ``decay_all`` norms and biases too.
 
     "No bias decay": Jia et al. 2018, arXiv:1807.11205; He et al. 2018, arXiv:1812.01187, §3.1. Where the head has a
     rate of its own, its parameters are groups of their own; ``rate_factor`` of a group is its rate over the common one.
     """
-    trained = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    trained = [(name, p) for name, p in net.named_parameters() if p.requires_grad or config.freeze_epochs]
     heads = (False, True) if config.head_lr is not None else (False,)
     groups = []
     for head in heads:

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from resnetlab.core.environment import describe_environment
@@ -14,7 +14,7 @@ from resnetlab.data.augmentation import Augmentation
 from resnetlab.data.dataset import ImageData, Images
 from resnetlab.data.loader import Loader
 from resnetlab.models.classifier import Classifier
-from resnetlab.models.recompute import recompute_blocks, segment_length
+from resnetlab.models.recompute import recompute_blocks
 from resnetlab.records.run import ReportedSplit
 from resnetlab.train.config import Precision, TrainConfig
 from resnetlab.train.distributed import World, check_share, world
@@ -94,7 +94,25 @@ def make_loader(
         rank=here.rank,
         ranks=here.size,
         only=only,
+        balanced=config.sampler == "balanced",
     )
+
+
+UNEQUAL = 5
+"""Times that the largest class has as many images as the smallest, from which on that is told."""
+
+
+def balance_note(data: ImageData, config: TrainConfig) -> list[str]:
+    """In words how unequal the classes are, and what can be done; nothing where they are not, or it is done."""
+    counts = torch.bincount(data.train.labels.cpu(), minlength=len(data.classes))
+    held = [(count, name) for count, name in zip(counts.tolist(), data.classes, strict=True) if count]
+    (fewest, rare), (most, common) = min(held), max(held)
+    if most < UNEQUAL * fewest or (config.class_weights, config.sampler) != ("none", "shuffled"):
+        return []
+    return [
+        f"classes are unequal: {most} training images of {common}, {fewest} of {rare}; to count rare ones as much as "
+        "common ones, try --class-weights balanced or --sampler balanced"
+    ]
 
 
 def batch_note(config: TrainConfig) -> list[str]:
@@ -137,13 +155,8 @@ def prepare(net: nn.Module, config: TrainConfig) -> None:
 
 def save_memory(net: nn.Module, config: TrainConfig) -> None:
     """Let the stages of ``net`` recompute their activations in segments, in place, as ``checkpoint_blocks`` says."""
-    if config.checkpoint_blocks is None:
-        return
-    every = config.checkpoint_blocks
-    if every == "auto":
-        stages = net.stages if isinstance(net, Classifier) else nn.Sequential()
-        every = segment_length(max((len(list(stage.children())) for stage in stages), default=1))
-    recompute_blocks(net, every)
+    if config.checkpoint_blocks is not None:
+        recompute_blocks(net, config.checkpoint_blocks)
 
 
 def frozen_parts(net: nn.Module, up_to: str) -> list[nn.Module]:
@@ -160,11 +173,35 @@ def frozen_parts(net: nn.Module, up_to: str) -> list[nn.Module]:
     return [parts[name] for name in names[: names.index(up_to) + 1]]
 
 
-def training_mode(net: nn.Module, freeze: str | None) -> None:
-    """Training mode, but for frozen parts: their norms keep the statistics that their weights were trained with."""
+def training_mode(net: nn.Module, config: TrainConfig, epoch: int = 1) -> bool:
+    """Training mode, but for the parts that are frozen in that epoch: their norms keep the statistics that their
+    weights were trained with. Returns whether the network is trained further down than in the epoch before, since
+    ``freeze_epochs`` are over."""
     net.train()
-    for part in frozen_parts(net, freeze) if freeze is not None else ():
-        part.eval()
+    if config.freeze is None:
+        return False
+    parts = frozen_parts(net, config.freeze)
+    if config.freeze_epochs is None or epoch <= config.freeze_epochs:
+        for part in parts:
+            part.eval()
+        return False
+    below = [parameter for part in parts for parameter in part.parameters() if not parameter.requires_grad]
+    for parameter in below:
+        parameter.requires_grad_(True)
+    return bool(below)
+
+
+def class_weights(loader: Loader, config: TrainConfig) -> Tensor | None:
+    """The weight of each class in the loss, ``(K,)``: n / (K n_k) for the n training images, n_k of class k, of which K
+    classes have some; None where all weigh the same. A class without images weighs 0.
+
+    The loss of a batch is Σ w_y l / Σ w_y, as that of ``torch.nn.CrossEntropyLoss(weight=w)``; that of mixed targets
+    is divided by the number of images, as there. Each rank and micro-batch divides by its own weights.
+    """
+    if config.class_weights == "none" or loader.augmentation is None:
+        return None
+    counts = torch.bincount(loader.split.labels, minlength=loader.augmentation.num_classes)
+    return (len(loader.split) / (int((counts > 0).sum()) * counts)).nan_to_num(posinf=0.0)
 
 
 def wrap_ddp(net: nn.Module) -> nn.Module:

@@ -1,16 +1,18 @@
-"""A recipe is model + data + training + seed, read from YAML, checked, and built."""
+"""A recipe is model + data + training + seed, read from YAML, checked, and built; and the recipes that are shipped."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resnetlab.core.config import build_settings, parse_yaml, read_yaml, yaml_text
-from resnetlab.core.errors import ConfigError, DataError, require, require_choice
+from resnetlab.core.config import build_settings, command_of, parse_yaml, read_yaml, yaml_text
+from resnetlab.core.errors import ConfigError, DataError, listed, require, require_choice
 from resnetlab.core.files import atomic_write
 from resnetlab.core.serialize import as_plain, from_plain
-from resnetlab.data.config import DecodeConfig
+from resnetlab.data.config import ARRAYS, DecodeConfig
 from resnetlab.records.run import upgrade_recipe
 from resnetlab.train.config import TrainConfig
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from resnetlab.data.dataset import ImageData
     from resnetlab.models.config import NetConfig
 
+BESIDE, IN_A_CLONE = Path(__file__).parent.parent / "recipes", Path(__file__).parents[3] / "recipes"
+"""Where the shipped recipes are: inside the installed package, where the wheel has put them; at the top of a clone or
+an unpacked sdist."""
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".npz", ".h5")
 
 ShortcutChoice = Literal["default", "A", "B", "C", "none"]
@@ -124,8 +129,8 @@ def recipe_network(recipe: Recipe, data: "ImageData", device: str = "cpu") -> tu
 
     Raises ``ConfigError`` for an unknown name or option, ``CheckpointError`` for weights that do not fit.
     """
-    from resnetlab.models.hub import fetch
     from resnetlab.models.init import build
+    from resnetlab.models.pretrained import fetch
     from resnetlab.models.weights import load_weights
 
     net = build(fitted_config(recipe, data), seed=recipe.seed, device=device)
@@ -171,6 +176,13 @@ def read_values(texts: Mapping[str, str]) -> dict[str, Any]:
         return {key: parse_yaml(text, f"option {key}") for key, text in texts.items()}
     except DataError as error:
         raise ConfigError(str(error)) from error
+
+
+def recipe_command(plain: Mapping[str, Any], out: str = "RUN") -> str:
+    """The command that trains the recipe, given in its plain form, with every setting that is not the default; of
+    encoded images it says that nothing is chosen besides."""
+    words = [] if str(plain.get("data")).partition(":")[0] in ARRAYS else ["--no-choose"]
+    return command_of("train", out, plain, as_plain(Recipe()), words)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
@@ -228,15 +240,50 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The settings in a file that a user wrote. Raises as ``load_recipe`` does."""
-    if not path.is_file():
-        raise DataError(
-            f"there is no recipe {path}; give the path of a YAML file, or settings as flags, such as --model resnet18"
-        )
-    plain = read_yaml(path)
+    """The settings in a file that a user wrote, or in the shipped recipe of that name. Raises as ``load_recipe``
+    does."""
+    plain = read_yaml(find_recipe(path))
     if not isinstance(plain, dict):
         raise ConfigError(f"{path} is no recipe: it must hold settings such as 'model: cifar_resnet20'")
     return plain
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The files of the recipes that are shipped, by name, such as ``digits/resnet20``."""
+    folder = BESIDE if BESIDE.is_dir() else IN_A_CLONE
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+
+
+def shipped_name(path: Path) -> str | None:
+    """The name of the shipped recipe that is meant: ``digits/resnet20``, with ``recipes/`` and ``.yaml`` or without."""
+    name = path.as_posix().removeprefix("recipes/").removesuffix(".yaml")
+    return name if name in shipped_recipes() else None
+
+
+def find_recipe(path: Path) -> Path:
+    """The file itself where it exists, else that of the shipped recipe of this name.
+
+    Raises ``DataError`` where there is neither, naming the shipped ones, the nearest first.
+    """
+    if path.is_file():
+        return path
+    shipped, name = shipped_recipes(), shipped_name(path)
+    if name is not None:
+        return shipped[name]
+    nearest = sorted(shipped, key=lambda one: -SequenceMatcher(None, one, path.as_posix()).ratio())
+    raise DataError(
+        f"there is no recipe {path}; give the path of a YAML file, settings as flags, such as --model resnet18, or one "
+        f"of those that resnetlab recipes lists: {listed(nearest)}"
+    )
+
+
+def recipe_header(path: Path) -> dict[str, str]:
+    """What the comment at the top of a recipe says, on one line each: ``what`` it is, ``command``, ``source``,
+    ``cost``, ``expected`` and others."""
+    text = re.match(r"(?:#.*\n)*", path.read_text(encoding="utf-8"))
+    lines = [line[1:].strip() for line in text.group().splitlines()] if text else []
+    fields = re.findall(r"^(\w+): +(.*(?:\n(?!\w+: ).*)*)", "\n".join(lines[1:]), re.MULTILINE)
+    return {"what": lines[0] if lines else ""} | {name: " ".join(value.split()) for name, value in fields}
 
 
 def recipe_from(plain: dict[str, Any], path: Path) -> Recipe:

@@ -5,7 +5,7 @@ A run folder holds ``recipe.yaml``, ``data.json`` (what the data were) and ``cla
 ``report.html`` and a model card too. It belongs to the run from the first step on: a start that fails leaves nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +21,7 @@ from resnetlab.train.folder import (
     RECORD,
     Claim,
     begun_settings,
+    begun_weights,
     check_data,
     claimed,
     edited_files,
@@ -30,7 +31,15 @@ from resnetlab.train.folder import (
     refusal,
     run_data,
 )
-from resnetlab.train.recipe import Recipe, fitted_config, read_recipe, recipe_data, recipe_network
+from resnetlab.train.recipe import (
+    Recipe,
+    fitted_config,
+    load_recipe,
+    read_recipe,
+    recipe_command,
+    recipe_data,
+    recipe_network,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +55,8 @@ if TYPE_CHECKING:
 
 
 def run_recipe(
-    recipe: Recipe,
-    out: Path,
+    recipe: Recipe | str | Path,
+    out: str | Path,
     *,
     resume: bool = False,
     callback: "Callback | None" = None,
@@ -56,14 +65,18 @@ def run_recipe(
     page: bool = True,
     alone: bool = False,
     accept_changes: bool = False,
+    data: "ImageData | None" = None,
+    chosen: Sequence[str] = (),
 ) -> RunRecord:
-    """Train the recipe in the folder ``out`` and return its record.
+    """Train the recipe, or that of a file, in the folder ``out`` and return its record.
 
     With ``resume`` a run that was interrupted resumes from its last checkpoint, bit for bit, and one that has ended
     gives its record again. A run that diverges has a record too, with ``status="diverged"``. Under torchrun every rank
     calls this, and the leading one writes. ``on_progress`` is called with (done, total) while data are read. ``page``
     writes report, page and model card too; a study has a page of its own. With ``alone`` a rank trains by itself.
+    ``chosen`` are lines that the run says and its record keeps, on what a command left open and how it was chosen.
     ``accept_changes`` resumes with another recipe, data or classes than the run began with, and the record says so.
+    ``data`` are the recipe's, where a study has found and read them.
 
     Raises ``ConfigError`` if ``out`` holds another run, or this one without ``resume``, or with other settings than it
     began with; ``StoppedError`` if ``stop`` asked for it.
@@ -74,25 +87,28 @@ def run_recipe(
     from resnetlab.train.gradients import GradientTrace
     from resnetlab.train.prepare import environment_of, pick_device
 
-    callback = callback or NoCallback()
+    out, callback = Path(out), callback or NoCallback()
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
     with nullcontext(world()) if alone else process_group(recipe.training.device) as here:
         resumes = resume and not accept_changes and is_begun(out) and (out / DATA).is_file()
         recipe, place = moved_data(recipe, out) if resumes else (recipe, None)
         claim = Claim(recipe, out, resume=resume, accept_changes=accept_changes)
         if has_ended(claim):
             return read_record(RunRecord, out / RECORD)
-        data = run_data(out, recipe, place, on_progress) if resumes else recipe_data(recipe, on_progress)
+        of_study = data is not None
+        if data is None:
+            data = run_data(out, recipe, place, on_progress) if resumes else recipe_data(recipe, on_progress)
         device = pick_device(recipe.training.device)
         config = check_recipe(recipe, data)
         with claimed(claim, data, here.leads) as ended:
             if ended:
                 return read_record(RunRecord, out / RECORD)
             started = perf_counter()
-            net, notes = make_network(recipe, data, device)
-            for note in notes:
+            net, notes = make_network(begun_weights(out, recipe) if resumes or of_study else recipe, data, device)
+            for note in [*(f"chosen: {line}" for line in chosen), *notes]:
                 callback.on_note(note)
             trace = GradientTrace(net, first_batch(recipe, data, device), recipe.seed)
-            settings = run_settings(recipe, data)
+            settings = run_settings(recipe, data, chosen or begun_settings(out).get("chosen", []))
             if here.leads:
                 claim.begin(data)
             history, fault = _fit(net, recipe, data, out, callback, stop, trace, settings)
@@ -114,6 +130,7 @@ def run_recipe(
                 environment=environment_of(device),
                 seconds=perf_counter() - started,
                 changes=settings.changes,
+                chosen=list(settings.values["chosen"]),
             )
             if here.leads:
                 report = None
@@ -141,11 +158,11 @@ def _noted(what: str, out: Path, callback: "Callback") -> Iterator[None]:
         )
 
 
-def run_settings(recipe: Recipe, data: "ImageData") -> "RunSettings":
-    """What decides the run, as its checkpoints hold it."""
+def run_settings(recipe: Recipe, data: "ImageData", chosen: Sequence[str]) -> "RunSettings":
+    """What decides the run, as its checkpoints hold it, and what was chosen of it."""
     from resnetlab.train.checkpoint import RunSettings
 
-    return RunSettings(values={"recipe": as_plain(recipe), "data": data.fingerprint["sha256"]})
+    return RunSettings(values={"recipe": as_plain(recipe), "data": data.fingerprint["sha256"], "chosen": list(chosen)})
 
 
 def chooses(recipe: Recipe, data: "ImageData") -> bool:
@@ -170,13 +187,13 @@ def check_recipe(recipe: Recipe, data: "ImageData") -> "NetConfig":
 def make_network(recipe: Recipe, data: "ImageData", device: "torch.device") -> "tuple[nn.Module, list[str]]":
     """The network before its first step, and what a user should know of it, of the data and of the batch."""
     from resnetlab.models.resnet import ResNetConfig, image_notes
-    from resnetlab.train.prepare import batch_note, save_memory
+    from resnetlab.train.prepare import balance_note, batch_note, save_memory
 
     net, notes = recipe_network(recipe, data, str(device))
     save_memory(net, recipe.training)
     config = fitted_config(recipe, data)
     images = image_notes(config) if isinstance(config, ResNetConfig) else []
-    return net, [*notes, *data.notes, *batch_note(recipe.training), *images]
+    return net, [*notes, *data.notes, *balance_note(data, recipe.training), *batch_note(recipe.training), *images]
 
 
 def first_batch(recipe: Recipe, data: "ImageData", device: "torch.device") -> "tuple[Tensor, Tensor]":
@@ -243,17 +260,16 @@ def _examine(
 
 def write_pages(record: RunRecord, report: "ClassificationReport | None", out: Path) -> None:
     """Write what people read of a run that has ended: ``report.html`` and ``README.md``."""
-    from resnetlab.core.config import command_of
     from resnetlab.report.model_card import CARD, run_card
     from resnetlab.report.run.page import write_run_report
 
-    command = command_of("train", "RUN", record.recipe, as_plain(Recipe()))
+    command = recipe_command(record.recipe)
     atomic_write(out / CARD, run_card(record, report, command))
     write_run_report(record, report, command, out)
 
 
 def restored_network(
-    folder: Path, which: Literal["last", "best"] = "last", place: str | None = None
+    folder: str | Path, which: Literal["last", "best"] = "last", place: str | None = None
 ) -> "tuple[nn.Module, ImageData, Recipe]":
     """A run's trained network, its data and its recipe; ``place`` is where the data are now, if they have moved.
 
@@ -264,6 +280,7 @@ def restored_network(
     from resnetlab.train.prepare import pick_device
     from resnetlab.train.state import restore_model
 
+    folder = Path(folder)
     recipe, checkpoint = read_trained(folder, which)
     data = run_data(folder, recipe, place)
     check_data(data, folder)
@@ -291,10 +308,10 @@ def read_trained(folder: Path, which: Literal["last", "best"] = "last") -> "tupl
     return recipe, checkpoint
 
 
-def evaluate_run(folder: Path, which: Literal["last", "best"] = "last", place: str | None = None) -> Metrics:
+def evaluate_run(folder: str | Path, which: Literal["last", "best"] = "last", place: str | None = None) -> Metrics:
     """Evaluate a run's checkpoint on the split to report: loss and error. Arguments and errors as of
     ``restored_network``."""
-    return evaluate_restored(*restored_network(folder, which, place))
+    return evaluate_restored(*restored_network(Path(folder), which, place))
 
 
 def evaluate_restored(net: "nn.Module", data: "ImageData", recipe: Recipe) -> Metrics:

@@ -4,15 +4,18 @@ import json
 from dataclasses import replace
 from shutil import copytree, rmtree
 
+import numpy as np
 import pytest
 import torch
 
+from resnetlab import load
 from resnetlab.core.errors import ConfigError, DataError
-from resnetlab.models.hub import read_bundle
+from resnetlab.deploy.export import ExportConfig, export
+from resnetlab.deploy.prune import prune_run, without_blocks
+from resnetlab.deploy.verify import verify
 from resnetlab.models.surgery import drop_blocks
 from resnetlab.models.zoo import create_model
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.prune import prune_run, without_blocks
 from resnetlab.train.recipe import Recipe, fitted_config, recipe_network
 from resnetlab.train.run import evaluate_run, restored_network, run_recipe
 
@@ -36,10 +39,21 @@ def test_saved_net_gives_the_bits_of_the_one_in_memory(folder, tmp_path, blocks)
     expected = drop_blocks(net, blocks).eval()
     prune_run(folder, blocks, tmp_path / "out")
     images = next(data.test.batches([torch.arange(32)])).float()
-    found = read_bundle(tmp_path / "out").eval()
+    found = load(tmp_path / "out").net
     with torch.inference_mode():
         assert torch.equal(found(images), expected(images))
         assert not torch.equal(found(images), net.eval()(images))
+
+
+def test_smaller_net_is_a_bundle_that_predicts_and_is_exported_on(folder, tmp_path):
+    run, found = load(folder), prune_run(folder, ["stages.2.1"], tmp_path / "out")
+    smaller = load(tmp_path / "out")
+    assert (smaller.classes, smaller.preprocessing) == (run.classes, run.preprocessing)
+    assert smaller.results == {"split": "test", "accuracy": 1 - found.after.error, "loss": found.after.loss, "n": 360}
+    assert smaller.predict(np.zeros((8, 8), np.uint8), white=16).answer in run.classes
+    assert verify(tmp_path / "out")[0].n == 32
+    assert "It is without stages.2.1 and was not trained since" in (tmp_path / "out" / "README.md").read_text()
+    export(tmp_path / "out", tmp_path / "again", ExportConfig(to=("pt2",), golden=2))
 
 
 def test_figures_are_those_of_the_run_and_of_the_smaller_net(folder, tmp_path):
@@ -53,7 +67,7 @@ def test_figures_are_those_of_the_run_and_of_the_smaller_net(folder, tmp_path):
     _, data, recipe = restored_network(folder)
     images = torch.cat([images for images, _ in batches(data, recipe)])
     with torch.inference_mode():
-        wrong = read_bundle(tmp_path / "out").eval()(images).argmax(1) != data.test.labels
+        wrong = load(tmp_path / "out").net(images).argmax(1) != data.test.labels
     assert found.after.error == pytest.approx(wrong.double().mean().item(), abs=1e-12)
 
 
@@ -66,7 +80,7 @@ def batches(data, recipe):
 def test_recipe_makes_the_smaller_net_and_starts_from_its_weights(folder, tmp_path):
     recipe = prune_run(folder, ["stages.2.1"], tmp_path / "out").recipe
     _, data, _ = restored_network(folder)
-    saved = read_bundle(tmp_path / "out")
+    saved = load(tmp_path / "out").net
     assert recipe.options["depths"] == "[3, 3, 2]"
     assert fitted_config(recipe, data) == saved.config
     net, _ = recipe_network(recipe, data)
@@ -85,9 +99,9 @@ def test_best_epoch_is_pruned_where_asked(folder, tmp_path):
     for which in ("best", "last"):
         prune_run(tmp_path / "run", ["stages.2.1"], tmp_path / which, which)
         expected = drop_blocks(restored_network(tmp_path / "run", which)[0], ["stages.2.1"]).state_dict()
-        found = read_bundle(tmp_path / which).state_dict()
+        found = load(tmp_path / which).net.state_dict()
         assert all(torch.equal(value, expected[name]) for name, value in found.items())
-    assert not torch.equal(found["head.weight"], read_bundle(tmp_path / "best").state_dict()["head.weight"])
+    assert not torch.equal(found["head.weight"], load(tmp_path / "best").net.state_dict()["head.weight"])
 
 
 def test_fully_connected_net_is_pruned_to_a_depth_that_it_has(tmp_path):
@@ -95,7 +109,7 @@ def test_fully_connected_net_is_pruned_to_a_depth_that_it_has(tmp_path):
     run_recipe(Recipe(model="mlp_resnet9", training=training), tmp_path / "run", page=False)
     found = prune_run(tmp_path / "run", ["stages.0.1"], tmp_path / "out")
     assert found.recipe.options == {"depth": "7"}
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["depth"] == 7
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["resnetlab"]["depth"] == 7
 
 
 @pytest.mark.parametrize(

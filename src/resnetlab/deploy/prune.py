@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from resnetlab.core.errors import ConfigError
-from resnetlab.core.files import require_vacant
+from resnetlab.core.files import read_json, require_vacant
 from resnetlab.core.serialize import as_plain
 from resnetlab.records.run import Metrics, ReportedSplit
+from resnetlab.train.folder import DATA
 from resnetlab.train.recipe import Recipe, as_text
 from resnetlab.train.run import evaluate_restored, restored_network
 
@@ -43,19 +44,22 @@ def prune_run(
     out: Path,
     which: Literal["last", "best"] = "last",
     place: str | None = None,
+    white: int | None = None,
 ) -> Pruning:
     """Write the network of the run in ``folder`` without ``blocks`` as a bundle to ``out``; the run stays as it is.
-    ``place`` is where its data are now, if they have moved.
+    ``place`` is where its data are now, if they have moved; ``white`` as of ``load``.
 
     Raises ``ConfigError`` where ``out`` is not vacant, where no block is named, and for blocks that cannot go, with
     those that can; else as ``run.restored_network`` does.
     """
-    from resnetlab.models.hub import write_bundle
+    from resnetlab.deploy.export import ExportConfig, write_bundle
+    from resnetlab.deploy.load import TrainedNetwork, recorded_preprocessing
 
     if not blocks:
         raise ConfigError("no block is named; give those to leave out, such as --without stages.2.1")
     require_vacant(out, "smaller network")
     net, data, recipe = restored_network(folder, which, place)
+    preprocessing = recorded_preprocessing(read_json(folder / DATA), folder, white)
     smaller = without_blocks(net, blocks)
     names = sorted(set(blocks))
     pruning = Pruning(
@@ -76,12 +80,21 @@ def prune_run(
             decode=recipe.decode,
         ),
     )
-    text = (
-        f"{recipe.model} trained on {data.source}, without {', '.join(names)} and not trained since: "
-        f"{pruning.split} error {pruning.before.error:.2%} before, {pruning.after.error:.2%} after, "
-        f"n = {pruning.after.n:,}."
+    after = pruning.after
+    trained = TrainedNetwork(
+        net=smaller.cpu().eval(),
+        classes=data.classes,
+        preprocessing=preprocessing,
+        model=recipe.model,
+        origin=folder,
+        recipe=as_plain(pruning.recipe),
+        results={"split": pruning.split, "accuracy": 1 - after.error, "loss": after.loss, "n": after.n},
     )
-    write_bundle(smaller, out, title=f"{recipe.model}, pruned", text=text)
+    note = (
+        f"It is without {', '.join(names)} and was not trained since; its {pruning.split} error was "
+        f"{pruning.before.error:.2%} before."
+    )
+    write_bundle(trained, data, out, ExportConfig(), note)
     return pruning
 
 

@@ -1,0 +1,1 @@
+"""A network in one page: what a browser computes, and the page itself."""

@@ -1,0 +1,94 @@
+"""Every network of the zoo in every float32 format, compared with torch: ``python -m tests.deploy.zoo`` writes the
+record from which docs/exports.md is drawn."""
+
+import json
+import re
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from resnetlab.core.environment import describe_environment
+from resnetlab.core.files import write_json
+from resnetlab.deploy.bundle import Bundle, seal
+from resnetlab.deploy.compare import FormatCheck, Gates, compare, evidence_of, size_of
+from resnetlab.deploy.engines import FILES, open_bundle
+from resnetlab.deploy.formats import FORMATS, Job
+from resnetlab.deploy.load import TrainedNetwork
+from resnetlab.deploy.preprocessing import Preprocessing
+from resnetlab.models.zoo import create_model, list_models
+from tests.conftest import ROOT
+
+RECORD = ROOT / "docs" / "exports.json"
+FORMATS_HERE = ("onnx", "openvino", "pt2")
+SIDE, CLASSES, IMAGES = 32, 10, 64
+FEW = 16
+"""Images for networks of a thousand layers."""
+
+
+def made(name: str) -> TrainedNetwork:
+    """The network with its initial weights, and norms with the statistics of a batch, as after training."""
+    sizes = {} if name.startswith("mlp") else {"image_size": SIDE}
+    net = create_model(name, num_classes=CLASSES, **sizes)
+    side, channels = net.config.image_size, net.config.in_chans
+    mean, std = (127.5,) * channels, (73.9,) * channels
+    preprocessing = Preprocessing(side=side, channels=channels, white=255, mean=mean, std=std)
+    trained = TrainedNetwork(
+        net=net, classes=tuple(map(str, range(CLASSES))), preprocessing=preprocessing, model=name, origin=Path(name)
+    )
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        net.train()(trained.pixel_network.standardise(torch.from_numpy(pixels_for(preprocessing, 16, 1))))
+    net.eval()
+    return trained
+
+
+def pixels_for(preprocessing: Preprocessing, count: int, seed: int) -> np.ndarray:
+    """Images of squares, from black to white: noise would make all of them alike."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 4, 4, preprocessing.channels)).astype(np.uint8)
+    times = -(-preprocessing.side // 4)
+    return np.ascontiguousarray(coarse.repeat(times, 1).repeat(times, 2)[:, : preprocessing.side, : preprocessing.side])
+
+
+def checks(name: str, formats: tuple[str, ...] = FORMATS_HERE) -> list[FormatCheck]:
+    """The formats of one network beside torch, batches of 1 and 7 among them."""
+    trained = made(name)
+    deep = re.search(r"\d{4}$", name)
+    evidence = evidence_of(trained, pixels_for(trained.preprocessing, FEW if deep else IMAGES, 2))
+    bundle = Bundle(name=name, model=name, classes=trained.classes, preprocessing=trained.preprocessing)
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        job = Job(trained=trained, bundle=bundle, folder=folder)
+        for format_name in formats:
+            FORMATS[format_name].write(job)
+        sealed = seal(bundle, folder)
+        return [
+            replace(
+                compare(open_bundle(sealed, folder, format_name, threads=1), evidence, Gates()),
+                bytes=size_of((folder / FILES[format_name]).parent),
+            )
+            for format_name in formats
+        ]
+
+
+def main(names: list[str]) -> None:
+    """Compare the networks that the record has not yet, and write it after each."""
+    torch.set_num_threads(1)
+    known = json.loads(RECORD.read_text())["networks"] if RECORD.is_file() else {}
+    for name in names:
+        if name not in known:
+            known[name] = [asdict(check) | {"agreement": check.agreement} for check in checks(name)]
+            ordered = {each: known[each] for each in list_models() if each in known}
+            write_json(RECORD, {"environment": describe_environment("cpu", 1), "side": SIDE, "networks": ordered})
+            sys.stdout.write(f"{name}: {[(check['name'], check['relative']) for check in known[name]]}\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list_models())
