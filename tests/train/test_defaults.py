@@ -132,7 +132,9 @@ def test_weights_at_hand_are_those_of_a_run_or_of_the_cache_and_nothing_is_fetch
     assert find_weights(recipe, ("weights",), 200) == Weights(name=recipe.weights, model="cifar_resnet8", side=None)
     assert find_weights(Recipe(weights="resnet34.tv_in1k"), ("weights",), 200).model == "resnet34"
     asked = []
-    monkeypatch.setattr("resnetlab.models.pretrained.is_cached", lambda tag: asked.append(tag) or tag.startswith("resnet50"))
+    monkeypatch.setattr(
+        "resnetlab.models.pretrained.is_cached", lambda tag: asked.append(tag) or tag.startswith("resnet50")
+    )
     assert find_weights(Recipe(), (), 200) == Weights(
         name="resnet50.tv2_in1k", model="resnet50", side=None, cached=True
     )

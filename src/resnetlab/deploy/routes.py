@@ -45,7 +45,7 @@ DECODERS = 4
 """Threads that decode large images, at most: one takes up to 150 MB while it is decoded."""
 LARGE = 64 * 1024
 """Bytes from which images of a batch are decoded side by side; with less the threads would cost more than they save."""
-HELD_BODIES = 16
+HELD_BODIES = 8
 """So many bodies of the largest size are held at a time, whole or in part."""
 TOP = 5
 
