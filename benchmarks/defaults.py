@@ -87,7 +87,8 @@ def crops(folder: Path, _fashion: Path) -> None:
 
 
 SETS = {"digits": digits, "fashion": fashion, "crops": crops, "imbalanced": imbalanced}
-SEEDS = (0, 1, 2)
+SEEDS = (1, 2, 3)
+"""The rules were tuned on others: 0 and 10 to 12."""
 
 
 def grid(recipe: Recipe) -> dict[str, Recipe]:
