@@ -1,6 +1,7 @@
 """docs/results.md says what the records beside it say; nothing in its tables is typed by hand."""
 
 import json
+from statistics import median
 from typing import Any
 
 import pytest
@@ -75,6 +76,33 @@ def probe_rows() -> list[str]:
     return [*rows, environment_line(found["environment"])]
 
 
+def export_rows() -> list[str]:
+    """A format: size, answers, and CPU time of an image at each batch, and its ratio to torch."""
+    found = read("export.json")
+    rows = []
+    for check in found["formats"]:
+        name = check["name"]
+        times = (
+            f"{median(turns[name]):.2f} ({found['faster'][batch][name]:.2f}×)"
+            for batch, turns in found["milliseconds"].items()
+        )
+        rows.append(
+            f"| {name} | {check['bytes'] / 1000:,.0f} | {100 * check['accuracy']:.2f} "
+            f"| {check['changed']} of {check['n']:,} | {check['relative']:.1e} | {' | '.join(times)} |"
+        )
+    return [*rows, environment_line(found["environment"])]
+
+
+def test_int8_of_a_good_net_passes_its_gate_and_takes_a_third_of_the_time():
+    found = read("export.json")
+    torch, *_, int8 = sorted(found["formats"], key=lambda check: (check["name"] == "int8", check["name"] != "torch"))
+    assert (torch["name"], int8["name"]) == ("torch", "int8")
+    assert torch["accuracy"] >= 0.92
+    assert torch["accuracy"] - int8["accuracy"] <= 0.005
+    assert 1 - int8["changed"] / int8["n"] >= 0.97
+    assert max(turn["int8"] for turn in found["faster"].values()) >= 3
+
+
 def coverage_table() -> str:
     found = read("coverage.json")
     names = ("student", "bootstrap", "share", "unseen", "bound", "grows")
@@ -116,7 +144,7 @@ def test_there_are_runs():
     assert {path.stem for path in RUNS} == {"run-fashion-mnist", "run-cifar10-jpeg"}
 
 
-@pytest.mark.parametrize("rows", [loop_rows, decode_rows, probe_rows])
+@pytest.mark.parametrize("rows", [loop_rows, decode_rows, probe_rows, export_rows])
 def test_rows_of_a_benchmark_are_drawn_from_its_record(rows):
     for row in rows():
         assert row in page(), row

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from resnetlab.core.serialize import write_record
 from resnetlab.deploy.bundle import Bundle, seal
-from resnetlab.deploy.golden import GOLDEN, Golden, GoldenImage, golden_file, golden_pixels, write_golden_images
+from resnetlab.deploy.golden import GOLDEN, Golden, GoldenImage, golden_pixels, write_golden_images
 from resnetlab.deploy.preprocessing import Preprocessing
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -47,8 +47,7 @@ def linear_bundle(folder: Path, name: str = "insects", channels: int = 1, wrong:
         side=SIDE, channels=channels, white=255, mean=(0.0,) * channels, std=(1.0,) * channels
     )
     originals = np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, channels), np.uint8)
-    write_golden_images(folder, list(originals), SIDE)
-    files = [golden_file(number) for number in range(len(originals))]
+    files = write_golden_images(folder, list(originals), SIDE)
     rows = logits_of(golden_pixels(folder, files, preprocessing)) + wrong
     images = tuple(
         GoldenImage(file=file, label=CLASSES[0], answer=CLASSES[row.argmax()], logits=tuple(map(float, row)))

@@ -79,6 +79,14 @@ def test_repository_for_triton_holds_the_model_its_shapes_and_its_labels(bundle)
     assert "TYPE_FP32 dims: [ 10 ]" in config
 
 
+def test_page_is_made_of_the_golden_images_and_belongs_to_the_bundle(bundle, digits_run, tmp_path):
+    assert "web/index.html" in read_bundle(bundle).files
+    assert (bundle / "web" / "index.html").read_text().count("golden") >= 1
+    export(digits_run, tmp_path / "page", ExportConfig(to=("web",), golden=2))
+    assert not (tmp_path / "page" / "onnx").exists(), "what the page is made of was not asked for"
+    assert "web/index.html" in read_bundle(tmp_path / "page").files
+
+
 def test_pt2_loads_without_resnetlab(bundle):
     code = (
         "import sys, torch; sys.modules['resnetlab'] = None\n"

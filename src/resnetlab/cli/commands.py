@@ -14,6 +14,7 @@ from resnetlab.cli.diagnose import Diagnose
 from resnetlab.cli.export import Export, Verify
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
+from resnetlab.cli.predict import Predict
 from resnetlab.cli.recipe_args import WithRecipe
 from resnetlab.cli.serve import Serve
 from resnetlab.cli.share import Pull, Push
@@ -132,6 +133,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "train": Train,
     "find-lr": FindLr,
     "evaluate": Evaluate,
+    "predict": Predict,
     "diagnose": Diagnose,
     "study": StudyCommand,
     "report": Report,

@@ -10,7 +10,7 @@ import tyro
 from resnetlab.cli.tables import print_columns, show
 from resnetlab.core.errors import listed
 
-FormatName = Literal["onnx", "openvino", "int8", "pt2", "triton", "timm", "all"]
+FormatName = Literal["onnx", "openvino", "int8", "pt2", "triton", "timm", "web", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Export:
     """Folder for the bundle: a new or empty one."""
     to: tuple[FormatName, ...] = ()
     """Formats: onnx; openvino; int8, with OpenVINO; pt2, for plain torch; triton, a model repository; timm, which
-    transformers reads too; all that this network can have."""
+    transformers reads too; web, a page that classifies in the browser; all that this network can have."""
     golden: int = 32
     """Test images that the bundle keeps with their logits, for verify."""
     calibrate: int = 300

@@ -22,7 +22,7 @@ from resnetlab.data.encoded import EncodedSplit
 from resnetlab.deploy.bundle import CARD, WEIGHTS, Bundle, bundle_name, read_bundle, seal
 from resnetlab.deploy.compare import Evidence, FormatCheck, Gates, compare, evidence_of, failure, size_of
 from resnetlab.deploy.engines import FILES, open_bundle, open_predictor
-from resnetlab.deploy.formats import FORMATS, Job, pixels_of, timm_name, with_parts, write_network
+from resnetlab.deploy.formats import FORMATS, Format, Job, pixels_of, with_parts, work_of, write_network
 from resnetlab.deploy.golden import (
     FP32_TOLERANCE,
     GOLDEN,
@@ -33,7 +33,6 @@ from resnetlab.deploy.golden import (
 )
 from resnetlab.deploy.load import TrainedNetwork, load
 from resnetlab.deploy.preprocessing import Preprocessing
-from resnetlab.models.summary import summarise
 from resnetlab.report.model_card import bundle_card
 from resnetlab.train.folder import RECIPE, check_data, run_data
 from resnetlab.train.recipe import Recipe, read_recipe, recipe_data
@@ -129,12 +128,16 @@ def write_bundle(
         )
         write_network(job)
         for name in written:
-            FORMATS[name].write(job)
+            if not FORMATS[name].of_golden:
+                FORMATS[name].write(job)
         bundle = seal(job.bundle, folder)
         checks = check_formats(bundle, folder, [name for name in wanted if name in FILES], evidence, config.gates)
+        write_golden(folder, trained, images, numbers[: config.golden], checks)
+        for name in written:
+            if FORMATS[name].of_golden:
+                FORMATS[name].write(job)
         for name in set(written) - set(wanted):
             shutil.rmtree(folder / name)
-        write_golden(folder, trained, images, numbers[: config.golden], checks)
         verification = Verification(formats=checks, environment=describe_environment("cpu", torch.get_num_threads()))
         write_record(folder / VERIFICATION, verification)
         atomic_write(folder / CARD, card_of(bundle, wanted, verification))
@@ -144,16 +147,22 @@ def write_bundle(
 def chosen_formats(config: ExportConfig, trained: TrainedNetwork) -> list[str]:
     """The formats that are asked for, in the order of ``FORMATS``; all are those that this network can have.
 
-    Raises ``ConfigError`` for timm where it has no such network.
+    Raises ``ConfigError`` for one that it cannot have.
     """
     if ALL in config.to:
-        return [name for name in FORMATS if name != "timm" or timm_name(trained)]
-    if "timm" in config.to and timm_name(trained) is None:
-        raise ConfigError(
-            f"timm has no network that computes what this {trained.model} does; a program without resnetlab loads it "
-            "as --to pt2 (plain torch) or --to onnx"
-        )
-    return [name for name in FORMATS if name in config.to]
+        return [name for name, kind in FORMATS.items() if _can_have(trained, kind)]
+    chosen = [name for name in FORMATS if name in config.to]
+    for name in chosen:
+        FORMATS[name].require(trained)
+    return chosen
+
+
+def _can_have(trained: TrainedNetwork, kind: Format) -> bool:
+    try:
+        kind.require(trained)
+    except ConfigError:
+        return False
+    return True
 
 
 def images_of(trained: TrainedNetwork, data: str | None) -> ImageData:
@@ -184,10 +193,8 @@ def images_of(trained: TrainedNetwork, data: str | None) -> ImageData:
 
 def compared_numbers(images: Images, trained: TrainedNetwork) -> "NDArray[np.int64]":
     """Numbers of the images that formats are compared over, in an order drawn by their number alone."""
-    preprocessing = trained.preprocessing
-    own = replace(trained.net.config, image_size=preprocessing.side, in_chans=preprocessing.channels)
-    work = max(1, summarise(own).multiply_adds)
-    return generator(0, "golden").permutation(len(images))[: min(MOST_IMAGES, max(LEAST_IMAGES, int(MOST_WORK / work)))]
+    most = min(MOST_IMAGES, max(LEAST_IMAGES, int(MOST_WORK / work_of(trained))))
+    return generator(0, "golden").permutation(len(images))[:most]
 
 
 def check_formats(

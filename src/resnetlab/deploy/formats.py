@@ -7,7 +7,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ from resnetlab.core.files import atomic_write
 from resnetlab.core.randomness import generator
 from resnetlab.data.dataset import Images
 from resnetlab.data.decode import Pixels
-from resnetlab.deploy.bundle import WEIGHTS, Bundle, write_config
+from resnetlab.deploy.bundle import WEIGHTS, Bundle, seal, write_config
 from resnetlab.deploy.engines import FILES
 from resnetlab.deploy.load import TrainedNetwork
 from resnetlab.deploy.preprocessing import Preprocessing
+from resnetlab.deploy.web.page import require_page, write_web
 from resnetlab.models.architectures import ROWS, config_to_plain
 from resnetlab.models.key_mapping import their_names
 from resnetlab.models.lookalikes import same_function
+from resnetlab.models.summary import summarise
 from resnetlab.models.weights import export_weights
 
 BATCH_AXIS = {"pixels": {0: torch.export.Dim("batch")}}
@@ -176,6 +178,11 @@ def write_timm(job: Job) -> None:
     write_network(job, "timm", more)
 
 
+def write_page(job: Job) -> None:
+    """One file of HTML that computes the network in a browser, from the ONNX format and the golden images."""
+    write_web(seal(job.bundle, job.folder), job.folder)
+
+
 def write_network(job: Job, dialect: str = "resnetlab", more: dict[str, Any] | None = None) -> None:
     """Weights and configuration of the network, under the names of ``dialect``."""
     tensors = export_weights(job.trained.net, dialect)
@@ -185,6 +192,28 @@ def write_network(job: Job, dialect: str = "resnetlab", more: dict[str, Any] | N
 
 NOT_IN_TIMM = ("plain18", "plain34", "wide_resnet16_4", "wide_resnet16_8", "wide_resnet28_10", "wide_resnet40_4")
 """Networks of fixed depth that timm 1.0.31 has not by that name."""
+
+
+def require_web(trained: TrainedNetwork) -> None:
+    """Raise ``ConfigError`` unless a page can hold the network, and a browser compute it in some seconds."""
+    numbers = sum(tensor.numel() for tensor in trained.net.state_dict().values())
+    require_page(trained.model, trained.preprocessing.channels, numbers, work_of(trained))
+
+
+def require_timm(trained: TrainedNetwork) -> None:
+    """Raise ``ConfigError`` unless timm has a network that computes the same."""
+    if timm_name(trained) is None:
+        raise ConfigError(
+            f"timm has no network that computes what this {trained.model} does; a program without resnetlab loads it "
+            "as --to pt2 (plain torch) or --to onnx"
+        )
+
+
+def work_of(trained: TrainedNetwork) -> int:
+    """Multiply-adds of the network for one image."""
+    preprocessing = trained.preprocessing
+    own = replace(trained.net.config, image_size=preprocessing.side, in_chans=preprocessing.channels)
+    return max(1, summarise(own).multiply_adds)
 
 
 def timm_name(trained: TrainedNetwork) -> str | None:
@@ -201,12 +230,16 @@ def timm_name(trained: TrainedNetwork) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One format: what writes it, the packages and the extra that this needs, and the formats that it is made of."""
+    """One format: what writes it, the packages and the extra that this needs, and the formats that it is made of;
+    ``of_golden`` are made of the golden images too, and so written after them. ``require`` raises ``ConfigError`` for
+    a network that cannot have it."""
 
     write: Callable[[Job], None]
+    require: Callable[[TrainedNetwork], None] = lambda _: None
     packages: tuple[str, ...] = ()
     extra: str = ""
     made_of: tuple[str, ...] = ()
+    of_golden: bool = False
 
 
 _ONNX, _OPENVINO = ("onnx", "onnxscript", "onnxruntime"), ("openvino",)
@@ -216,7 +249,10 @@ FORMATS = {
     "int8": Format(write=write_int8, packages=(*_OPENVINO, "nncf"), extra="openvino", made_of=("openvino",)),
     "pt2": Format(write=write_pt2),
     "triton": Format(write=write_triton, packages=_ONNX, extra="export", made_of=("onnx",)),
-    "timm": Format(write=write_timm),
+    "timm": Format(write=write_timm, require=require_timm),
+    "web": Format(
+        write=write_page, require=require_web, packages=_ONNX, extra="export", made_of=("onnx",), of_golden=True
+    ),
 }
 """In the order in which they are written."""
 

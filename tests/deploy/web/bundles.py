@@ -15,7 +15,6 @@ from resnetlab.deploy.golden import (
     GOLDEN,
     Golden,
     GoldenImage,
-    golden_file,
     golden_pixels,
     write_golden_images,
 )
@@ -75,8 +74,7 @@ def made_bundle(folder: Path, model: str = "cifar_resnet20", side: int = 32, cha
     write_onnx(job)
     originals = crops(32, side)
     (folder / "golden").mkdir()
-    write_golden_images(folder, originals, side)
-    files = [golden_file(number) for number in range(len(originals))]
+    files = write_golden_images(folder, originals, side)
     logits = trained.logits_of_pixels(golden_pixels(folder, files, trained.preprocessing))
     images = tuple(
         GoldenImage(file=file, label=CLASSES[number % 10], answer=CLASSES[row.argmax()], logits=tuple(map(float, row)))
