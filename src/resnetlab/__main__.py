@@ -1,6 +1,6 @@
 """``python -m resnetlab`` is the command ``resnetlab``."""
 
-from resnetlab.cli import main
+from resnetlab.cli import run
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run()

@@ -54,13 +54,16 @@ def test_choices_are_said_saved_and_not_made_again(run, photos, tmp_path):
     words = ("train", "--data", photos, "--model", "cifar_resnet8", "--epochs", "2", "--out", out)
     code, _, errors = run(*words)
     assert code == 0
-    assert "chosen: lr 0.025 (0.1 × batch size / 64;" in errors
+    assert "chosen: lr 0.05 (0.2 × batch size / 64;" in errors
     recipe = read_recipe(out / "recipe.yaml")
-    assert (recipe.training.lr, recipe.training.augment.flip) == (0.025, True)
+    assert (recipe.training.lr, recipe.training.augment.flip) == (0.05, True)
     record = json.loads((out / "record.json").read_text())
     assert record["format"] == 4
-    assert any(line.startswith("lr 0.025 ") for line in record["chosen"])
+    assert any(line.startswith("lr 0.05 ") for line in record["chosen"])
     assert not any(line.startswith(("model", "epochs")) for line in record["chosen"])
+    page = (out / "report.html").read_text()
+    assert "Chosen to suit the data" in page
+    assert "<li>lr 0.05 (0.2 × batch size / 64;" in page
     # What is resumed keeps its recipe and its reasons, though more images would be chosen for otherwise.
     (out / "record.json").unlink()
     for resume in (("--resume", out), ("--data", photos, "--out", out, "--resume", "auto")):

@@ -38,6 +38,19 @@ def test_error_of_the_system_is_one_line_and_a_code(run, monkeypatch, name):
     assert message in errors
 
 
+@pytest.mark.parametrize(("error", "told"), [("MemoryError", ""), ("ValueError('of ours')", "ValueError: of ours")])
+def test_missing_memory_when_python_ends_is_no_traceback(error, told):
+    code = (
+        "import atexit\nfrom resnetlab.cli import run\n"
+        f"def last(): raise {error}\n"
+        "atexit.register(last)\nrun(['--version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("resnetlab ")
+    assert done.stderr.strip().splitlines()[-1:] == ([told] if told else [])
+
+
 def test_fault_of_ours_keeps_its_traceback(run, monkeypatch):
     def fail(_words):
         raise KeyError("x")

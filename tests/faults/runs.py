@@ -39,9 +39,9 @@ def train(out: Path, recipe: Recipe = SMALL) -> None:
 
 def command(*words: str) -> None:
     """What ``python -m resnetlab`` does, in a process that has loaded everything."""
-    from resnetlab.cli.main import main
+    from resnetlab.cli.main import run
 
-    raise SystemExit(main(words))
+    run(words)
 
 
 class StopAt(NoCallback):

@@ -31,7 +31,7 @@ def test_photographs_and_small_images_get_what_suits_them():
     assert photos.training.augment.flip
     assert (photos.training.augment.random_resized_crop, photos.training.augment.crop_scale) == (True, (0.35, 1.0))
     assert (tiny.model, tiny.decode.image_size, tiny.validation) == ("cifar_resnet20", 28, True)
-    assert (tiny.training.batch_size, tiny.training.lr, tiny.training.epochs) == (32, 0.05, 12)
+    assert (tiny.training.batch_size, tiny.training.lr, tiny.training.epochs) == (32, 0.1, 12)
     assert (tiny.training.augment.flip, tiny.training.augment.random_resized_crop) == (False, False)
     assert chosen(replace(PHOTOS, device="cuda")).decode.image_size == 224
     assert chosen(replace(TINY, images=60_000)).training.batch_size == 64

@@ -1,5 +1,4 @@
-"""The command line: verbs in ``verbs``, what they show in ``tables`` and ``progress``."""
+"""The command line: the verbs in ``commands``, what they show in ``tables`` and ``progress``."""
 
-from resnetlab.cli.main import main
-
-__all__ = ["main"]
+from resnetlab.cli.main import main as main
+from resnetlab.cli.main import run as run

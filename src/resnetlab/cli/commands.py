@@ -11,15 +11,17 @@ import tyro
 
 from resnetlab.cli.data import Data
 from resnetlab.cli.diagnose import Diagnose
+from resnetlab.cli.evaluate import Evaluate
 from resnetlab.cli.export import Export, Verify
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
+from resnetlab.cli.predict import Predict
 from resnetlab.cli.recipe_args import WithRecipe
 from resnetlab.cli.serve import Serve
 from resnetlab.cli.share import Pull, Push
 from resnetlab.cli.study import StudyCommand
 from resnetlab.cli.tables import print_names, print_recipes, print_run, show
-from resnetlab.cli.train import Evaluate, Train
+from resnetlab.cli.train import Train
 from resnetlab.cli.weights import weights
 from resnetlab.core.errors import DataError, unknown_name
 
@@ -132,6 +134,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "train": Train,
     "find-lr": FindLr,
     "evaluate": Evaluate,
+    "predict": Predict,
     "diagnose": Diagnose,
     "study": StudyCommand,
     "report": Report,

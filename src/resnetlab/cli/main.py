@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from io import TextIOWrapper
 from signal import SIGINT
+from typing import NoReturn
 
 from resnetlab import __version__
 from resnetlab.cli.tables import show
@@ -23,13 +24,18 @@ NO_MEMORY = (
 """Words by which torch, oneDNN and Python say that the system gave them no more."""
 
 
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The program: one command, and then the end of Python, whose own last steps may lack memory too."""
+    sys.unraisablehook = tell_unraisable
+    raise SystemExit(main(arguments))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 ok, 1 the run failed, 2 usage, 3 data, 4 checkpoint, 5 disk, memory or a library,
     130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 131 SIGQUIT.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     open_streams()
-    before, sys.unraisablehook = sys.unraisablehook, tell_unraisable
     try:
         if words == ["--version"]:
             show(f"resnetlab {__version__}")
@@ -46,8 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message, code = told
     else:
         return 0
-    finally:
-        sys.unraisablehook = before
     # Every rank that torchrun started was stopped: one says so.
     if code < 128 or os.environ.get("RANK", "0") == "0":
         with suppress(StorageError):

@@ -22,7 +22,8 @@ LOCK = ".lock"
 
 
 @contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Iterator[None]:
+    """Whatever the system refuses while ``path`` is written is a ``StorageError`` that says what to do."""
     try:
         yield
     except OSError as error:
@@ -35,7 +36,7 @@ def check_place(folder: Path) -> None:
     """Make ``folder`` and, where it was not there, remove it again. Raises ``StorageError`` where the system refuses,
     so that a place that cannot be written to is known before the work, and nothing is left behind."""
     missing = _missing(folder)
-    with _storage_errors(folder):
+    with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for made in missing:
             made.rmdir()
@@ -63,26 +64,33 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def atomic_write(path: Path, content: bytes | str) -> None:
-    """Write ``content`` to ``path`` so that a reader, or a crash, meets the old file or the new one and nothing else.
+@contextmanager
+def atomic_stream(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content is put at ``path`` at the end, so that a reader, or a crash, meets the old file or the new
+    one and nothing else; with an error nothing is left.
 
     A temporary file in the same folder, flush, fsync, rename, fsync of the folder. Missing folders are made.
 
     Raises ``StorageError`` where the system refuses.
     """
-    data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _storage_errors(path):
+    with storage_errors(path):
         _make_folder(path.parent)
         try:
             with open(temporary, "wb") as stream:
-                stream.write(data)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Write ``content`` to ``path`` as ``atomic_stream`` does, at once."""
+    with atomic_stream(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -112,7 +120,7 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     moment one of the three is whole (``read_folder`` looks at all of them). A manifest is added and written last.
     """
     upcoming, previous = _sibling(folder, "next"), _sibling(folder, "previous")
-    with _storage_errors(folder):
+    with storage_errors(folder):
         _settle(folder)
         shutil.rmtree(upcoming, ignore_errors=True)
         _make_folder(folder.parent)
@@ -136,13 +144,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
     nothing is left. Raises ``StorageError`` where the system refuses.
     """
     place = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    with _storage_errors(folder):
+    with storage_errors(folder):
         _make_folder(folder.parent)
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
     try:
         yield place
-        with _storage_errors(folder):
+        with storage_errors(folder):
             for path in (*place.rglob("*"), place):
                 sync_folder(path)
             os.replace(place, folder)
@@ -257,7 +265,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     process holds it, ``StorageError`` where the system refuses.
     """
     missing = _missing(folder)
-    with _storage_errors(folder):
+    with storage_errors(folder):
         _make_folder(folder)
         handle = _locked(folder)
     try:

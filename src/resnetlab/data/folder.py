@@ -1,14 +1,9 @@
 """Folders of images: one folder for each class, with or without parts for training, validation and testing."""
 
 import hashlib
-import os
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
-from typing import Literal
 
 import numpy as np
 
@@ -16,17 +11,12 @@ from resnetlab.core.errors import ConfigError, DataError, listed, printable
 from resnetlab.data.classes import some
 from resnetlab.data.dataset import Numbers, SplitName, split_by_class
 from resnetlab.data.ingest import EncodedSet
+from resnetlab.data.listing import Listing, entries, walk
 from resnetlab.data.splits import WORDS, Choice, parse_choice, read_name, suggestion
 
 LAYOUTS = (
     "read are: train/ with validation/, test/ or both, each with a folder for each class; or a folder for each class "
     "and nothing else"
-)
-JUNK_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
-JUNK_SUFFIX = re.compile(
-    r"\.(txt|csv|tsv|jsonl?|xml|md|rst|py|ipynb|ya?ml|toml|ini|cfg|html?|css|js|pdf|docx?|xlsx?|log|db|sqlite|mat|npy|npz"
-    r"|pkl|h5|parquet|zip|tar|t?gz|bz2|xz|7z|sh|bat|lnk|url|mp[34]|wav|avi|mov|sha256|md5)",
-    re.IGNORECASE,
 )
 
 
@@ -40,19 +30,16 @@ class File:
 
 
 @dataclass
-class Tree:
-    """What lies in a folder: ``bad`` has (name, reason) of what cannot be entered, ``junk`` counts what is no image.
+class Tree(Listing):
+    """What lies in a folder of classes.
 
     ``classes`` are names of folders as they are. ``parts`` are the folders of the splits, none where the folder does
     not say which files are for testing.
     """
 
-    folder: Path
     classes: tuple[str, ...] = ()
     parts: dict[SplitName, list[str]] = field(default_factory=dict)
     files: list[File] = field(default_factory=list)
-    bad: list[tuple[str, str]] = field(default_factory=list)
-    junk: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
 
@@ -298,11 +285,10 @@ def _list_classes(tree: Tree, prefix: str, names: list[str], split: SplitName | 
 def _class_folders(tree: Tree, place: str) -> list[str]:
     """Names of the folders in ``place``, sorted; files beside them belong to no class and are junk."""
     names = []
-    for entry in _entries(tree, place):
-        kind = _kind(tree, entry, f"{place}/{entry.name}" if place else entry.name)
+    for name, kind in entries(tree, place):
         if kind == "folder":
-            names.append(entry.name)
-        elif kind == "file":
+            names.append(Path(name).name)
+        else:
             tree.junk["outside of a class"] += 1
     return names
 
@@ -310,58 +296,4 @@ def _class_folders(tree: Tree, place: str) -> list[str]:
 def _walk(tree: Tree, place: str) -> Iterator[str]:
     """Names of the files in the folder ``place`` and below."""
     # A link to a folder around this one would bring the other classes' images into this class.
-    entered = {_identity(tree.folder), _identity((tree.folder / place).parent)}
-    waiting = [place]
-    while waiting:
-        place = waiting.pop()
-        identity = _identity(tree.folder / place)
-        if identity in entered:
-            continue
-        entered.add(identity)
-        for entry in _entries(tree, place):
-            inner = f"{place}/{entry.name}"
-            kind = _kind(tree, entry, inner)
-            if kind == "file":
-                yield inner
-            elif kind == "folder":
-                waiting.append(inner)
-
-
-def _kind(tree: Tree, entry: os.DirEntry[str], name: str) -> Literal["file", "folder", ""]:
-    """Whether the entry is a file that should be an image, or a folder. What is neither is listed as bad, and junk is
-    counted."""
-    if entry.name.startswith(".") or entry.name.lower() in JUNK_NAMES:
-        tree.junk["hidden" if entry.name.startswith(".") else entry.name] += 1
-        return ""
-    try:
-        mode = entry.stat().st_mode
-    except OSError as error:
-        tree.bad.append((name, error.strerror or str(error)))
-        return ""
-    if S_ISDIR(mode):
-        return "folder"
-    if not S_ISREG(mode):
-        tree.bad.append((name, "it is no file but a pipe, a socket or a device"))
-        return ""
-    suffix = Path(entry.name).suffix
-    if JUNK_SUFFIX.fullmatch(suffix):
-        tree.junk[suffix.lower()] += 1
-        return ""
-    return "file"
-
-
-def _entries(tree: Tree, place: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(tree.folder / place) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except (OSError, ValueError) as error:
-        tree.bad.append((place or ".", getattr(error, "strerror", None) or str(error)))
-        return []
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+    return walk(tree, place, (tree.folder, (tree.folder / place).parent))

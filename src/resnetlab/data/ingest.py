@@ -1,13 +1,9 @@
 """From encoded images to splits: each image is opened once, judged, and held in memory or left encoded."""
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import torch
@@ -18,7 +14,7 @@ from resnetlab.core.files import read_file
 from resnetlab.data.classes import LISTED, Refuse, raise_it
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.dataset import Chosen, Encoding, ImageData, Images, Numbers, Split, SplitName
-from resnetlab.data.decode import DecodedImage, Pixels, read_image, reason
+from resnetlab.data.decode import DecodedImage, Pixels, in_threads, read_image, reason
 from resnetlab.data.encoded import EncodedSplit
 
 MOST_ARRAY_BYTES = 1 << 30
@@ -29,13 +25,11 @@ USUAL_SIDE = 224
 """Side of images that have no common one of their own."""
 RETAINED_BYTES = 256 << 20
 """Files that are kept while they may have to be decoded again, so that they need not be opened again."""
-CHANNELS, AHEAD = 3, 8
+CHANNELS = 3
 NEARLY_GREY = 8
 """Grey levels by which the channels of a grey JPEG may differ."""
 
 Progress = Callable[[int, int], None]
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,21 +286,3 @@ class _Ingestion:
             workers=self.decode.workers,
             names=names,
         )
-
-
-def in_threads(function: Callable[[Given], Made], given: Iterable[Given], workers: int) -> Iterator[Made]:
-    """``map`` in so many threads, results in order; in none for 0 and 1. Pillow decodes without Python's lock."""
-    if workers < 2:
-        yield from map(function, given)
-        return
-    # Threads that end their own ``catch_warnings`` in another order than they began would leave its filter behind.
-    with catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        simplefilter("ignore")
-        waiting: deque[Future[Made]] = deque()
-        for each in given:
-            waiting.append(pool.submit(function, each))
-            # More would hold their results in memory.
-            if len(waiting) >= AHEAD * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

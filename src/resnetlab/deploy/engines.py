@@ -13,6 +13,7 @@ from resnetlab.core.errors import CheckpointError, ConfigError, MissingExtraErro
 from resnetlab.data.decode import Pixels
 from resnetlab.deploy.bundle import BUNDLE, Bundle, checked, read_bundle
 from resnetlab.deploy.preprocessing import Preprocessing
+from resnetlab.deploy.share import local_folder
 
 EngineName = Literal["auto", "torch", "onnx", "openvino", "int8", "pt2"]
 FILES = {
@@ -51,11 +52,7 @@ def open_predictor(
     Raises ``ConfigError`` for an engine whose format is not there, ``MissingExtraError`` for one that is not installed;
     else as ``load`` does.
     """
-    if isinstance(source, str) and source.startswith("hub:"):
-        from resnetlab.deploy.share import pull
-
-        source = pull(source.removeprefix("hub:"))
-    folder = Path(source)
+    folder = local_folder(source)
     if not (folder / BUNDLE).is_file():
         if engine not in ("auto", "torch"):
             raise ConfigError(

@@ -22,7 +22,7 @@ from resnetlab.data.encoded import EncodedSplit
 from resnetlab.deploy.bundle import CARD, WEIGHTS, Bundle, bundle_name, read_bundle, seal
 from resnetlab.deploy.compare import Evidence, FormatCheck, Gates, compare, evidence_of, failure, size_of
 from resnetlab.deploy.engines import FILES, open_bundle, open_predictor
-from resnetlab.deploy.formats import FORMATS, Job, fits_page, pixels_of, timm_name, with_parts, work_of, write_network
+from resnetlab.deploy.formats import FORMATS, Format, Job, pixels_of, with_parts, work_of, write_network
 from resnetlab.deploy.golden import (
     FP32_TOLERANCE,
     GOLDEN,
@@ -133,8 +133,9 @@ def write_bundle(
         bundle = seal(job.bundle, folder)
         checks = check_formats(bundle, folder, [name for name in wanted if name in FILES], evidence, config.gates)
         write_golden(folder, trained, images, numbers[: config.golden], checks)
-        if "web" in wanted:
-            FORMATS["web"].write(replace(job, bundle=seal(bundle, folder)))
+        for name in written:
+            if FORMATS[name].of_golden:
+                FORMATS[name].write(job)
         for name in set(written) - set(wanted):
             shutil.rmtree(folder / name)
         verification = Verification(formats=checks, environment=describe_environment("cpu", torch.get_num_threads()))
@@ -146,18 +147,22 @@ def write_bundle(
 def chosen_formats(config: ExportConfig, trained: TrainedNetwork) -> list[str]:
     """The formats that are asked for, in the order of ``FORMATS``; all are those that this network can have.
 
-    Raises ``ConfigError`` for timm where it has no such network.
+    Raises ``ConfigError`` for one that it cannot have.
     """
     if ALL in config.to:
-        cannot = {"timm"} if timm_name(trained) is None else set()
-        cannot |= set() if fits_page(trained) else {"web"}
-        return [name for name in FORMATS if name not in cannot]
-    if "timm" in config.to and timm_name(trained) is None:
-        raise ConfigError(
-            f"timm has no network that computes what this {trained.model} does; a program without resnetlab loads it "
-            "as --to pt2 (plain torch) or --to onnx"
-        )
-    return [name for name in FORMATS if name in config.to]
+        return [name for name, kind in FORMATS.items() if _can_have(trained, kind)]
+    chosen = [name for name in FORMATS if name in config.to]
+    for name in chosen:
+        FORMATS[name].require(trained)
+    return chosen
+
+
+def _can_have(trained: TrainedNetwork, kind: Format) -> bool:
+    try:
+        kind.require(trained)
+    except ConfigError:
+        return False
+    return True
 
 
 def images_of(trained: TrainedNetwork, data: str | None) -> ImageData:

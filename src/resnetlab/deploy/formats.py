@@ -21,11 +21,11 @@ from resnetlab.core.files import atomic_write
 from resnetlab.core.randomness import generator
 from resnetlab.data.dataset import Images
 from resnetlab.data.decode import Pixels
-from resnetlab.deploy.bundle import WEIGHTS, Bundle, write_config
+from resnetlab.deploy.bundle import WEIGHTS, Bundle, seal, write_config
 from resnetlab.deploy.engines import FILES
 from resnetlab.deploy.load import TrainedNetwork
-from resnetlab.deploy.preprocessing import SHAPES, Preprocessing
-from resnetlab.deploy.web.page import MOST_BYTES, MOST_WORK, write_web
+from resnetlab.deploy.preprocessing import Preprocessing
+from resnetlab.deploy.web.page import require_page, write_web
 from resnetlab.models.architectures import ROWS, config_to_plain
 from resnetlab.models.key_mapping import their_names
 from resnetlab.models.lookalikes import same_function
@@ -178,6 +178,11 @@ def write_timm(job: Job) -> None:
     write_network(job, "timm", more)
 
 
+def write_page(job: Job) -> None:
+    """One file of HTML that computes the network in a browser, from the ONNX format and the golden images."""
+    write_web(seal(job.bundle, job.folder), job.folder)
+
+
 def write_network(job: Job, dialect: str = "resnetlab", more: dict[str, Any] | None = None) -> None:
     """Weights and configuration of the network, under the names of ``dialect``."""
     tensors = export_weights(job.trained.net, dialect)
@@ -189,11 +194,19 @@ NOT_IN_TIMM = ("plain18", "plain34", "wide_resnet16_4", "wide_resnet16_8", "wide
 """Networks of fixed depth that timm 1.0.31 has not by that name."""
 
 
-def fits_page(trained: TrainedNetwork) -> bool:
-    """Whether a browser computes the network in seconds, of a page of a bearable size."""
-    preprocessing = trained.preprocessing
-    weights = sum(tensor.numel() for tensor in trained.net.state_dict().values())
-    return preprocessing.channels in SHAPES and work_of(trained) <= MOST_WORK and 4 * weights <= MOST_BYTES
+def require_web(trained: TrainedNetwork) -> None:
+    """Raise ``ConfigError`` unless a page can hold the network, and a browser compute it in some seconds."""
+    numbers = sum(tensor.numel() for tensor in trained.net.state_dict().values())
+    require_page(trained.model, trained.preprocessing.channels, numbers, work_of(trained))
+
+
+def require_timm(trained: TrainedNetwork) -> None:
+    """Raise ``ConfigError`` unless timm has a network that computes the same."""
+    if timm_name(trained) is None:
+        raise ConfigError(
+            f"timm has no network that computes what this {trained.model} does; a program without resnetlab loads it "
+            "as --to pt2 (plain torch) or --to onnx"
+        )
 
 
 def work_of(trained: TrainedNetwork) -> int:
@@ -217,10 +230,12 @@ def timm_name(trained: TrainedNetwork) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One format: what writes it, the packages and the extra that this needs, and the formats that it is made of; with
-    ``of_golden`` of the golden images too."""
+    """One format: what writes it, the packages and the extra that this needs, and the formats that it is made of;
+    ``of_golden`` are made of the golden images too, and so written after them. ``require`` raises ``ConfigError`` for
+    a network that cannot have it."""
 
     write: Callable[[Job], None]
+    require: Callable[[TrainedNetwork], None] = lambda _: None
     packages: tuple[str, ...] = ()
     extra: str = ""
     made_of: tuple[str, ...] = ()
@@ -234,13 +249,9 @@ FORMATS = {
     "int8": Format(write=write_int8, packages=(*_OPENVINO, "nncf"), extra="openvino", made_of=("openvino",)),
     "pt2": Format(write=write_pt2),
     "triton": Format(write=write_triton, packages=_ONNX, extra="export", made_of=("onnx",)),
-    "timm": Format(write=write_timm),
+    "timm": Format(write=write_timm, require=require_timm),
     "web": Format(
-        write=lambda job: write_web(job.bundle, job.folder),
-        packages=_ONNX,
-        extra="export",
-        made_of=("onnx",),
-        of_golden=True,
+        write=write_page, require=require_web, packages=_ONNX, extra="export", made_of=("onnx",), of_golden=True
     ),
 }
 """In the order in which they are written."""

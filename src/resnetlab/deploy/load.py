@@ -14,6 +14,7 @@ from resnetlab.core.errors import CheckpointError, ConfigError, DataError, print
 from resnetlab.core.files import folder_exists, read_json
 from resnetlab.deploy.bundle import BUNDLE, CONFIG, LIBRARY, WEIGHTS, checked, read_bundle
 from resnetlab.deploy.preprocessing import Prediction, Preprocessing, predictions
+from resnetlab.deploy.share import local_folder
 from resnetlab.models.architectures import config_from_plain
 from resnetlab.models.classifier import Classifier
 from resnetlab.models.init import build
@@ -27,7 +28,6 @@ from resnetlab.train.state import restore_model
 
 BATCH = 64
 """Images at a time."""
-HUB = "hub:"
 
 
 class PixelNetwork(nn.Module):
@@ -148,11 +148,7 @@ def load(
     >>> net = resnetlab.load("runs/photos")
     >>> print(net.predict("cat.jpg"))
     """
-    if isinstance(source, str) and source.startswith(HUB):
-        from resnetlab.deploy.share import pull
-
-        source = pull(source.removeprefix(HUB))
-    folder = Path(source)
+    folder = local_folder(source)
     if (folder / BUNDLE).is_file():
         return _load_bundle(folder, device)
     if not (folder / RECIPE).is_file():
@@ -169,7 +165,7 @@ def _load_run(folder: Path, which: Literal["best", "last"], white: int | None, d
     recipe, checkpoint = read_trained(folder, which)
     data = read_json(folder / DATA)
     preprocessing = recorded_preprocessing(data, folder, white)
-    classes = tuple(map(str, data["classes"]))
+    classes = recorded_classes(data, folder)
     config = replace(
         recipe_config(recipe),
         num_classes=len(classes),
@@ -210,9 +206,19 @@ def recorded_preprocessing(data: Any, folder: Path, white: int | None = None) ->
             side=height, channels=channels, white=white, mean=tuple(data["mean"]), std=tuple(data["sd"])
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{printable(folder / DATA)} is damaged ({error!r}); put it back as the run wrote it"
-        ) from error
+        raise _damaged(folder, error) from error
+
+
+def recorded_classes(data: Any, folder: Path) -> tuple[str, ...]:
+    """The classes that the note of a run's data says. Raises ``DataError`` where it is damaged."""
+    try:
+        return tuple(map(str, data["classes"]))
+    except (KeyError, TypeError) as error:
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> DataError:
+    return DataError(f"{printable(folder / DATA)} is damaged ({error!r}); put it back as the run wrote it")
 
 
 def _known_white(source: str) -> int | None:

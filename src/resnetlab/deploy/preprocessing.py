@@ -45,12 +45,12 @@ class Preprocessing:
     @property
     def mean_of_pixels(self) -> tuple[float, ...]:
         """``mean`` in the units of pixels, 0 … 255: (v - mean_of_pixels) / std_of_pixels is what the network takes."""
-        return tuple(255 * value / self.white for value in self.mean)
+        return tuple(value * (255 / self.white) for value in self.mean)
 
     @property
     def std_of_pixels(self) -> tuple[float, ...]:
         """``std`` in the units of pixels, 0 … 255."""
-        return tuple(255 * value / self.white for value in self.std)
+        return tuple(value * (255 / self.white) for value in self.std)
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, and their probabilities; none where the network gave a NaN."""
+    """The most probable classes of one image, and their probabilities; none for numbers that are not finite."""
 
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
@@ -131,9 +131,9 @@ def predictions(logits: NDArray[np.float32], classes: Sequence[str], top: int) -
     require(top >= 1, "top", top, "1 or more")
     if logits.shape[1:] != (len(classes),):
         raise ConfigError(f"logits of shape {logits.shape} do not fit the {len(classes)} classes {listed(classes)}")
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    shares = np.exp(shifted)
-    shares /= shares.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # an infinite logit gives a NaN, and no answer
+        shares = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
     order = np.argsort(-shares, axis=1, kind="stable")[:, :top]
     return [
         Prediction(tuple(classes[k] for k in first), tuple(float(row[k]) for k in first))

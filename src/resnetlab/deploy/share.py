@@ -7,7 +7,13 @@ from resnetlab.core.errors import CheckpointError, first_line, load_extra
 from resnetlab.core.files import atomic_write, new_folder, require_vacant
 from resnetlab.deploy.bundle import BUNDLE, Bundle, checked, read_bundle
 
-MAIN = "main"
+MAIN, HUB = "main", "hub:"
+
+
+def local_folder(source: str | Path) -> Path:
+    """The folder of a run or a bundle, or the one of ``hub:owner/name`` once it is pulled. Raises as ``pull`` does."""
+    text = str(source)
+    return pull(text.removeprefix(HUB)) if text.startswith(HUB) else Path(source)
 
 
 def pull(repository: str, revision: str = MAIN) -> Path:

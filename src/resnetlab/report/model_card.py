@@ -142,6 +142,7 @@ LOADING = {
         "With torch alone:\n\n```python\nimport torch\n\n"
         'net = torch.export.load("FOLDER/torch/model.pt2").module()\n```\n'
     ),
+    "web": "In a browser, without a server: open `FOLDER/web/index.html`.\n",
 }
 """How each library loads a bundle that has its format."""
 

@@ -204,10 +204,10 @@ RULES = (
     ),
     Rule(
         setting="training.lr",
-        says="0.1 × batch size / 64",
+        says="0.2 × batch size / 64",
         when="a network for small images, whose name begins with cifar_",
         holds=lambda _, recipe: recipe.model.startswith("cifar_"),
-        value=_scaled(0.1),
+        value=_scaled(0.2),
     ),
     Rule(
         setting="training.lr",

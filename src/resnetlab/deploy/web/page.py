@@ -15,14 +15,15 @@ from resnetlab.core.files import atomic_write
 from resnetlab.deploy.bundle import Bundle, checked
 from resnetlab.deploy.engines import FILES
 from resnetlab.deploy.golden import FP32_TOLERANCE, Golden, GoldenImage, golden_pixels, read_golden
+from resnetlab.deploy.preprocessing import SHAPES
 from resnetlab.deploy.web.program import Program
 from resnetlab.report.page import render_template
 
 WEB = "web/index.html"
 LARGE_PAGE = 1_000_000
 """Bytes beyond which large weights are half precision, if the golden images still agree."""
-MOST_BYTES, MOST_WORK = 64_000_000, 5_000_000_000
-"""Of a page, and multiply-adds for an image: a browser computes about 1e9 a second."""
+MOST_NUMBERS, MOST_WORK = 26_000_000, 5_000_000_000
+"""Of a network, each about 2.7 bytes of the page, and multiply-adds for an image: a browser does about 1e9 a second."""
 GOLDEN_BYTES, GOLDEN_WORK = 4_000_000, 40_000_000_000
 """Of the golden images in a page, and multiply-adds to check them: a page of a large network has fewer."""
 HALF_TOLERANCE = 5e-3
@@ -38,38 +39,36 @@ def write_web(bundle: Bundle, folder: Path) -> None:
 def web_page(bundle: Bundle, folder: Path) -> str:
     """One file of HTML that holds the network, asks for nothing, and checks golden images when it opens.
 
-    Raises ``ConfigError`` for a network that a browser cannot compute, or not in seconds, or for images of other than 1
-    or 3 channels; ``CheckpointError`` for a bundle without ONNX or with damaged files.
+    Raises ``ConfigError`` for a network that a browser cannot compute, or not in seconds; ``CheckpointError`` for a
+    bundle without ONNX or with damaged files.
     """
-    if bundle.preprocessing.channels not in (1, 3):
-        raise ConfigError(
-            f"the network takes images of {bundle.preprocessing.channels} channels, which no browser shows; export it "
-            "to another format"
-        )
     program, golden = Program(checked(bundle, folder, FILES["onnx"])), read_golden(bundle, folder)
     work = program.multiply_adds
-    if work > MOST_WORK:
-        raise _too_large(bundle, f"{work / 1e9:.1f} billion multiply-adds an image; at most {MOST_WORK / 1e9:.0f}")
+    require_page(bundle.model, bundle.preprocessing.channels, program.numbers, work)
     images = _some(golden, folder, work)
     single = _page(bundle, program.plain(half=False), golden, images, folder, FP32_TOLERANCE)
     if len(single) <= LARGE_PAGE:
         return single
     tolerance = _half_tolerance(program, bundle, golden, images, folder)
-    page = _page(bundle, program.plain(half=True), golden, images, folder, tolerance) if tolerance else single
-    if len(page) > MOST_BYTES:
-        raise _too_large(bundle, f"its page has {len(page) / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f}")
-    return page
+    return _page(bundle, program.plain(half=True), golden, images, folder, tolerance) if tolerance else single
+
+
+def require_page(model: str, channels: int, numbers: int, work: int) -> None:
+    """Raise ``ConfigError`` unless a page can hold a network of so many ``numbers``, and a browser compute ``work``
+    multiply-adds for an image of ``channels`` in some seconds."""
+    if channels not in SHAPES:
+        raise ConfigError(f"no browser shows images of {channels} channels; export {model} to another format than web")
+    if work > MOST_WORK or numbers > MOST_NUMBERS:
+        raise ConfigError(
+            f"{model} is too large for a page ({work / 1e9:.1f} billion multiply-adds an image, {numbers / 1e6:.1f} "
+            f"million numbers; at most {MOST_WORK / 1e9:.0f} and {MOST_NUMBERS / 1e6:.0f}); serve it (resnetlab "
+            "serve), whose page asks the server"
+        )
 
 
 def served_page(bundle: Bundle) -> str:
     """The page of a server: it sends each image to ``predict`` beside it, and asks ``readyz`` whether it may."""
     return _rendered(bundle, {"engine": "server"}, ("image.js", "page.js"), examples=0)
-
-
-def _too_large(bundle: Bundle, found: str) -> ConfigError:
-    return ConfigError(
-        f"{bundle.model} is too large for a page ({found}); serve it (resnetlab serve), whose page asks the server"
-    )
 
 
 def _some(golden: Golden, folder: Path, work: int) -> list[GoldenImage]:

@@ -90,6 +90,11 @@ class Program:
         self.operations = [self._operation(node) for node in self._model.graph.node]
 
     @property
+    def numbers(self) -> int:
+        """In all weights."""
+        return sum(values.size for values in self._weights.values())
+
+    @property
     def multiply_adds(self) -> int:
         """Of convolutions and matrices, for one image."""
         graph = self._onnx.shape_inference.infer_shapes(self._model).graph
