@@ -53,7 +53,7 @@ CASES = {
     "MatMul": [("Flatten", {}, []), ("MatMul", {}, [normal(294, 5)])],
     "MaxPool": [
         ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}, []),
-        ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}, []),
+        ("MaxPool", {"kernel_shape": [2, 2], "strides": [4, 4], "ceil_mode": 1}, []),
     ],
     "Mul": [("Mul", {}, [MAP])],
     "Pad": [("Pad", {}, [ints(0, 1, 0, 2, 0, 3, 1, 0), np.float32(0.5)])],
