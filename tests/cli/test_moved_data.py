@@ -108,13 +108,16 @@ def test_data_that_are_nowhere_are_looked_for_and_named(run, project, verb):
         assert (code, errors) == (0, "")
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "resume"])
-def test_other_data_are_not_taken_for_those_of_the_run(run, project, verb):
+def test_other_data_are_not_taken_for_those_of_the_run(run, project):
     add(project, *(f"other/{name}/{number}.png" for name in "ab" for number in range(6)), level=3)
-    source = "folder:../other[train=.]" if verb == "resume" else "../other"
-    code, _, errors = run(*VERBS[verb], "--data", source)
+    code, _, errors = run(*VERBS["resume"], "--data", "folder:../other[train=.]")
     assert code == 3
     assert "its SHA-256 is another" in errors
+    code, out, errors = run(*VERBS["evaluate"], "--data", "../other")
+    assert code == 0
+    assert "evaluated as another set" in errors
+    assert "SHA-256 is another" in errors
+    assert "n 12" in out, "all of it, not a fifth"
 
 
 def test_a_run_that_has_ended_is_not_given_again_for_other_data(run, project):

@@ -11,6 +11,7 @@ import tyro
 
 from resnetlab.cli.data import Data
 from resnetlab.cli.diagnose import Diagnose
+from resnetlab.cli.evaluate import Evaluate
 from resnetlab.cli.export import Export, Verify
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
@@ -20,7 +21,7 @@ from resnetlab.cli.serve import Serve
 from resnetlab.cli.share import Pull, Push
 from resnetlab.cli.study import StudyCommand
 from resnetlab.cli.tables import print_names, print_recipes, print_run, show
-from resnetlab.cli.train import Evaluate, Train
+from resnetlab.cli.train import Train
 from resnetlab.cli.weights import weights
 from resnetlab.core.errors import DataError, unknown_name
 

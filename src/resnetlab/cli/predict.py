@@ -1,7 +1,6 @@
 """``resnetlab predict``: the most probable classes of files."""
 
 import json
-import os
 import shutil
 import signal
 import sys
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from resnetlab.deploy.engines import Predictor
     from resnetlab.deploy.predict import Settings, Sources
     from resnetlab.deploy.rows import Row
-
-MOST_WORKERS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +53,12 @@ class Predict:
     """Print one JSON object a file on standard output, and no table."""
 
     def __call__(self) -> None:
-        from resnetlab.deploy.predict import Rank, Settings
+        from resnetlab.deploy.predict import Rank, Settings, default_workers
 
-        cores = len(os.sched_getaffinity(0))
         settings = Settings(
             top=self.top,
             batch_size=self.batch_size,
-            workers=min(cores, MOST_WORKERS) if self.workers is None else self.workers,
+            workers=default_workers() if self.workers is None else self.workers,
         )
         if self.json and self.out:
             raise ConfigError("--json and --out exclude each other; --out FILE.jsonl holds the same rows")

@@ -1,4 +1,4 @@
-"""``resnetlab train`` and ``resnetlab evaluate``: one run in one folder."""
+"""``resnetlab train``: one run in one folder."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from resnetlab.cli.recipe_args import OpenRecipe
-from resnetlab.cli.tables import print_metrics, show
+from resnetlab.cli.tables import show
 from resnetlab.core.config import quote
 from resnetlab.core.errors import ConfigError, DivergedError, StoppedError, require
 from resnetlab.records.run import RunRecord
@@ -180,21 +180,3 @@ def how_to_resume(folder: Path) -> str:
     if not (folder / RECIPE).is_file():
         return ""
     return f"; to resume: resnetlab train --resume {quote(str(folder))}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Evaluate a trained network: loss and error on its test images, or on validation images where it has no test."""
-
-    run: tyro.conf.Positional[Path]
-    """Folder of a run."""
-    checkpoint: Literal["last", "best"] = "last"
-    """The last epoch, or the best one by the validation images."""
-    data: str | None = None
-    """Where the images of the run are now; by default where they were when it began, or beside the run."""
-
-    def __call__(self) -> None:
-        from resnetlab.train.run import evaluate_restored, restored_network
-
-        net, data, recipe = restored_network(self.run, self.checkpoint, self.data)
-        print_metrics(evaluate_restored(net, data, recipe), data.reported_split)

@@ -23,11 +23,10 @@ from resnetlab.deploy.bundle import BUNDLE
 from resnetlab.deploy.engines import Predictor
 from resnetlab.deploy.journal import Journal, merged, open_journal
 from resnetlab.deploy.preprocessing import Prediction, Preprocessing, predictions
-from resnetlab.deploy.rows import Row, batched, check_format, plain, write_rows
+from resnetlab.deploy.rows import NO_ANSWER, Row, batched, check_format, plain, write_rows
 
-PIECE = 8
+MOST_WORKERS, PIECE = 8, 8
 """Files that a thread decodes at a time: for small images a thread a file would cost more than the decoding."""
-NO_ANSWER = "the network gave no finite number"
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,11 @@ def _bad(listing: Listing) -> Iterator[Item]:
     """What could not be entered since it was asked for last."""
     yield from (Item(str(listing.folder / name), why) for name, why in listing.bad)
     listing.bad.clear()
+
+
+def default_workers() -> int:
+    """A thread for each core of this process, at most 8."""
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from resnetlab.deploy.preprocessing import Prediction
 
 DIGITS = 6
 """Decimals of a probability in a file."""
+NO_ANSWER = "the network gave no finite number"
 Value = TypeVar("Value")
 
 

@@ -1,0 +1,143 @@
+"""``resnetlab evaluate``: a trained network on its own test images, or on any set with its classes."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from resnetlab.cli.tables import print_columns, print_metrics, show
+from resnetlab.core.errors import ConfigError, DataError, first_line, printable
+from resnetlab.core.serialize import as_plain
+from resnetlab.train.folder import RECIPE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from resnetlab.data.dataset import ImageData
+    from resnetlab.deploy.evaluate import Answered, Evaluation
+    from resnetlab.deploy.rows import Row
+
+CONFUSED = 10
+"""Pairs of classes that are shown as confused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Evaluate a trained network: loss and error on its test images, or on validation images where it has no test.
+
+    With another set, --split, --json or --out also the 95 % interval of its accuracy (Wilson), its calibration error,
+    and the figures of each class.
+    """
+
+    network: tyro.conf.Positional[str]
+    """Folder of a run or a bundle, or hub:owner/name."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Of a run: the last epoch, or the best one by the validation images."""
+    data: str | None = None
+    """Where the images of the run are now, or another set with the same classes. By default the images of the run are
+    looked for where they were when it began, and beside it."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Images to evaluate on: by default test, or validation where there is no test; a folder without splits as a
+    whole."""
+    out: Path | None = None
+    """File with a row for each image: path, label, answer, probability; .csv, .jsonl or .parquet."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the figures as one JSON object, and nothing else."""
+
+    def __call__(self) -> None:
+        from resnetlab.deploy.evaluate import evaluate_answers
+        from resnetlab.deploy.rows import check_format
+        from resnetlab.train.run import evaluate_restored, restored_network
+
+        if self.out is not None:
+            check_format(self.out)
+        own = None
+        if (Path(self.network) / RECIPE).is_file():
+            try:
+                own = restored_network(Path(self.network), self.checkpoint, self.data)
+            except (DataError, ConfigError) as error:
+                if self.data is None:
+                    raise
+                why = first_line(error)
+        elif self.data is None:
+            raise ConfigError(f"{printable(self.network)} is no run with images of its own; say which with --data")
+        else:
+            why = ""
+        if own is not None and not (self.split or self.json or self.out):
+            print_metrics(evaluate_restored(*own), own[1].reported_split)
+            return
+        answered = self.on_own(own[0], own[1]) if own is not None else self.on_another()
+        if own is None and why and not self.json:
+            show(
+                f"note: these are not the images of the run ({why}), so they are evaluated as another set", errors=True
+            )
+        evaluation = evaluate_answers(answered, self.out)
+        if self.json:
+            show(json.dumps(as_plain(evaluation), allow_nan=False))
+        else:
+            print_evaluation(evaluation, self.out)
+
+    def on_another(self) -> "Answered":
+        """The answers on a set that is not that of the run."""
+        from resnetlab.deploy.engines import open_predictor
+        from resnetlab.deploy.evaluate import answers_on
+        from resnetlab.deploy.predict import default_workers
+
+        assert self.data is not None
+        return answers_on(
+            open_predictor(self.network, checkpoint=self.checkpoint), self.data, self.split, default_workers()
+        )
+
+    def on_own(self, net: "nn.Module", data: "ImageData") -> "Answered":
+        """The answers on the images of the run, as its training evaluated them."""
+        import torch
+
+        from resnetlab.core.errors import require_choice
+        from resnetlab.data.loader import Loader
+        from resnetlab.deploy.evaluate import Answered, names_of, rows_of
+        from resnetlab.train.evaluate import BATCH
+
+        split = self.split or data.reported_split
+        require_choice("split", split, data.splits)
+        images = data.splits[split]
+        device = next(net.parameters()).device
+        net.eval()
+
+        def rows() -> "Iterator[tuple[Row, int]]":
+            start = 0
+            for batch, labels in Loader(images.to(device), data.normalisation, BATCH).in_order():
+                with torch.inference_mode():
+                    logits = net(batch).float().cpu().numpy()
+                names = names_of(images, list(range(start, start + len(logits))))
+                yield from rows_of(logits, labels.tolist(), names, data.classes)
+                start += len(logits)
+
+        return Answered(source=data.source, split=split, classes=data.classes, rows=rows())
+
+
+def print_evaluation(found: "Evaluation", out: Path | None) -> None:
+    """The figures in lines, those of each class in a table, and the pairs that are confused most."""
+    head = f"{found.split or 'all images'} loss {found.loss:.4f}  error {1 - found.accuracy:.2%}"
+    show(f"{head}  accuracy {found.accuracy:.2%} [{found.low:.2%}, {found.high:.2%}]  n {found.n}")
+    if found.calibration_error is not None:
+        show(f"expected calibration error {found.calibration_error:.4f}")
+    for count, what in ((found.unreadable, "files could not be read"), (found.unanswered, "images have no answer")):
+        if count:
+            show(f"{count} {what}")
+    if found.missing:
+        show(f"note: no images of {', '.join(found.missing)}")
+    rows = [
+        [name, str(score.n), *("–" if value is None else f"{value:.2%}" for value in (score.recall, score.precision))]
+        for name, score in zip(found.classes, found.scores, strict=True)
+    ]
+    print_columns([["class", "n", "recall", "precision"], *rows])
+    wrong = sorted((entry for entry in found.confusion if entry[0] != entry[1]), key=lambda entry: -entry[2])[:CONFUSED]
+    if wrong:
+        pairs = [[found.classes[true], found.classes[answer], str(count)] for true, answer, count in wrong]
+        print_columns([["true", "answer", "images"], *pairs])
+    if out:
+        show(f"rows in {out}")
