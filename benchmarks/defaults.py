@@ -28,7 +28,7 @@ from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import run_recipe
 
 IMAGES, LARGEST, SMALLEST, TESTED = 2000, 140, 7, 30
-TILES, TILE = 80, 80
+TILES, TILE = 60, 72
 """Crops of each photograph, half of them to test on, and their side in pixels."""
 
 
@@ -94,7 +94,7 @@ SEEDS = (1, 2, 3)
 def grid(recipe: Recipe) -> dict[str, Recipe]:
     """The defaults, and around them: a third of the rate and three times it, for two models; and another side."""
     side, small = recipe.decode.image_size, recipe.model.startswith("cifar_")
-    other = "cifar_resnet8" if small else "cifar_resnet20"
+    other = "cifar_resnet8"
     found = {"defaults": recipe}
     for model, factor in product((recipe.model, other), (1 / 3, 3.0)):
         training = replace(recipe.training, lr=round(recipe.training.lr * factor, 4))

@@ -77,7 +77,7 @@ def probe_rows() -> list[str]:
 
 
 def export_rows() -> list[str]:
-    """A format: size, answers, and CPU time of an image at each batch, and its ratio to torch."""
+    """A format: size, answers, and CPU time of an image at each batch, with how many times less than torch's."""
     found = read("export.json")
     rows = []
     for check in found["formats"]:

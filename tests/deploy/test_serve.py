@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -196,6 +196,26 @@ def test_upload_without_end_is_refused_at_once_and_takes_no_memory(server):
         pass  # the connection was closed while this side still sent
     assert sent < 50 * 10**6
     assert server.peak() - before < 40 * 2**20
+
+
+def test_many_large_uploads_at_once_are_held_within_a_bound(server):
+    before = server.peak()
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(20)]
+        for connection in connections:
+            with suppress(ConnectionError):
+                connection.sendall(
+                    b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n\r\n" + bytes(900_000)
+                )
+        answers = []
+        for connection in connections:
+            with suppress(ConnectionError):
+                answers.append(connection.recv(99)[:12])
+    # Eight are held, whose ends never come.
+    assert set(answers) == {b"HTTP/1.1 503", b"HTTP/1.1 408"}
+    assert answers.count(b"HTTP/1.1 408") <= 8
+    assert server.peak() - before < 40 * 2**20
+    assert server.predict(image())
 
 
 def until_closed(connection: socket.socket) -> None:

@@ -45,7 +45,7 @@ DECODERS = 4
 """Threads that decode large images, at most: one takes up to 150 MB while it is decoded."""
 LARGE = 64 * 1024
 """Bytes from which images of a batch are decoded side by side; with less the threads would cost more than they save."""
-HELD_BODIES = 16
+HELD_BODIES = 8
 """So many bodies of the largest size are held at a time, whole or in part."""
 TOP = 5
 
@@ -107,9 +107,10 @@ class Service:
             self.unready = one_line(error)
             logging.getLogger("resnetlab").error("not ready: %s", self.unready)
         self.metrics.ready.set(self.unready is None)
-        # What was loaded stays; the collector need not look at it again.
+        # What was loaded stays, and requests leave few cycles: the collector comes less often.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request and count it; the connection of one whose body was not read to its end is closed."""
@@ -174,9 +175,7 @@ class Service:
     async def predict(self, request: Request) -> Response:
         """The most probable classes of the image that is the body."""
         self.require_ready()
-        top = request.query_params.get("top", str(TOP))
-        if not (top.isascii() and top.isdigit() and len(top) < 10 and int(top) >= 1):
-            raise HTTPException(400, f"top={top[:20]!r} is not possible: it must be a number of classes, 1 or more")
+        top = _top(request)
         async with self.body(request) as body:
             if request.headers.get("content-type", "").startswith("multipart/"):
                 raise HTTPException(415, "send the image itself as the body, not a form: curl --data-binary @cat.jpg")
@@ -185,7 +184,7 @@ class Service:
                     logits = await self.batcher.answer(body)
                 except DataError as error:
                     raise HTTPException(415, str(error)) from error
-        (found,) = predictions(logits, self.bundle.classes, int(top))
+        (found,) = predictions(logits, self.bundle.classes, top)
         rows = [
             {"class": name, "probability": share}
             for name, share in zip(found.classes, found.probabilities, strict=True)
@@ -265,3 +264,13 @@ class Service:
     async def configuration(self, _: Request) -> Response:
         """The same, as Triton configures it."""
         return JSONResponse(model_configuration(self.bundle, self.config.max_batch))
+
+
+def _top(request: Request) -> int:
+    """``?top=``. Raises ``HTTPException`` for what is no number of classes."""
+    if not request.scope["query_string"]:
+        return TOP
+    top = request.query_params.get("top", str(TOP))
+    if not (top.isascii() and top.isdigit() and len(top) < 10 and int(top) >= 1):
+        raise HTTPException(400, f"top={top[:20]!r} is not possible: it must be a number of classes, 1 or more")
+    return int(top)
