@@ -119,7 +119,7 @@ def test_what_a_client_of_the_protocol_asks_first(server):
         ("POST", "/predict", image(), {"Content-Type": "multipart/form-data; boundary=x"}, 415, "--data-binary"),
         ("POST", "/predict", image(), {"Content-Encoding": "gzip"}, 415, "compressed"),
         ("POST", INFER, b"{}", {}, 400, "inputs"),
-        ("POST", "/predict", b"x" * 1_000_001, {}, 413, "1MB"),
+        ("POST", "/predict", None, {"Content-Length": "1000001"}, 413, "1MB"),
     ],
 )
 def test_what_is_wrong_is_said_in_json(server, method, path, body, headers, code, words):
@@ -293,6 +293,7 @@ def test_control_plain_uvicorn_keeps_slow_clients():
         (b"HEAD /readyz HTTP/1.1\r\nHost: here\r\n\r\n", [b"200"]),
         (b"OPTIONS /predict HTTP/1.1\r\nHost: here\r\n\r\n", [b"405"]),
         (b"GET /healthz HTTP/1.1\r\nHost: here\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", [b"200"]),
+        (b"GET /nowhere HTTP/1.1\r\nHost: [\r\n\r\n", [b"404"]),
         (b"GET /%ff%00 HTTP/1.1\r\nHost: here\r\n\r\n", [b"404"]),
         (b"GET /predict HTTP/9.9\r\n\r\n", [b"400"]),
         (b"\x16\x03\x01\x02\x00\x01\x00", [b"400"]),

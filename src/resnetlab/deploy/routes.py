@@ -140,7 +140,7 @@ class Service:
         """The answer, or in JSON, as the protocol has it, what is wrong."""
         try:
             if endpoint is None or request.method not in (method, "HEAD" if method == "GET" else method):
-                where = f"{request.method} {request.url.path} is not answered here; GET /openapi.json says what is"
+                where = f"{request.method} {request.scope['path']} is not answered here; GET /openapi.json says what is"
                 raise HTTPException(404 if endpoint is None else 405, where)
             return await endpoint(request)
         except HTTPException as error:
