@@ -170,19 +170,22 @@ BREAKS = {
         "tests/data/test_transforms.py",
     ),
     "answers of a batch exchanged": Break(
-        "deploy/batching.py",
+        "deploy/serve/batching.py",
         "zip(batch, answers, strict=True)",
         "zip(batch, answers[::-1], strict=True)",
-        "tests/deploy/test_batching.py",
+        "tests/deploy/serve/test_batching.py",
     ),
     "queue without bound": Break(
-        "deploy/batching.py", "if self._held + images > self._queue:", "if False:", "tests/deploy/test_batching.py"
+        "deploy/serve/batching.py",
+        "if self._held + images > self._queue:",
+        "if False:",
+        "tests/deploy/serve/test_batching.py",
     ),
     "values above white are taken": Break(
-        "deploy/protocol.py", " or values.max() > 255", "", "tests/deploy/test_protocol.py"
+        "deploy/serve/protocol.py", " or values.max() > 255", "", "tests/deploy/serve/test_protocol.py"
     ),
     "slow clients are waited for": Break(
-        "deploy/deadlines.py", "self.refuse(408)", "self.begin()", "tests/deploy/test_serve.py"
+        "deploy/serve/deadlines.py", "self.refuse(408)", "self.begin()", "tests/deploy/serve/test_server.py"
     ),
     "no fsync of a file": Break(
         "core/files.py", "os.fsync(stream.fileno())", "stream.fileno()", "tests/core/test_files.py"

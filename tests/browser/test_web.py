@@ -12,7 +12,7 @@ from PIL import Image
 from resnetlab.deploy.load import load
 from resnetlab.deploy.web.page import LARGE_PAGE, WEB, write_web
 from tests.browser.test_pages import LEAST_CONTRAST, LIGHT, WIDTHS
-from tests.deploy.servers import serving
+from tests.deploy.serve.servers import serving
 from tests.deploy.web.bundles import made_bundle
 from tests.deploy.web.test_image import encoded, photo
 

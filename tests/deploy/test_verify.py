@@ -14,7 +14,7 @@ from resnetlab.deploy.bundle import read_bundle, seal
 from resnetlab.deploy.engines import open_predictor
 from resnetlab.deploy.golden import UPSIDE, read_golden
 from resnetlab.deploy.verify import verify, verify_engine
-from tests.deploy.faults import FAULTS, Wrong, right
+from tests.deploy.wrong_ways import FAULTS, Wrong, right
 
 
 def found_faults(folder):

@@ -14,8 +14,8 @@ import numpy as np
 
 from resnetlab.data.decode import read_image
 from tests.deploy.bundles import linear_bundle
-from tests.deploy.requests import LENGTH, damaged
-from tests.deploy.servers import NO_ANSWER, Running, drip, plain_uvicorn, serving, under_load
+from tests.deploy.serve.requests import LENGTH, damaged
+from tests.deploy.serve.servers import NO_ANSWER, Running, drip, plain_uvicorn, serving, under_load
 from tests.faults.processes import Pool
 
 WITHIN = 11.0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.deploy.bundles import CLASSES, SIDE, linear_bundle, logits_of
-from tests.deploy.servers import serving
+from tests.deploy.serve.servers import serving
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (5, SIDE, SIDE, 1), np.uint8)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from resnetlab.cli.tables import show
-from resnetlab.deploy.config import ServeConfig
+from resnetlab.deploy.serve.config import ServeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,6 @@ class Serve:
     """How it is served."""
 
     def __call__(self) -> None:
-        from resnetlab.deploy.serve import serve
+        from resnetlab.deploy.serve.server import serve
 
         serve(self.bundle, self.config, show)

@@ -19,14 +19,14 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.errors import DataError, one_line
 from resnetlab.data.decode import Pixels
-from resnetlab.deploy.batching import Batcher, QueueFullError
 from resnetlab.deploy.bundle import Bundle
-from resnetlab.deploy.config import ServeConfig
 from resnetlab.deploy.engines import Logits, Predictor
-from resnetlab.deploy.metrics import Metrics
-from resnetlab.deploy.openapi import openapi
 from resnetlab.deploy.preprocessing import predictions
-from resnetlab.deploy.protocol import (
+from resnetlab.deploy.serve.batching import Batcher, QueueFullError
+from resnetlab.deploy.serve.config import ServeConfig
+from resnetlab.deploy.serve.metrics import Metrics
+from resnetlab.deploy.serve.openapi import openapi
+from resnetlab.deploy.serve.protocol import (
     JSON_LENGTH,
     VERSION,
     model_configuration,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from resnetlab.deploy.bundle import Bundle
-from resnetlab.deploy.protocol import model_metadata
+from resnetlab.deploy.serve.protocol import model_metadata
 
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 

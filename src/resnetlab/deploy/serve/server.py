@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from resnetlab.core.errors import AddressError, ResNetLabError, load_extra
 from resnetlab.deploy.bundle import read_bundle
-from resnetlab.deploy.config import ServeConfig
-from resnetlab.deploy.deadlines import impatient
 from resnetlab.deploy.engines import open_bundle
-from resnetlab.deploy.metrics import FOLDER, forget_process
+from resnetlab.deploy.serve.config import ServeConfig
+from resnetlab.deploy.serve.deadlines import impatient
+from resnetlab.deploy.serve.metrics import FOLDER, forget_process
 from resnetlab.deploy.share import local_folder
 from resnetlab.deploy.verify import verify_engine
 from resnetlab.deploy.web.page import served_page
@@ -84,7 +84,7 @@ def _serve_here(folder: Path, config: ServeConfig, listener: socket.socket, star
         load_extra(package, "serve", "serve")
     from uvicorn import Config
 
-    from resnetlab.deploy.routes import Service
+    from resnetlab.deploy.serve.routes import Service
 
     bundle = read_bundle(folder)
     threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.processes)

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from resnetlab.deploy.batching import Batcher, QueueFullError
+from resnetlab.deploy.serve.batching import Batcher, QueueFullError
 
 
 def numbered(value: int, images: int = 1) -> np.ndarray:

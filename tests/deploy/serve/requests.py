@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from tests.deploy.bundles import SIDE
-from tests.deploy.servers import image
+from tests.deploy.serve.servers import image
 
 INFER = "/v2/models/insects/infer"
 LENGTH = "Inference-Header-Content-Length"

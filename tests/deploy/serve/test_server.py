@@ -21,8 +21,8 @@ from resnetlab.deploy.bundle import read_bundle
 from resnetlab.deploy.engines import open_bundle
 from resnetlab.deploy.preprocessing import predictions
 from tests.deploy.bundles import CLASSES, SIDE, linear_bundle, logits_of
-from tests.deploy.requests import INFER, LENGTH, damaged
-from tests.deploy.servers import NO_ANSWER, drip, image, plain_uvicorn, serving, under_load
+from tests.deploy.serve.requests import INFER, LENGTH, damaged
+from tests.deploy.serve.servers import NO_ANSWER, drip, image, plain_uvicorn, serving, under_load
 
 SOON = 1.0
 """The patience of the servers here, in seconds."""
@@ -425,8 +425,8 @@ def test_folder_that_is_no_bundle_says_how_to_make_one(tmp_path, resnetlab):
 
 def test_bundle_of_the_hub_is_fetched(bundle, monkeypatch):
     from resnetlab.core.errors import ConfigError
-    from resnetlab.deploy.config import ServeConfig
-    from resnetlab.deploy.serve import serve
+    from resnetlab.deploy.serve.config import ServeConfig
+    from resnetlab.deploy.serve.server import serve
 
     monkeypatch.setattr("resnetlab.deploy.share.pull", {"me/insects": bundle}.__getitem__)
     with pytest.raises(ConfigError, match="was not exported to int8"):
@@ -436,8 +436,8 @@ def test_bundle_of_the_hub_is_fetched(bundle, monkeypatch):
 @pytest.mark.parametrize("package", ["onnxruntime", "starlette", "uvicorn", "httptools", "uvloop", "prometheus_client"])
 def test_missing_package_is_one_sentence(bundle, package, monkeypatch):
     from resnetlab.core.errors import MissingExtraError
-    from resnetlab.deploy.config import ServeConfig
-    from resnetlab.deploy.serve import serve
+    from resnetlab.deploy.serve.config import ServeConfig
+    from resnetlab.deploy.serve.server import serve
 
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'resnetlab\[serve\]'"):
@@ -459,7 +459,7 @@ def test_missing_package_is_one_sentence(bundle, package, monkeypatch):
 )
 def test_settings_that_make_no_server_are_refused(setting):
     from resnetlab.core.errors import ConfigError
-    from resnetlab.deploy.config import ServeConfig
+    from resnetlab.deploy.serve.config import ServeConfig
 
     with pytest.raises(ConfigError):
         ServeConfig(**setting)
@@ -467,6 +467,6 @@ def test_settings_that_make_no_server_are_refused(setting):
 
 @pytest.mark.parametrize(("given", "size"), [("1", 1), ("500kB", 500_000), ("10MB", 10_000_000), ("1GB", 10**9)])
 def test_sizes_of_a_body(given, size):
-    from resnetlab.deploy.config import ServeConfig
+    from resnetlab.deploy.serve.config import ServeConfig
 
     assert ServeConfig(max_body=given).body_bytes == size

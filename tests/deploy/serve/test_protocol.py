@@ -9,7 +9,7 @@ import pytest
 from resnetlab.core.errors import DataError
 from resnetlab.deploy.bundle import Bundle
 from resnetlab.deploy.preprocessing import Preprocessing
-from resnetlab.deploy.protocol import model_configuration, model_metadata, read_request, write_answer
+from resnetlab.deploy.serve.protocol import model_configuration, model_metadata, read_request, write_answer
 
 BUNDLE = Bundle(
     name="tiny",
