@@ -115,16 +115,17 @@ class Chromium:
 
 
 class Tab:
-    """One page, opened from a file, with what it asked for and what it complained of. Ended by ``close``."""
+    """One page, opened from a file or an address, with what it asked for and what it complained of. Ended by
+    ``close``."""
 
-    def __init__(self, browser: Chromium, page: Path, *, width: int, dark: bool = False) -> None:
-        self._browser, self.page = browser, page
+    def __init__(self, browser: Chromium, page: Path | str, *, width: int, dark: bool = False) -> None:
+        self._browser, self.url = browser, page.as_uri() if isinstance(page, Path) else page
         self._target = browser.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = browser.call("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self.show(width=width, dark=dark)
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=self.url)
         browser.await_event("Page.loadEventFired", self._session)
         self.ask(CHECKS.read_text())
 
@@ -165,7 +166,7 @@ class Tab:
         stopped = {params["requestId"] for params in lost if params.get("blockedReason") == "csp"}
         asked = [event["params"] for event in self._events("Network.requestWillBeSent")]
         found = [params["request"]["url"] for params in asked if params["requestId"] not in stopped]
-        return [url for url in found if url != self.page.as_uri() and not url.startswith("data:")]
+        return [url for url in found if url != self.url and not url.startswith("data:")]
 
     def complaints(self) -> list[str]:
         """What stands in the console: errors, warnings, what the policy forbade, and exceptions."""

@@ -48,7 +48,7 @@ def tab(chromium) -> Iterator[Callable[..., Tab]]:
     """Opens a page at a width, for a viewer who likes the light or the dark."""
     opened: list[Tab] = []
 
-    def open_tab(path: Path, width: int = 1280, *, dark: bool = False) -> Tab:
+    def open_tab(path: Path | str, width: int = 1280, *, dark: bool = False) -> Tab:
         opened.append(Tab(chromium, path, width=width, dark=dark))
         return opened[-1]
 

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from resnetlab.deploy.load import load
-from resnetlab.deploy.web.page import LARGE_PAGE, WEB, served_page, write_web
+from resnetlab.deploy.web.page import LARGE_PAGE, WEB, write_web
 from tests.browser.test_pages import LEAST_CONTRAST, LIGHT, WIDTHS
+from tests.deploy.servers import serving
 from tests.deploy.web.bundles import made_bundle
 from tests.deploy.web.test_image import encoded, photo
 
@@ -54,7 +55,8 @@ def answers(page, files: dict[str, bytes]) -> dict[str, dict]:
     given = json.dumps({name: b64encode(content).decode() for name, content in files.items()})
     page.ask(
         f"""window.done = null;
-        take(Object.entries({given}).map(([name, text]) => new File([bytesOf(text)], name)))
+        take(Object.entries({given}).map(([name, text]) =>
+            new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name)))
             .then((found) => {{ window.done = found; }}); 0"""
     )
     return dict(zip(files, until(page, "window.done"), strict=True))
@@ -173,21 +175,26 @@ def test_keyboard_and_screen_reader_reach_every_part(bundles, tab):
         assert all(names) or role in ("status", "list"), role
 
 
-def test_served_page_asks_for_nothing_but_its_server(bundles, tab, tmp_path, keep):
-    from resnetlab.deploy.bundle import read_bundle
-
-    path = tmp_path / "served.html"
-    path.write_text(served_page(read_bundle(bundles / "colour")))
-    page = tab(path)
-    page.ask(
-        """window.calls = []; window.fetch = async (url, given) => {
-             window.calls.push([url, given && given.method]);
-             return new Response(JSON.stringify({model: "m", predictions: [{class: "cat", probability: .75}]}));
-           }; checkServer(); window.bytesOf = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)); 0"""
-    )
-    until(page, "find('check').className.includes('right')")
-    found = answers(page, {"cat.png": encoded(photo(40, 30))})["cat.png"]
-    assert found["predictions"] == [{"class": "cat", "probability": 0.75}]
-    assert ["predict?top=5", "POST"] in page.ask("window.calls")
-    assert "75.0 %" in page.ask("find('results').textContent")
-    keep("web-served.png", page.image())
+@KINDS
+@WIDTHS
+def test_served_page_asks_its_server_alone_and_shows_its_answers(bundles, tab, keep, kind, width):
+    trained = load(bundles / kind)
+    content = encoded(photo(97, 61))
+    with serving(bundles / kind) as server:
+        page = tab(f"http://127.0.0.1:{server.port}/", width)
+        assert checked(page).startswith("The server is ready")
+        files = {"odd.png": content, "not shown.tiff": encoded(photo(40, 30), "TIFF")}
+        found = answers(page, files)
+        for name, file in files.items():
+            assert found[name]["predictions"] == server.predict(file)
+            assert found[name]["predictions"][0]["class"] == trained.predict(file).answer
+        assert page.complaints() == []
+        assert "is no image" in answers(page, {"notes.txt": b"x"})["notes.txt"]["error"]
+        assert {url.removeprefix(page.url) for url in page.requests()} == {"readyz", "predict?top=5"}
+        keep(f"web-served-{kind}-{width}.png", page.image())
+        for check in CHECKS:
+            assert page.ask(f"checks.{check}") == [], check
+    page.ask("checkServer(); 0")
+    until(page, "find('check').textContent.includes('not ready')")
+    (gone,) = answers(page, {"odd.png": content}).values()
+    assert gone["error"] == "the server does not answer"

@@ -28,6 +28,7 @@ def messy(tmp_path):
         (folder / "broken.jpg").write_bytes((folder / "1.png").read_bytes()[:200])
         (folder / "notes.txt").write_text("no image")
         (folder.parent / "Thumbs.db").write_bytes(b"x")
+    image.save(tmp_path / "photo.jpg")
     return tmp_path
 
 

@@ -93,6 +93,26 @@ def export_rows() -> list[str]:
     return [*rows, environment_line(found["environment"])]
 
 
+def serve_rows() -> list[str]:
+    """A number of clients: what a request costs each server, how much less ours, and the times to an answer."""
+    found = read("serve.json")
+    ours, rival = (found["servers"][name] for name in ("resnetlab", "litserve"))
+
+    def figures(clients: str, key: str, digits: int) -> str:
+        return " / ".join(f"{server[clients][key]:,.{digits}f}" for server in (ours, rival))
+
+    rows = [
+        f"| {clients} | {figures(clients, 'processor_ms', 2)} | {found['processor_time_ratio'][clients]:.1f}× "
+        f"| {figures(clients, 'resident_mib', 0)} | {figures(clients, 'p50_ms', 0)} | {figures(clients, 'p99_ms', 0)} |"
+        for clients in ours
+    ]
+    return [*rows, environment_line(found["environment"])]
+
+
+def test_server_takes_little_memory():
+    assert max(row["resident_mib"] for row in read("serve.json")["servers"]["resnetlab"].values()) <= 100
+
+
 def test_int8_of_a_good_net_passes_its_gate_and_takes_a_third_of_the_time():
     found = read("export.json")
     torch, *_, int8 = sorted(found["formats"], key=lambda check: (check["name"] == "int8", check["name"] != "torch"))
@@ -144,7 +164,7 @@ def test_there_are_runs():
     assert {path.stem for path in RUNS} == {"run-fashion-mnist", "run-cifar10-jpeg"}
 
 
-@pytest.mark.parametrize("rows", [loop_rows, decode_rows, probe_rows, export_rows])
+@pytest.mark.parametrize("rows", [loop_rows, decode_rows, probe_rows, export_rows, serve_rows])
 def test_rows_of_a_benchmark_are_drawn_from_its_record(rows):
     for row in rows():
         assert row in page(), row

@@ -274,12 +274,45 @@ def test_client_that_says_nothing_is_cut_off(server):
         assert connection.recv(99).startswith(b"HTTP/1.1 408")
 
 
-@pytest.mark.parametrize("part", SLOW)
-def test_control_plain_uvicorn_keeps_slow_clients(part):
-    sent, then = SLOW[part]
-    with plain_uvicorn() as plain, plain.connect() as connection:
+def test_control_plain_uvicorn_keeps_slow_clients():
+    def is_cut_off(part: str) -> bool:
+        sent, then = SLOW[part]
+        with plain.connect() as connection:
+            connection.sendall(sent)
+            return drip(connection, then, time.monotonic() + 2 * SOON, 0.05)
+
+    with plain_uvicorn() as plain, ThreadPoolExecutor(len(SLOW)) as clients:
+        assert list(clients.map(is_cut_off, SLOW)) == [False] * len(SLOW)
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n" * 3, [b"200", b"200", b"200"]),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", [b"200"]),
+        (b"HEAD /readyz HTTP/1.1\r\nHost: here\r\n\r\n", [b"200"]),
+        (b"OPTIONS /predict HTTP/1.1\r\nHost: here\r\n\r\n", [b"405"]),
+        (b"GET /healthz HTTP/1.1\r\nHost: here\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", [b"200"]),
+        (b"GET /%ff%00 HTTP/1.1\r\nHost: here\r\n\r\n", [b"404"]),
+        (b"GET /predict HTTP/9.9\r\n\r\n", [b"400"]),
+        (b"\x16\x03\x01\x02\x00\x01\x00", [b"400"]),
+        (b"POST /predict HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n123456", [b"400"]),
+        (b"POST /predict HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n", [b"400"]),
+        (b"POST /predict HTTP/1.1\r\nContent-Length: -5\r\n\r\n", [b"400"]),
+        (b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", [b"400"]),
+    ],
+)
+def test_odd_requests_are_answered_and_never_our_fault(server, sent, answers):
+    with server.connect() as connection:
         connection.sendall(sent)
-        assert not drip(connection, then, time.monotonic() + 2 * SOON, 0.05)
+        found = b""
+        # Each connection is closed at last: refused, or idle for too long.
+        with suppress(ConnectionError):
+            while piece := connection.recv(4096):
+                found += piece
+                if found.count(b"HTTP/1.1 ") == len(answers) and found.endswith((b"}", b"\r\n\r\n", b"received.")):
+                    break
+    assert re.findall(rb"HTTP/1\.1 (\d+)", found) == answers
 
 
 def test_others_are_answered_while_slow_clients_wait(server):
@@ -292,11 +325,13 @@ def test_others_are_answered_while_slow_clients_wait(server):
 
 
 def test_full_queue_gives_answers_and_503_alone(bundle):
-    flags = ("--queue", "4", "--max-batch", "4", "--max-wait-ms", "50")
+    tensor = {"name": "pixels", "datatype": "UINT8", "shape": [3, SIDE, SIDE, 1], "data": [0] * 3 * SIDE * SIDE}
+    asked = json.dumps({"inputs": [tensor]})
+    # Three images wait for a fourth, and there is no place for three more.
+    flags = ("--queue", "4", "--max-batch", "4", "--max-wait-ms", "100")
     with serving(bundle, *flags) as server, ThreadPoolExecutor(24) as clients:
-        answers = list(clients.map(lambda seed: server.ask("POST", "/predict", image(seed)), range(96)))
-    codes = [answer.code for answer in answers]
-    assert set(codes) == {200, 503}
+        answers = list(clients.map(lambda _: server.ask("POST", INFER, asked), range(96)))
+    assert {answer.code for answer in answers} == {200, 503}
     assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.code == 503)
 
 
@@ -385,6 +420,16 @@ def test_format_that_was_not_exported_ends_with_what_to_do(bundle, resnetlab, pr
 def test_folder_that_is_no_bundle_says_how_to_make_one(tmp_path, resnetlab):
     done = resnetlab("serve", tmp_path, "--port", "0")
     assert (done.returncode, "resnetlab export RUN --out FOLDER" in done.stderr) == (4, True)
+
+
+def test_bundle_of_the_hub_is_fetched(bundle, monkeypatch):
+    from resnetlab.core.errors import ConfigError
+    from resnetlab.deploy.config import ServeConfig
+    from resnetlab.deploy.serve import serve
+
+    monkeypatch.setattr("resnetlab.deploy.share.pull", {"me/insects": bundle}.__getitem__)
+    with pytest.raises(ConfigError, match="was not exported to int8"):
+        serve("hub:me/insects", ServeConfig(port=0, engine="int8"), lambda _: None)
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "starlette", "uvicorn", "httptools", "uvloop", "prometheus_client"])

@@ -24,6 +24,7 @@ from resnetlab.deploy.config import ServeConfig
 from resnetlab.deploy.deadlines import impatient
 from resnetlab.deploy.engines import open_bundle
 from resnetlab.deploy.metrics import FOLDER, forget_process
+from resnetlab.deploy.share import local_folder
 from resnetlab.deploy.verify import verify_engine
 from resnetlab.deploy.web.page import served_page
 
@@ -49,11 +50,7 @@ def serve(source: str | Path, config: ServeConfig, tell: Callable[[str], None]) 
     Raises ``AddressError`` where the address is taken, ``MissingExtraError`` without the extra ``serve``, and what
     ``open_bundle`` raises.
     """
-    if isinstance(source, str) and source.startswith("hub:"):
-        from resnetlab.deploy.share import pull
-
-        source = pull(source.removeprefix("hub:"))
-    folder = Path(source)
+    folder = local_folder(source)
     bundle = read_bundle(folder)
     with _listening(config) as listener:
         host, port = listener.getsockname()[:2]

@@ -152,3 +152,28 @@ def test_what_the_script_does_not_know_is_refused_by_name(tmp_path, step, said):
     write_model(tmp_path / "x.onnx", [("Flatten", {}, []), step] if step[0] == "Gemm" else [step])
     with pytest.raises(ConfigError, match=f"cannot compute {said}"):
         Program(tmp_path / "x.onnx")
+
+
+ZOO = [
+    *("cifar_plain20", "cifar_preact_resnet20", "mlp_resnet8", "resnet18d", "resnet50_gn", "resnext50_32x4d"),
+    *("resnetv2_18", "seresnet18", "wide_resnet16_4"),
+]
+"""One network of each kind of block, stem, shortcut and norm."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ZOO)
+def test_networks_of_the_zoo_compute_what_torch_does(compute, tmp_path, model):
+    from resnetlab.deploy.bundle import Bundle
+    from resnetlab.deploy.engines import FILES
+    from resnetlab.deploy.formats import Job, write_onnx
+    from tests.deploy.web.bundles import CLASSES, made_network
+
+    trained = made_network(tmp_path, model, 32, 3)
+    bundle = Bundle(name="zoo", model=model, classes=CLASSES, preprocessing=trained.preprocessing)
+    write_onnx(Job(trained=trained, bundle=bundle, folder=tmp_path))
+    program = Program(tmp_path / FILES["onnx"])
+    pixels = draw.integers(0, 256, (1, 32, 32, 3), np.uint8)
+    (found,) = compute(networks=[{"program": program.plain(half=False), "pixels": pixels.ravel().tolist()}])["logits"]
+    expected = trained.logits_of_pixels(pixels)[0]
+    assert np.abs(np.float32(found["logits"]) - expected).max() < 1e-5 * np.abs(expected).max()

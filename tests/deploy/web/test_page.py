@@ -15,7 +15,9 @@ from resnetlab.cli import main
 from resnetlab.core.errors import CheckpointError, ConfigError
 from resnetlab.core.serialize import write_record
 from resnetlab.deploy.bundle import read_bundle, seal
+from resnetlab.deploy.export import ExportConfig, chosen_formats
 from resnetlab.deploy.golden import FP32_TOLERANCE, GOLDEN, read_golden
+from resnetlab.deploy.load import load
 from resnetlab.deploy.web import page as pages
 from resnetlab.deploy.web.page import MOST_NUMBERS, MOST_WORK, WEB, require_page, served_page, web_page
 from tests.deploy.web.bundles import CLASSES, made_bundle
@@ -127,6 +129,15 @@ def test_there_is_no_page_of_a_network_too_large_or_of_other_images(given, said)
     require_page("resnet50", 3, 25_557_032, 4_089_000_000)
 
 
+def test_export_asks_first_whether_there_is_a_page(made, monkeypatch):
+    trained = load(made[1])
+    assert "web" in chosen_formats(ExportConfig(to=("all",)), trained)
+    monkeypatch.setattr(pages, "MOST_WORK", 1000)
+    assert "web" not in chosen_formats(ExportConfig(to=("all",)), trained)
+    with pytest.raises(ConfigError, match="cifar_resnet8 is too large for a page"):
+        chosen_formats(ExportConfig(to=("web",)), trained)
+
+
 def test_damaged_bundle_gives_no_page(made, tmp_path):
     bundle, folder = made
     copy = tmp_path / "copy"
@@ -137,8 +148,6 @@ def test_damaged_bundle_gives_no_page(made, tmp_path):
 
 
 def test_scripts_compute_what_torch_does_of_an_exported_network(made, compute):
-    from resnetlab.deploy.load import load
-
     bundle, folder = made
     pixels = torch.randint(
         0, 256, (2, 12, 12, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)

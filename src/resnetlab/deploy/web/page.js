@@ -91,9 +91,9 @@ function painted(square) {
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 function showAnswer(card, name, square, predictions) {
-  const canvas = painted(square);
+  const canvas = square ? painted(square) : make("canvas");
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `${name} as the network sees it`);
+  canvas.setAttribute("aria-label", square ? `${name} as the network sees it` : `${name}, which this browser cannot show`);
   const bars = predictions.map(({class: label, probability}) => {
     const bar = make("i");
     bar.style.width = `${100 * probability}%`;
@@ -134,7 +134,8 @@ function classify(name, blob) {
     waiting.splice(last < 0 ? waiting.length : last, 0, async () => {
       let predictions = [];
       try {
-        const square = await seen(blob);
+        // A server reads kinds of files that a browser does not show, and says itself what is no image.
+        const square = PROGRAM ? await seen(blob) : await seen(blob).catch(() => null);
         const logits = PROGRAM && await computed(square);
         if (!logits) predictions = await asked(blob);
         else if (logits.every(Number.isFinite)) predictions = probable(logits);
