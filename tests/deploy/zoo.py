@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -103,17 +104,19 @@ def page(record: dict[str, Any]) -> str:
         rows.append(f"| `{name}` | {each[0]['n']} | {' | '.join(figures)} |")
     environment = record["environment"]
     changed, worst = sum(check["changed"] for check in found), max(check["relative"] for check in found)
-    return (
-        "# Every network in every format\n\n"
-        f"{len(networks)} of the {len(list_models())} networks of the zoo × {len(FORMATS_HERE)} formats: {changed} answers "
-        f"changed. The largest difference\nof a logit is {worst:.1e} of the largest logit; at most {LIMIT:.0e} passes.\n\n"
-        f"Each network has its initial weights, {CLASSES} classes, and the statistics of a batch in its norms. Images have "
-        f"{record['side']}\npixels (MLPs: 8), batches are of 1, 7 and 32. `resnetlab export` compares a trained network in "
-        "the same way, with its\ntest images.\n\n"
-        f"| network | images | {heads} |\n|---|---|{'---|' * 2 * len(FORMATS_HERE)}\n" + "\n".join(rows) + "\n\n"
-        f"{environment['processor']}, {environment['system']}; Python {environment['python']}, "
-        f"torch {environment['torch']}, {environment['threads']} thread. Written by `tests/deploy/zoo.py`.\n"
+    text = (
+        f"{len(networks)} of the {len(list_models())} networks of the zoo × {len(FORMATS_HERE)} formats: {changed} "
+        f"answers changed. The largest difference of a logit is {worst:.1e} of the largest logit; at most {LIMIT:.0e} "
+        f"passes. Each network has its initial weights, {CLASSES} classes, and the statistics of a batch in its norms. "
+        f"Images have {record['side']} pixels (MLPs: 8), batches are of 1, 7 and 32. `resnetlab export` compares a "
+        "trained network in the same way, with its test images."
     )
+    table = [f"| network | images | {heads} |", f"|---|---|{'---|' * 2 * len(FORMATS_HERE)}", *rows]
+    machine = (
+        f"{environment['processor']}, {environment['system']}; Python {environment['python']}, "
+        f"torch {environment['torch']}, {environment['threads']} thread. Written by `tests/deploy/zoo.py`."
+    )
+    return "\n".join(["# Every network in every format", "", fill(text, 120), "", *table, "", machine, ""])
 
 
 if __name__ == "__main__":
