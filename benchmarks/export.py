@@ -46,7 +46,7 @@ def main() -> None:
         trained = load(folder, device="cpu")
         images = images_of(load(given.run, device="cpu"), given.data).reported
         pixels = pixels_of(images, np.arange(min(given.images, len(images))), trained.preprocessing)
-        predictors = {name: open_predictor(folder, name, threads=1) for name in ENGINES}
+        predictors = {name: open_predictor(folder, name, threads=1, device="cpu") for name in ENGINES}
         turns: dict[str, dict[str, list[float]]] = {}
         for batch in given.batches:
             few = pixels[: max(batch, len(pixels) // (4 if batch == 1 else 1))]

@@ -1,5 +1,6 @@
 """A bundle is what it was, or verify says what differs: a damaged file, a changed weight, a wrong preprocessing."""
 
+import sys
 from dataclasses import replace
 from shutil import copytree
 
@@ -105,6 +106,15 @@ def test_weights_that_were_changed_and_sealed_again_are_found_by_their_logits(bu
     with pytest.raises(CheckpointError, match=r"logits of 32 of the 32 .*golden/000.png: .*29 more"):
         verify(tmp_path / "copy", "torch")
     assert verify(tmp_path / "copy", "onnx")[0].difference <= 1e-5
+
+
+def test_engine_that_is_not_installed_is_said_and_the_others_are_compared(bundle, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert main(["verify", str(bundle)]) == 0
+    printed = capsys.readouterr().out
+    assert "openvino: not tried: the engine openvino needs openvino" in printed
+    assert printed.count("32 of 32") == 3
+    assert main(["verify", str(bundle), "--engine", "openvino"]) == 5
 
 
 def test_engine_that_the_bundle_has_not_and_folder_that_is_none(photos_bundle, tmp_path):

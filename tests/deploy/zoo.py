@@ -1,5 +1,5 @@
 """Every network of the zoo in every float32 format, compared with torch: ``python -m tests.deploy.zoo`` writes the
-record from which docs/exports.md is drawn."""
+record docs/exports.json, and docs/exports.md from it."""
 
 import json
 import re
@@ -7,14 +7,16 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import fill
+from typing import Any
 
 import numpy as np
 import torch
 
 from resnetlab.core.environment import describe_environment
-from resnetlab.core.files import write_json
+from resnetlab.core.files import atomic_write, write_json
 from resnetlab.deploy.bundle import Bundle, seal
-from resnetlab.deploy.compare import FormatCheck, Gates, compare, evidence_of, size_of
+from resnetlab.deploy.compare import LIMIT, FormatCheck, Gates, compare, evidence_of, size_of
 from resnetlab.deploy.engines import FILES, open_bundle
 from resnetlab.deploy.formats import FORMATS, Job
 from resnetlab.deploy.load import TrainedNetwork
@@ -22,7 +24,7 @@ from resnetlab.deploy.preprocessing import Preprocessing
 from resnetlab.models.zoo import create_model, list_models
 from tests.conftest import ROOT
 
-RECORD = ROOT / "docs" / "exports.json"
+RECORD, PAGE = ROOT / "docs" / "exports.json", ROOT / "docs" / "exports.md"
 FORMATS_HERE = ("onnx", "openvino", "pt2")
 SIDE, CLASSES, IMAGES = 32, 10, 64
 FEW = 16
@@ -88,6 +90,33 @@ def main(names: list[str]) -> None:
             write_json(RECORD, {"environment": describe_environment("cpu", 1), "side": SIDE, "networks": ordered})
             sys.stdout.write(f"{name}: {[(check['name'], check['relative']) for check in known[name]]}\n")
             sys.stdout.flush()
+    atomic_write(PAGE, page(json.loads(RECORD.read_text())))
+
+
+def page(record: dict[str, Any]) -> str:
+    """The table: by network and format the largest difference of a logit, and the size in kB."""
+    networks = record["networks"]
+    found = [check for each in networks.values() for check in each]
+    heads = " | ".join(f"{name}: difference | kB" for name in FORMATS_HERE)
+    rows = []
+    for name, each in networks.items():
+        figures = (f"{check['relative']:.1e} | {check['bytes'] / 1000:,.0f}" for check in each)
+        rows.append(f"| `{name}` | {each[0]['n']} | {' | '.join(figures)} |")
+    environment = record["environment"]
+    changed, worst = sum(check["changed"] for check in found), max(check["relative"] for check in found)
+    text = (
+        f"{len(networks)} of the {len(list_models())} networks of the zoo × {len(FORMATS_HERE)} formats: {changed} "
+        f"answers changed. The largest difference of a logit is {worst:.1e} of the largest logit; at most {LIMIT:.0e} "
+        f"passes. Each network has its initial weights, {CLASSES} classes, and the statistics of a batch in its norms. "
+        f"Images have {record['side']} pixels (MLPs: 8), batches are of 1, 7 and 32. `resnetlab export` compares a "
+        "trained network in the same way, with its test images."
+    )
+    table = [f"| network | images | {heads} |", f"|---|---|{'---|' * 2 * len(FORMATS_HERE)}", *rows]
+    machine = (
+        f"{environment['processor']}, {environment['system']}; Python {environment['python']}, "
+        f"torch {environment['torch']}, {environment['threads']} thread. Written by `tests/deploy/zoo.py`."
+    )
+    return "\n".join(["# Every network in every format", "", fill(text, 120), "", *table, "", machine, ""])
 
 
 if __name__ == "__main__":

@@ -48,8 +48,12 @@ def test_timm_loads_every_name_that_it_has_and_gives_our_logits(timm, tmp_path, 
     x = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         found = difference(net(x), trained.net(x))
-    record_property("logits", f"{found:.1e}")
-    assert found <= 1e-5
+        # In float64 the order of a sum of 25,088 terms, as in VGG's first linear layer, is no difference.
+        exact = difference(net.double()(x.double()), trained.net.double()(x.double()))
+    record_property("logits", f"{found:.1e}, in float64 {exact:.1e}")
+    assert found <= 2e-5
+    assert exact <= 1e-12
+    trained.net.float()
     config = timm.data.resolve_model_data_config(net)
     assert tuple(config["input_size"]) == (3, SIDE, SIDE)
     assert config["mean"] == pytest.approx([value / 255 for value in PREPROCESSING.mean])

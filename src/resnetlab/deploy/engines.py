@@ -44,10 +44,11 @@ def open_predictor(
     checkpoint: Literal["best", "last"] = "best",
     white: int | None = None,
     threads: int = 0,
+    device: str = "auto",
 ) -> Predictor:
     """The network of a run, a bundle or ``hub:owner/name`` behind ``engine``; auto is ONNX Runtime for a bundle that
     holds that format where it is installed, else torch. ``threads`` computes with so many, 0 with as many as there are
-    cores.
+    cores; ``device`` is torch's.
 
     Raises ``ConfigError`` for an engine whose format is not there, ``MissingExtraError`` for one that is not installed;
     else as ``load`` does.
@@ -59,17 +60,17 @@ def open_predictor(
                 f"engine {engine} needs a bundle, and {printable(folder)} is none; make one: "
                 f"resnetlab export {printable(folder)} --out BUNDLE --to {engine}"
             )
-        return _torch(folder, checkpoint, white, threads)
+        return _torch(folder, checkpoint, white, threads, device)
     bundle = read_bundle(folder)
     if engine == "auto":
         if FILES["onnx"] not in bundle.files:
-            return _torch(folder, checkpoint, white, threads)
+            return _torch(folder, checkpoint, white, threads, device)
         try:
             return open_bundle(bundle, folder, "onnx", threads)
         except MissingExtraError:
-            return _torch(folder, checkpoint, white, threads)
+            return _torch(folder, checkpoint, white, threads, device)
     if engine == "torch":
-        return _torch(folder, checkpoint, white, threads)
+        return _torch(folder, checkpoint, white, threads, device)
     return open_bundle(bundle, folder, engine, threads)
 
 
@@ -124,11 +125,13 @@ def _pt2(path: Path, threads: int) -> Callable[[Pixels], Logits]:
     return logits
 
 
-def _torch(folder: Path, checkpoint: Literal["best", "last"], white: int | None, threads: int) -> Predictor:
+def _torch(
+    folder: Path, checkpoint: Literal["best", "last"], white: int | None, threads: int, device: str
+) -> Predictor:
     from resnetlab.deploy.load import load
 
     _set_threads(threads)
-    net = load(folder, checkpoint=checkpoint, white=white)
+    net = load(folder, checkpoint=checkpoint, white=white, device=device)
     return Predictor(engine="torch", classes=net.classes, preprocessing=net.preprocessing, logits=net.logits_of_pixels)
 
 

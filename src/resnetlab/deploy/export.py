@@ -204,7 +204,11 @@ def check_formats(
 
     Raises ``ExportError`` for the first that does not pass its gate.
     """
-    checks = [replace(compare(open_predictor(folder, "torch"), evidence, gates), bytes=size_of(folder / WEIGHTS))]
+    checks = [
+        replace(
+            compare(open_predictor(folder, "torch", device="cpu"), evidence, gates), bytes=size_of(folder / WEIGHTS)
+        )
+    ]
     for name in names:
         path = folder / FILES[name]
         check = replace(compare(open_bundle(bundle, folder, name), evidence, gates), bytes=size_of(path.parent))

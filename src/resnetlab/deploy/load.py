@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -75,7 +76,12 @@ class TrainedNetwork:
     @property
     def pixel_network(self) -> PixelNetwork:
         """The network with its standardisation, as it is exported, on its device."""
-        return PixelNetwork(self.net, self.preprocessing).to(self.device).eval()
+        made = self._pixel_network
+        return made if made.mean.device == self.device else made.to(self.device)
+
+    @cached_property
+    def _pixel_network(self) -> PixelNetwork:
+        return PixelNetwork(self.net, self.preprocessing).eval()
 
     def preprocess(self, image: "str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor") -> Tensor:
         """The input that ``net`` takes for one image: float32 ``(C, side, side)``, standardised."""

@@ -33,17 +33,17 @@ def verify(folder: Path, engine: str = "auto", threads: int = 0) -> list[Verifie
     that were kept: by ``engine``, or by torch and every exported format whose library is installed.
 
     Raises ``CheckpointError`` naming the file, or the images, that differ; ``ConfigError`` for a format that the bundle
-    has not, ``MissingExtraError`` for an engine that is not installed.
+    has not, ``MissingExtraError`` for an engine that is not installed. torch computes on the CPU: a GPU rounds more.
     """
     bundle = read_bundle(folder)
     for name in bundle.files:
         checked(bundle, folder, name)
     if engine != "auto":
-        return [verify_engine(open_predictor(folder, engine, threads=threads), bundle, folder)]  # type: ignore[arg-type]
+        return [verify_engine(open_predictor(folder, engine, threads=threads, device="cpu"), bundle, folder)]  # type: ignore[arg-type]
     found = []
     for name in ("torch", *(name for name, file in FILES.items() if file in bundle.files)):
         try:
-            predictor = open_predictor(folder, name, threads=threads)  # type: ignore[arg-type]
+            predictor = open_predictor(folder, name, threads=threads, device="cpu")  # type: ignore[arg-type]
         except MissingExtraError as error:
             found.append(Verified(engine=name, missing=str(error)))
         else:
