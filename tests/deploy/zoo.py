@@ -32,7 +32,8 @@ FEW = 16
 
 
 def made(name: str) -> TrainedNetwork:
-    """The network with its initial weights, and norms with the statistics of a batch, as after training."""
+    """The network with its initial weights, and in its norms the mean of the initial statistics and a batch's: with the
+    initial ones alone torch differs from itself in another batch, by 39 % of the logits of seresnet152d."""
     sizes = {} if name.startswith("mlp") else {"image_size": SIDE}
     net = create_model(name, num_classes=CLASSES, **sizes)
     side, channels = net.config.image_size, net.config.in_chans
@@ -43,9 +44,10 @@ def made(name: str) -> TrainedNetwork:
     )
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-            module.momentum = 1.0
+            module.momentum = 0.5
+    images = trained.pixel_network.standardise(torch.from_numpy(pixels_for(preprocessing, 16, 1)))
     with torch.no_grad():
-        net.train()(trained.pixel_network.standardise(torch.from_numpy(pixels_for(preprocessing, 16, 1))))
+        net.train()(images)
     net.eval()
     return trained
 
@@ -104,10 +106,12 @@ def page(record: dict[str, Any]) -> str:
         rows.append(f"| `{name}` | {each[0]['n']} | {' | '.join(figures)} |")
     environment = record["environment"]
     changed, worst = sum(check["changed"] for check in found), max(check["relative"] for check in found)
+    failing = ", ".join(name for name, each in networks.items() if not all(c["passed"] for c in each)) or "none"
     text = (
         f"{len(networks)} of the {len(list_models())} networks of the zoo × {len(FORMATS_HERE)} formats: {changed} "
         f"answers changed. The largest difference of a logit is {worst:.1e} of the largest logit; at most {LIMIT:.0e} "
-        f"passes. Each network has its initial weights, {CLASSES} classes, and the statistics of a batch in its norms. "
+        f"passes; not within it: {failing}. "
+        f"Each network has its initial weights, {CLASSES} classes, and statistics of a batch in its norms. "
         f"Images have {record['side']} pixels (MLPs: 8), batches are of 1, 7 and 32. `resnetlab export` compares a "
         "trained network in the same way, with its test images."
     )
