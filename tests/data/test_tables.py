@@ -37,7 +37,6 @@ ODD = {
     "a number as path": ([{"bytes": None, "path": 5}] * 4, "4 of 4 images cannot be read"),
     "a path with a zero": ([{"bytes": None, "path": "a\0b"}] * 4, "4 of 4 images cannot be read"),
     "paths alone": ([{"path": "a.png"}] * 4, "no column of images"),
-    "bytes alone": ([CELL["bytes"]] * 4, "no column of images"),
     "no rows": ([], "train.parquet"),
 }
 

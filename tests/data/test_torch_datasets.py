@@ -112,7 +112,7 @@ def test_a_set_is_the_same_as_its_tensors(made):
     own = from_datasets(from_data(made.train), test=from_data(made.test), classes=made.classes)
     assert (own.in_chans, own.image_size, own.classes) == (1, 8, made.classes)
     assert own.normalisation == made.normalisation
-    assert {**own.fingerprint, "source": "made"} == made.fingerprint
+    assert {**own.fingerprint, "source": "made", "white": 255} == made.fingerprint
     expected = list(Loader(made.train, made.normalisation, 7).shuffled(1, 2))
     for (images, labels), (others, numbers) in zip(
         Loader(own.train, own.normalisation, 7).shuffled(1, 2), expected, strict=True

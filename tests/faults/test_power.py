@@ -35,8 +35,8 @@ BREAKS = {
         "        _settle(folder)\n",
         "        _settle(folder)\n        shutil.rmtree(previous, ignore_errors=True)\n",
     ),
-    "no flush of a file": (files.atomic_write, "                os.fsync(stream.fileno())\n", ""),
-    "no flush of a file's name": (files.atomic_write, "        sync_folder(path.parent)\n", ""),
+    "no flush of a file": (files.atomic_stream, "                os.fsync(stream.fileno())\n", ""),
+    "no flush of a file's name": (files.atomic_stream, "        sync_folder(path.parent)\n", ""),
     "no flush of a new folder's name": (
         files._make_folder,
         "            sync_folder(place.parent)\n",

@@ -33,7 +33,9 @@ def test_preprocessing_is_that_of_torchvision():
     assert PRETRAINED["resnet50.tv2_in1k"].preprocessing.resize == 232
 
 
-@pytest.mark.parametrize(("name", "nearest"), [("resnet50.tv_in2k", "resnet50.tv_in1k"), ("cifar_resnet20", "unknown")])
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("resnet50.tv_in2k", "resnet50.tv_in1k"), ("cifar_resnet20", "no pretrained weights of")]
+)
 def test_unknown_weights_are_answered_with_the_nearest(name, nearest):
     with pytest.raises(ConfigError, match=nearest):
         create_model(name, pretrained=True, device="meta")

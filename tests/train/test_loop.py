@@ -62,7 +62,9 @@ def test_data_of_another_class_are_refused_with_how_to_make_them():
         def __len__(self) -> int:
             return 8
 
-    with pytest.raises(ConfigError, match=r"data=Dataset is not possible: give an ImageData.*Split\(images="):
+    with pytest.raises(
+        ConfigError, match=r"Dataset is no set of images: give a Dataset with a length whose items are \(image, label\)"
+    ):
         fit(tiny_net(), Dataset(), TrainConfig(epochs=1), seed=0)
 
 

@@ -49,6 +49,7 @@ class Evaluate:
     """Print the figures as one JSON object, and nothing else."""
 
     def __call__(self) -> None:
+        from resnetlab.deploy.bundle import BUNDLE
         from resnetlab.deploy.evaluate import evaluate_answers
         from resnetlab.deploy.rows import check_format
         from resnetlab.train.run import evaluate_restored, restored_network
@@ -63,8 +64,10 @@ class Evaluate:
                 if self.data is None:
                     raise
                 why = first_line(error)
+        elif self.data is None and (self.network.startswith("hub:") or (Path(self.network) / BUNDLE).is_file()):
+            raise ConfigError(f"{printable(self.network)} is a bundle, which has no images; say which with --data")
         elif self.data is None:
-            raise ConfigError(f"{printable(self.network)} is no run with images of its own; say which with --data")
+            raise DataError(f"{printable(self.network)} holds no run (it has no {RECIPE}) and no bundle (no {BUNDLE})")
         else:
             why = ""
         if own is not None and not (self.split or self.json or self.out):
