@@ -60,15 +60,14 @@ def made(name: str) -> TrainedNetwork:
 def condition(net: torch.nn.Module) -> None:
     """Let rounding stay small through all blocks, as it does in trained networks: branches of a quarter of their size
     beside a shortcut, and convolutions near the identity where there is none."""
-    for block in net.modules():
-        if not isinstance(block, ResidualBlock):
-            continue
-        if block.shortcut is None:
-            for conv in (part for part in block.branch.modules() if isinstance(part, torch.nn.Conv2d)):
-                conv.weight.mul_(0.1).add_(torch.nn.init.dirac_(torch.empty_like(conv.weight)))
-        else:
-            for norm in [part for part in block.branch.modules() if isinstance(part, NORMS)][-1:]:
-                torch.nn.init.constant_(norm.weight, 0.25)
+    blocks = [module for module in net.modules() if isinstance(module, ResidualBlock)]
+    for block in (block for block in blocks if block.shortcut is not None):
+        for norm in [part for part in block.branch.modules() if isinstance(part, NORMS)][-1:]:
+            torch.nn.init.constant_(norm.weight, 0.25)
+    # A VGG has no blocks, and no shortcut anywhere.
+    for plain in [block.branch for block in blocks if block.shortcut is None] if blocks else [net]:
+        for conv in (part for part in plain.modules() if isinstance(part, torch.nn.Conv2d)):
+            conv.weight.mul_(0.1).add_(torch.nn.init.dirac_(torch.empty_like(conv.weight)))
 
 
 def pixels_for(preprocessing: Preprocessing, count: int, seed: int) -> np.ndarray:

@@ -105,8 +105,8 @@ FAULTS = {
     ),
     "resume": Fault(
         resume,
-        190,
-        "stopped or killed within an epoch, under 19 settings",
+        200,
+        "stopped or killed within an epoch, under 20 settings",
         "the bits of the undisturbed run",
         "the optimizer's or the raw weights left out",
         0.9,
