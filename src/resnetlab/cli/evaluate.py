@@ -13,13 +13,7 @@ from resnetlab.core.serialize import as_plain
 from resnetlab.train.folder import RECIPE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import nn
-
-    from resnetlab.data.dataset import ImageData
     from resnetlab.deploy.evaluate import Answered, Evaluation
-    from resnetlab.deploy.rows import Row
 
 CONFUSED = 10
 """Pairs of classes that are shown as confused."""
@@ -50,7 +44,7 @@ class Evaluate:
 
     def __call__(self) -> None:
         from resnetlab.deploy.bundle import BUNDLE
-        from resnetlab.deploy.evaluate import evaluate_answers
+        from resnetlab.deploy.evaluate import answers_on_own, evaluate_answers
         from resnetlab.deploy.rows import check_format
         from resnetlab.train.run import evaluate_restored, restored_network
 
@@ -73,7 +67,7 @@ class Evaluate:
         if own is not None and not (self.split or self.json or self.out):
             print_metrics(evaluate_restored(*own), own[1].reported_split)
             return
-        answered = self.on_own(own[0], own[1]) if own is not None else self.on_another()
+        answered = answers_on_own(own[0], own[1], self.split) if own is not None else self.on_another()
         if own is None and why and not self.json:
             show(
                 f"note: these are not the images of the run ({why}), so they are evaluated as another set", errors=True
@@ -94,32 +88,6 @@ class Evaluate:
         return answers_on(
             open_predictor(self.network, checkpoint=self.checkpoint), self.data, self.split, default_workers()
         )
-
-    def on_own(self, net: "nn.Module", data: "ImageData") -> "Answered":
-        """The answers on the images of the run, as its training evaluated them."""
-        import torch
-
-        from resnetlab.core.errors import require_choice
-        from resnetlab.data.loader import Loader
-        from resnetlab.deploy.evaluate import Answered, names_of, rows_of
-        from resnetlab.train.evaluate import BATCH
-
-        split = self.split or data.reported_split
-        require_choice("split", split, data.splits)
-        images = data.splits[split]
-        device = next(net.parameters()).device
-        net.eval()
-
-        def rows() -> "Iterator[tuple[Row, int]]":
-            start = 0
-            for batch, labels in Loader(images.to(device), data.normalisation, BATCH).in_order():
-                with torch.inference_mode():
-                    logits = net(batch).float().cpu().numpy()
-                names = names_of(images, list(range(start, start + len(logits))))
-                yield from rows_of(logits, labels.tolist(), names, data.classes)
-                start += len(logits)
-
-        return Answered(source=data.source, split=split, classes=data.classes, rows=rows())
 
 
 def print_evaluation(found: "Evaluation", out: Path | None) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from resnetlab.core.errors import ConfigError, DataError, listed, printable, require_choice
 from resnetlab.core.files import atomic_stream
 from resnetlab.data.config import DecodeConfig
-from resnetlab.data.dataset import ImageData, Images
+from resnetlab.data.dataset import ImageData, Images, SplitName
 from resnetlab.data.folder import list_folder
+from resnetlab.data.loader import Loader
 from resnetlab.data.sources import AS_IT_IS, ENCODED, load_data
 from resnetlab.data.splits import parse_choice
 from resnetlab.deploy.engines import Predictor
@@ -23,7 +25,7 @@ from resnetlab.deploy.predict import Item, Settings, predict_batches
 from resnetlab.deploy.preprocessing import predictions
 from resnetlab.deploy.rows import DIGITS, NO_ANSWER, WRITERS, Row, batched
 from resnetlab.records.run import ClassScore
-from resnetlab.train.evaluate import calibration_error, class_scores
+from resnetlab.train.evaluate import BATCH, calibration_error, class_scores
 
 LEVEL = 0.95
 LEAST = 1e-38
@@ -101,6 +103,28 @@ def answers_on(predictor: Predictor, source: str, split: str | None, workers: in
     number = _numbers(data.classes, classes, source)
     rows = _of_arrays(predictor, data, data.splits[split], number, settings)  # type: ignore[index]  # it was checked
     return Answered(source=source, split=split, classes=classes, rows=rows)
+
+
+def answers_on_own(net: nn.Module, data: ImageData, split: SplitName | None) -> Answered:
+    """What a run's network answers on the run's own images, as its training evaluated them; ``split`` None is the one
+    that is reported.
+
+    Raises ``ConfigError`` for a split that the set has not.
+    """
+    name = split or data.reported_split
+    require_choice("split", name, data.splits)
+    return Answered(source=data.source, split=name, classes=data.classes, rows=_of_own(net, data, data.splits[name]))
+
+
+def _of_own(net: nn.Module, data: ImageData, images: Images) -> Iterator[tuple[Row, int]]:
+    net.eval()
+    start = 0
+    for batch, labels in Loader(images.to(next(net.parameters()).device), data.normalisation, BATCH).in_order():
+        with torch.inference_mode():
+            logits = net(batch).float().cpu().numpy()
+        names = names_of(images, list(range(start, start + len(logits))))
+        yield from rows_of(logits, labels.tolist(), names, data.classes)
+        start += len(logits)
 
 
 def _numbers(given: Iterable[str], classes: tuple[str, ...], source: str) -> dict[int, int]:
