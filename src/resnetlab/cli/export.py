@@ -52,17 +52,7 @@ class Export:
         bundle, verification = export(
             self.source, self.out, config, checkpoint=self.checkpoint, data=self.data, white=self.white
         )
-        rows = [
-            (
-                check.name,
-                f"{check.bytes / 1000:,.0f}",
-                f"{check.relative:.1e}",
-                f"{check.changed} of {check.n:,}",
-                "" if check.accuracy is None else f"{check.accuracy:.2%}",
-                f"{check.milliseconds:.3g}",
-            )
-            for check in verification.formats
-        ]
+        rows = [check.cells("%") for check in verification.formats]
         print_columns([("format", "kB", "difference", "answers changed", "accuracy", "CPU ms an image"), *rows])
         show("", f"{bundle.model}, {len(bundle.classes)} classes ({listed(bundle.classes)}); bundle in {self.out}")
 

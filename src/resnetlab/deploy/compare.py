@@ -53,6 +53,17 @@ class FormatCheck:
         """The share of the answers that are the trained network's."""
         return 1 - self.changed / self.n
 
+    def cells(self, percent: str) -> tuple[str, ...]:
+        """Name, kB, relative difference, answers changed, accuracy (``percent`` behind it) and CPU time, as text."""
+        return (
+            self.name,
+            f"{self.bytes / 1000:,.0f}",
+            f"{self.relative:.1e}",
+            f"{self.changed} of {self.n:,}",
+            "" if self.accuracy is None else f"{100 * self.accuracy:.2f}{percent}",
+            f"{self.milliseconds:.3g}",
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:

@@ -94,16 +94,22 @@ def export(
     config = config or ExportConfig()
     require_vacant(out, "bundle")
     trained = load(source, checkpoint=checkpoint, white=white, device="cpu")
-    with_parts(chosen_formats(config, trained))
-    return write_bundle(trained, images_of(trained, data), out, config)
+    wanted = chosen_formats(config, trained)
+    # What is not installed is told before the images are read.
+    with_parts(wanted)
+    return write_bundle(trained, images_of(trained, data), out, config, wanted)
 
 
 def write_bundle(
-    trained: TrainedNetwork, images: ImageData, out: Path, config: ExportConfig, note: str = ""
+    trained: TrainedNetwork,
+    images: ImageData,
+    out: Path,
+    config: ExportConfig,
+    wanted: Sequence[str] = (),
+    note: str = "",
 ) -> tuple[Bundle, Verification]:
-    """Write the network as a bundle to the folder ``out``; ``note`` is a sentence for its card. Raises as ``export``
-    does."""
-    wanted = chosen_formats(config, trained)
+    """Write the network as a bundle to the folder ``out``, in the formats ``wanted``, which it can have; ``note`` is a
+    sentence for its card. Raises as ``export`` does."""
     written = with_parts(wanted)
     numbers = compared_numbers(images.reported, trained)
     pixels = pixels_of(images.reported, numbers, trained.preprocessing)
@@ -258,17 +264,7 @@ def original(split: Images, number: int, preprocessing: Preprocessing) -> Pixels
 
 def card_of(bundle: Bundle, formats: Sequence[str], verification: Verification) -> str:
     """The model card of the bundle."""
-    rows = [
-        (
-            check.name,
-            f"{check.bytes / 1000:,.0f}",
-            f"{check.relative:.1e}",
-            f"{check.changed} of {check.n:,}",
-            "" if check.accuracy is None else f"{100 * check.accuracy:.2f}",
-            f"{check.milliseconds:.3g}",
-        )
-        for check in verification.formats
-    ]
+    rows = [check.cells("") for check in verification.formats]
     heads = ("format", "kB", "largest difference", "answers changed", "accuracy, %", "CPU ms an image")
     return bundle_card(
         name=bundle.name,

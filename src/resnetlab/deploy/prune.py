@@ -94,7 +94,7 @@ def prune_run(
         f"It is without {', '.join(names)} and was not trained since; its {pruning.split} error was "
         f"{pruning.before.error:.2%} before."
     )
-    write_bundle(trained, data, out, ExportConfig(), note)
+    write_bundle(trained, data, out, ExportConfig(), note=note)
     return pruning
 
 
