@@ -59,15 +59,21 @@ def made(name: str) -> TrainedNetwork:
 @torch.no_grad()
 def condition(net: torch.nn.Module) -> None:
     """Let rounding stay small through all blocks, as it does in trained networks: branches of a quarter of their size
-    beside a shortcut, and convolutions near the identity where there is none."""
+    beside a shortcut, and layers near the identity where there is none."""
     blocks = [module for module in net.modules() if isinstance(module, ResidualBlock)]
     for block in (block for block in blocks if block.shortcut is not None):
-        for norm in [part for part in block.branch.modules() if isinstance(part, NORMS)][-1:]:
-            torch.nn.init.constant_(norm.weight, 0.25)
+        last = [part for part in block.branch.modules() if isinstance(part, (*NORMS, torch.nn.Linear))][-1]
+        if isinstance(last, NORMS):
+            torch.nn.init.constant_(last.weight, 0.25)
+        else:
+            last.weight.mul_(0.25 / len(blocks) ** 0.5)
     # A VGG has no blocks, and no shortcut anywhere.
     for plain in [block.branch for block in blocks if block.shortcut is None] if blocks else [net]:
-        for conv in (part for part in plain.modules() if isinstance(part, torch.nn.Conv2d)):
-            conv.weight.mul_(0.1).add_(torch.nn.init.dirac_(torch.empty_like(conv.weight)))
+        for layer in plain.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.weight.mul_(0.1).add_(torch.nn.init.dirac_(torch.empty_like(layer.weight)))
+            elif blocks and isinstance(layer, torch.nn.Linear):
+                layer.weight.mul_(0.1).add_(torch.nn.init.eye_(torch.empty_like(layer.weight)))
 
 
 def pixels_for(preprocessing: Preprocessing, count: int, seed: int) -> np.ndarray:

@@ -57,8 +57,8 @@ def missing_strips(image: ImageFile.ImageFile) -> str:
 
 
 def _png(image: Image.Image, data: bytes) -> str:
-    last = np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
-    if last.any() or data[28]:  # interlaced: that Pillow finds
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    if data[28] or any(last.tobytes()):  # interlaced: that Pillow finds
         return ""
     # A row begins with the byte that names its filter.
     needed = image.height * (1 + -(-image.width * data[24] * SAMPLES[data[25]] // 8))

@@ -171,7 +171,8 @@ def _upright_or_not(
             image.load()
         turn = turn_of(image)
         width, height = image.size[::-1] if turn[0] else image.size
-        side = None if image.size == (own, own) else side
+        if image.size == (own, own) or (box is None and image.size == (side, side)):
+            side = None
         if image.format == "PNG":
             mend_key(image, data)
         pixels = _whole(image) if side is None else _square(image, side, turn, box, scale)
@@ -335,6 +336,8 @@ def _resized(image: Image.Image, box: Box, side: int, *, beyond: bool) -> Pixels
 
 
 def _whole(image: Image.Image) -> Pixels:
+    if image.width * image.height <= BAND_PIXELS:
+        return np.asarray(_to_rgb(image))
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for row, band in _bands(image, (0, 0, *image.size), 1):
         pixels[row : row + band.height] = np.asarray(band)

@@ -77,7 +77,9 @@ class Preprocessing:
     def _in_channels(self, pixels: Pixels) -> Pixels:
         if self.channels == 3:
             return pixels
-        # (19595 R + 38470 G + 7471 B) / 65536, which leaves grey as it is.
+        if (pixels == pixels[:, :, :1]).all():
+            return np.ascontiguousarray(pixels[:, :, :1])
+        # (19595 R + 38470 G + 7471 B) / 65536, which would leave grey as it is.
         return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
 
     def _from_array(self, values: NDArray[Any], white: float | None) -> Pixels:
