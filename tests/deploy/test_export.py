@@ -45,6 +45,14 @@ def test_every_format_is_compared_over_the_test_images(bundle):
         assert check.bytes > 100_000
 
 
+def test_progress_counts_reading_writing_and_comparing(digits_run, tmp_path):
+    told = []
+    config = ExportConfig(to=("onnx", "web"))
+    export(digits_run, tmp_path / "bundle", config, on_progress=lambda *step: told.append(step))
+    # Images and their answers; onnx, which is compared, and the page, which compares itself.
+    assert told == [(step, 5) for step in range(1, 6)]
+
+
 @pytest.mark.parametrize("engine", ["onnx", "openvino", "pt2"])
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_formats_take_batches_of_any_size(bundle, engine, n):

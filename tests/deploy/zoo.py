@@ -31,12 +31,14 @@ SIDE, CLASSES, IMAGES = 32, 10, 64
 NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.GroupNorm)
 FEW = 16
 """Images for networks of a thousand layers."""
+ALIKE = 0.01
+"""Standard deviation of a logit over the images, over the largest logit, below which they tell nothing."""
 
 
 def made(name: str) -> TrainedNetwork:
     """The network with its initial weights, conditioned, and in its norms the mean of the initial statistics and a
-    batch's. With the initial ones alone torch differs from itself in another batch, by 39 % of the logits of
-    seresnet152d."""
+    batch's, without shortcuts a batch's alone. With the initial ones torch differs from itself in another batch, by
+    39 % of the logits of seresnet152d, and the images of a deep plain network come out alike."""
     sizes = {} if name.startswith("mlp") else {"image_size": SIDE}
     net = create_model(name, num_classes=CLASSES, **sizes)
     side, channels = net.config.image_size, net.config.in_chans
@@ -45,9 +47,10 @@ def made(name: str) -> TrainedNetwork:
     trained = TrainedNetwork(
         net=net, classes=tuple(map(str, range(CLASSES))), preprocessing=preprocessing, model=name, origin=Path(name)
     )
+    blocks = [module for module in net.modules() if isinstance(module, ResidualBlock)]
     for module in net.modules():
         if isinstance(module, NORMS[:2]):
-            module.momentum = 0.5
+            module.momentum = 1.0 if blocks and all(block.shortcut is None for block in blocks) else 0.5
     condition(net)
     images = trained.pixel_network.standardise(torch.from_numpy(pixels_for(preprocessing, 16, 1)))
     with torch.no_grad():
@@ -89,6 +92,8 @@ def checks(name: str, formats: tuple[str, ...] = FORMATS_HERE) -> list[FormatChe
     trained = made(name)
     deep = re.search(r"\d{4}$", name)
     evidence = evidence_of(trained, pixels_for(trained.preprocessing, FEW if deep else IMAGES, 2))
+    if float(evidence.logits.std(axis=0).max()) < ALIKE * float(np.abs(evidence.logits).max()):
+        raise ValueError(f"{name} answers every image alike, which compares nothing")
     bundle = Bundle(name=name, model=name, classes=trained.classes, preprocessing=trained.preprocessing)
     with TemporaryDirectory() as place:
         folder = Path(place)

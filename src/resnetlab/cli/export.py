@@ -44,14 +44,22 @@ class Export:
     """The value of a white pixel in the training images, for a run that does not say it."""
 
     def __call__(self) -> None:
+        from resnetlab.cli.progress import progress_of
         from resnetlab.deploy.compare import Gates
         from resnetlab.deploy.export import ExportConfig, export
 
         gates = Gates(max_drop=self.max_drop, min_agreement=self.min_agreement)
         config = ExportConfig(to=self.to, golden=self.golden, calibrate=self.calibrate, gates=gates)
-        bundle, verification = export(
-            self.source, self.out, config, checkpoint=self.checkpoint, data=self.data, white=self.white
-        )
+        with progress_of("exporting") as on_progress:
+            bundle, verification = export(
+                self.source,
+                self.out,
+                config,
+                checkpoint=self.checkpoint,
+                data=self.data,
+                white=self.white,
+                on_progress=on_progress,
+            )
         rows = [check.cells("%") for check in verification.formats]
         print_columns([("format", "kB", "difference", "answers changed", "accuracy", "CPU ms an image"), *rows])
         show("", f"{bundle.model}, {len(bundle.classes)} classes ({listed(bundle.classes)}); bundle in {self.out}")

@@ -2,7 +2,7 @@
 other programs read, each compared with the trained network before it is kept."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -74,6 +74,19 @@ class Verification:
     format: Literal[1] = 1
 
 
+class Steps:
+    """Counts the steps of some work for ``on_progress``."""
+
+    def __init__(self, total: int, on_progress: Callable[[int, int], None] | None) -> None:
+        self.done, self.total, self.on_progress = 0, total, on_progress
+
+    def take(self) -> None:
+        """One more is done."""
+        self.done += 1
+        if self.on_progress:
+            self.on_progress(self.done, self.total)
+
+
 def export(
     source: str | Path,
     out: Path,
@@ -82,10 +95,12 @@ def export(
     checkpoint: Literal["best", "last"] = "best",
     data: str | None = None,
     white: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Bundle, Verification]:
     """Write the network of a run or a bundle as a bundle to the folder ``out``, in the formats of ``config``.
 
-    ``data`` is where the images of the run are now, if they have moved; ``white`` as of ``load``.
+    ``data`` is where the images of the run are now, if they have moved; ``white`` as of ``load``. ``on_progress`` is
+    told how many of how many steps are done: to read the images, to write a format, to compare one.
 
     Raises ``ExportError`` for a format that does not pass its gate, and keeps nothing; ``ConfigError`` where ``out`` is
     taken and for a format that this network cannot have; ``MissingExtraError`` for one whose packages are not
@@ -97,7 +112,7 @@ def export(
     wanted = chosen_formats(config, trained)
     # What is not installed is told before the images are read.
     with_parts(wanted)
-    return write_bundle(trained, images_of(trained, data), out, config, wanted)
+    return write_bundle(trained, images_of(trained, data), out, config, wanted, on_progress=on_progress)
 
 
 def write_bundle(
@@ -107,13 +122,17 @@ def write_bundle(
     config: ExportConfig,
     wanted: Sequence[str] = (),
     note: str = "",
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Bundle, Verification]:
     """Write the network as a bundle to the folder ``out``, in the formats ``wanted``, which it can have; ``note`` is a
     sentence for its card. Raises as ``export`` does."""
-    written = with_parts(wanted)
+    written, compared = with_parts(wanted), [name for name in wanted if name in FILES]
+    steps = Steps(2 + len(written) + len(compared), on_progress)
+    steps.take()
     numbers = compared_numbers(images.reported, trained)
     pixels = pixels_of(images.reported, numbers, trained.preprocessing)
     evidence = evidence_of(trained, pixels, images.reported.labels.cpu().numpy()[numbers])
+    steps.take()
     with new_folder(out) as folder:
         job = Job(
             trained=trained,
@@ -136,12 +155,17 @@ def write_bundle(
         for name in written:
             if not FORMATS[name].of_golden:
                 FORMATS[name].write(job)
+                steps.take()
         bundle = seal(job.bundle, folder)
-        checks = check_formats(bundle, folder, [name for name in wanted if name in FILES], evidence, config.gates)
+        checks = [check_network(folder, evidence, config.gates)]
+        for name in compared:
+            checks.append(check_format(bundle, folder, name, evidence, config.gates, checks[0]))
+            steps.take()
         write_golden(folder, trained, images, numbers[: config.golden], checks)
         for name in written:
             if FORMATS[name].of_golden:
                 FORMATS[name].write(job)
+                steps.take()
         for name in set(written) - set(wanted):
             shutil.rmtree(folder / name)
         verification = Verification(formats=checks, environment=describe_environment("cpu", torch.get_num_threads()))
@@ -203,25 +227,21 @@ def compared_numbers(images: Images, trained: TrainedNetwork) -> "NDArray[np.int
     return generator(0, "golden").permutation(len(images))[:most]
 
 
-def check_formats(
-    bundle: Bundle, folder: Path, names: Sequence[str], evidence: Evidence, gates: Gates
-) -> list[FormatCheck]:
-    """Every format compared with the trained network, after the network as the bundle holds it.
+def check_network(folder: Path, evidence: Evidence, gates: Gates) -> FormatCheck:
+    """The network as the bundle holds it beside the trained one."""
+    check = compare(open_predictor(folder, "torch", device="cpu"), evidence, gates)
+    return replace(check, bytes=size_of(folder / WEIGHTS))
 
-    Raises ``ExportError`` for the first that does not pass its gate.
-    """
-    checks = [
-        replace(
-            compare(open_predictor(folder, "torch", device="cpu"), evidence, gates), bytes=size_of(folder / WEIGHTS)
-        )
-    ]
-    for name in names:
-        path = folder / FILES[name]
-        check = replace(compare(open_bundle(bundle, folder, name), evidence, gates), bytes=size_of(path.parent))
-        if not check.passed:
-            raise ExportError(failure(check, checks[0], gates))
-        checks.append(check)
-    return checks
+
+def check_format(
+    bundle: Bundle, folder: Path, name: str, evidence: Evidence, gates: Gates, network: FormatCheck
+) -> FormatCheck:
+    """A format beside the trained network. Raises ``ExportError``, with the figures of ``network``, where it does not
+    pass its gate."""
+    check = compare(open_bundle(bundle, folder, name), evidence, gates)
+    if not check.passed:
+        raise ExportError(failure(check, network, gates))
+    return replace(check, bytes=size_of((folder / FILES[name]).parent))
 
 
 def write_golden(
