@@ -23,7 +23,7 @@ from resnetlab.core.environment import describe_environment
 from resnetlab.core.files import read_json, write_json
 from resnetlab.core.randomness import generator
 from resnetlab.data.idx import read_idx_folder
-from resnetlab.train.defaults import choose, look, with_setting
+from resnetlab.train.defaults import SMALL, choose, look, with_setting
 from resnetlab.train.recipe import Recipe
 from resnetlab.train.run import run_recipe
 
@@ -93,13 +93,13 @@ SEEDS = (1, 2, 3)
 
 def grid(recipe: Recipe) -> dict[str, Recipe]:
     """The defaults, and around them: a third of the rate and three times it, for two models; and another side."""
-    side, small = recipe.decode.image_size, recipe.model.startswith("cifar_")
-    other = "cifar_resnet8"
+    side = recipe.decode.image_size
+    other = "cifar_resnet8" if recipe.model != "cifar_resnet8" else "resnet18"
     found = {"defaults": recipe}
     for model, factor in product((recipe.model, other), (1 / 3, 3.0)):
         training = replace(recipe.training, lr=round(recipe.training.lr * factor, 4))
         found[f"{model}, {side} pixels, lr {training.lr:g}"] = replace(recipe, model=model, training=training)
-    another = round(side * (1.5 if small else 0.75))
+    another = round(side * (1.5 if side <= SMALL else 0.75))
     found[f"{recipe.model}, {another} pixels, lr {recipe.training.lr:g}"] = with_setting(
         recipe, "decode.image_size", another
     )

@@ -1,7 +1,7 @@
 """docs/results.md says what the records beside it say; nothing in its tables is typed by hand."""
 
 import json
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import Any
 
 import pytest
@@ -109,6 +109,61 @@ def serve_rows() -> list[str]:
     return [*rows, environment_line(found["environment"])]
 
 
+def predict_rows() -> list[str]:
+    """Memory by the number of files, whether kills and ranks change a byte, and the speed beside timm's way."""
+    found = read("predict.json")
+    speed, memory = found["speed"], found["peak_bytes"]
+    rows = [f"| {int(n):,} | {peak / 2**20:,.0f} MiB |" for n, peak in memory.items()]
+    kills = " and ".join(f"{100 * share:.0f} %" for share in found["killed_when_done"])
+    assert found["same_after_kills"] is found["same_with_two_ranks"] is True
+    return [
+        *rows,
+        f"Killed at {kills} of the rows",
+        f"{spread(speed['ours_over_timm'], 2)} times timm's, over {speed['turns']} turns",
+        environment_line(found["environment"]),
+    ]
+
+
+def mean_errors(name: str) -> dict[str, float]:
+    """The mean test error of each setting of a set over the seeds, in percent; settings are named by their place."""
+    rows = [row for row in read("defaults.json")["rows"] if row["set"] == name]
+    names = list(dict.fromkeys(row["setting"] for row in rows))
+    return {each: 100 * fmean(row["error"] for row in rows if row["setting"] == each) for each in names}
+
+
+def defaults_rows() -> list[str]:
+    """A set: what the defaults reach, and the best setting of the grid, means over the seeds."""
+    found, rows = read("defaults.json"), []
+    for name in ("digits", "fashion", "crops", "imbalanced"):
+        of_set = [row for row in found["rows"] if row["set"] == name]
+        errors = mean_errors(name)
+        best = min((each for each in errors if each != "defaults"), key=errors.__getitem__)
+        own = [100 * row["error"] for row in of_set if row["setting"] == "defaults"]
+        reached = f"{errors['defaults']:.2f} ± {stdev(own):.2f} | {errors[best]:.2f} | {best}"
+        rows.append(f"| {name} | {of_set[0]['n']:,} | {reached} | {errors['defaults'] - errors[best]:+.2f} |")
+    return [*rows, environment_line(found["environment"])]
+
+
+def photo_rows() -> list[str]:
+    found = read("photos.json")
+    rows = [f"| `{command}` | {seconds:,.0f} s |" for command, seconds in found["seconds"].items()]
+    total = sum(found["seconds"].values())
+    return [*rows, f"| together | {total:,.0f} s |", environment_line(found["environment"])]
+
+
+def test_defaults_never_diverge_and_come_near_the_best_of_the_grid():
+    rows = [row for row in read("defaults.json")["rows"] if row["setting"] == "defaults"]
+    assert len(rows) == 12
+    assert all(row["error"] is not None for row in rows)
+    for name in ("digits", "fashion", "crops", "imbalanced"):
+        errors = mean_errors(name)
+        assert errors["defaults"] <= min(errors.values()) + 2
+
+
+def test_a_messy_folder_takes_less_than_ten_minutes():
+    assert sum(read("photos.json")["seconds"].values()) < 600
+
+
 def test_server_takes_little_memory():
     assert max(row["resident_mib"] for row in read("serve.json")["servers"]["resnetlab"].values()) <= 100
 
@@ -164,7 +219,7 @@ def test_there_are_runs():
     assert {path.stem for path in RUNS} == {"run-fashion-mnist", "run-cifar10-jpeg"}
 
 
-@pytest.mark.parametrize("rows", [loop_rows, decode_rows, probe_rows, export_rows, serve_rows])
+@pytest.mark.parametrize("rows", [loop_rows, decode_rows, probe_rows, export_rows, serve_rows, predict_rows])
 def test_rows_of_a_benchmark_are_drawn_from_its_record(rows):
     for row in rows():
         assert row in page(), row

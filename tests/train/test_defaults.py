@@ -33,6 +33,9 @@ def test_photographs_and_small_images_get_what_suits_them():
     assert (tiny.model, tiny.decode.image_size, tiny.validation) == ("cifar_resnet20", 28, True)
     assert (tiny.training.batch_size, tiny.training.lr, tiny.training.epochs) == (32, 0.1, 12)
     assert (tiny.training.augment.flip, tiny.training.augment.random_resized_crop) == (False, False)
+    few = chosen(replace(PHOTOS, images=299))
+    assert (few.model, few.training.batch_size, few.training.lr) == ("cifar_resnet8", 16, 0.02)
+    assert chosen(replace(TUNED, images=299)).model == "resnet18"
     assert chosen(replace(PHOTOS, device="cuda")).decode.image_size == 224
     assert chosen(replace(TINY, images=60_000)).training.batch_size == 64
     assert chosen(replace(TINY, images=60_000, device="cuda")).training.batch_size == 256
@@ -42,7 +45,7 @@ def test_every_rule_decides_somewhere_and_says_why():
     recipes = (Recipe(), Recipe(training=TrainConfig(optimizer="adamw", lr=0.1)), Recipe(model="resnet18"))
     cached = replace(TUNED, weights=replace(TUNED.weights, cached=True, side=64))
     said = set()
-    for facts in (PHOTOS, TINY, TUNED, cached, replace(PHOTOS, device="cuda")):
+    for facts in (PHOTOS, TINY, TUNED, cached, replace(PHOTOS, device="cuda"), replace(PHOTOS, images=299)):
         for recipe in recipes:
             for line in choose(facts, recipe, ("model",) if recipe.model == "resnet18" else ())[1]:
                 said |= {rule for rule in RULES if rule.when in line or rule.says in line}

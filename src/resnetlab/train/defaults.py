@@ -21,6 +21,8 @@ SEEN, FEWEST, MOST = 20_000, 8, 30
 """Images that a run sees, over all epochs, and the bounds of its epochs."""
 FEW = 1000
 """Training images from which on a tenth of them is held out to choose by."""
+SCARCE = 300
+"""Training images below which a small network is chosen for photographs, where there are no weights to start from."""
 STEPS = 32
 """Steps of an epoch that the batch size leaves."""
 AT_HAND = ("resnet18.tv_in1k", "resnet50.tv2_in1k", "resnet50.tv_in1k")
@@ -131,6 +133,13 @@ RULES = (
     ),
     Rule(
         setting="model",
+        says="cifar_resnet8",
+        when=f"images above {SMALL} pixels, fewer than {SCARCE} to train on: a large network learns them by heart",
+        holds=lambda facts, _: facts.images < SCARCE,
+        value=lambda _, __: "cifar_resnet8",
+    ),
+    Rule(
+        setting="model",
         says="resnet18",
         when=f"images above {SMALL} pixels",
         holds=_always,
@@ -205,8 +214,8 @@ RULES = (
     Rule(
         setting="training.lr",
         says="0.2 × batch size / 64",
-        when="a network for small images, whose name begins with cifar_",
-        holds=lambda _, recipe: recipe.model.startswith("cifar_"),
+        when=f"images of at most {SMALL} pixels, and a network for such, whose name begins with cifar_",
+        holds=lambda facts, recipe: _small(facts, recipe) and recipe.model.startswith("cifar_"),
         value=_scaled(0.2),
     ),
     Rule(
