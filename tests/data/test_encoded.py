@@ -161,6 +161,26 @@ def test_workers_end_with_a_parent_that_was_killed():
     assert end(workers)
 
 
+HALF_READ = """
+import torch
+from tests.data.test_encoded import PLAN, split
+from resnetlab.data.torch_datasets import from_datasets
+items = torch.utils.data.TensorDataset(torch.zeros(64, 3, 8, 8, dtype=torch.uint8), torch.arange(64) % 2)
+own = from_datasets(torch.utils.data.DataLoader(items, num_workers=2)).train
+batches = {given}.batches(PLAN * 1000)
+next(batches)
+print("read", flush=True)
+"""
+
+
+@pytest.mark.parametrize("given", ["split(workers=2)", "own"])
+def test_process_ends_though_a_half_read_pass_is_alive(given):
+    """Its workers ignore the SIGTERM by which multiprocessing ends what is left of them."""
+    script = HALF_READ.replace("{given}", given)
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "read\n", "")
+
+
 @pytest.mark.parametrize(("parent", "code"), [(os.getpid, 0), (lambda: 1, 1)], ids=["there", "gone"])
 def test_worker_whose_parent_is_gone_already_does_not_begin(parent, code):
     process = multiprocessing.get_context("fork").Process(target=_begin_worker, args=(parent(), 0))

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -137,6 +138,8 @@ def in_processes(batches: Dataset[Any], workers: int, seed: int = 0) -> Generato
     """The batches in order, made ahead by processes that are gone when this generator is; ``seed`` decides what they
     draw. A batch that failed is the message of its error."""
     loader, processes = _start(batches, workers, seed)
+    # A process that ends with a half-read generator alive ends its own children by SIGTERM, which these ignore.
+    end = Finalize(None, _kill, (processes,), exitpriority=0)
     try:
         yield from loader
     except (RuntimeError, OSError, EOFError) as error:
@@ -148,9 +151,13 @@ def in_processes(batches: Dataset[Any], workers: int, seed: int = 0) -> Generato
     finally:
         # The loader's own end, which waits for its workers; then whatever did not heed it.
         del loader
-        for process in processes:
-            process.kill()
-            process.join()
+        end()
+
+
+def _kill(processes: set[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
+        process.join()
 
 
 def _start(batches: Dataset[Any], workers: int, seed: int) -> tuple[Iterator[Tensor | str], set[BaseProcess]]:
