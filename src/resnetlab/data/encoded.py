@@ -79,8 +79,8 @@ class EncodedSplit:
         content.update(self.labels.cpu().contiguous().numpy().data)
 
     def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
-        """As ``Images.batches``, in the memory format channels_last; a crop's box is one of the image's own size, before
-        it is resized.
+        """As ``Images.batches``, in the memory format channels_last; a crop's box is one of the image's own size,
+        before it is resized.
 
         Raises ``DataError`` for an image that cannot be read any more, and where a worker was killed.
         """
@@ -131,7 +131,7 @@ Failure = tuple[int, str]
 
 
 class _Requests(Sequence[Request]):
-    """What the batches of a plan ask of ``store``, which is the one that views look at: all splits of a set share it."""
+    """What the batches of a plan ask of ``store``: the one that views look at, which all splits of a set share."""
 
     def __init__(self, plan: Sequence[Tensor], store: Sequence[bytes | Path], crop: ResizedCrop | None) -> None:
         self.plan, self.store, self.crop = plan, store, crop
