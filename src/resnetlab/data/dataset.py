@@ -13,7 +13,7 @@ from torch import Tensor
 
 from resnetlab.core.errors import DataError
 from resnetlab.core.randomness import generator
-from resnetlab.data.transforms import ResizedCrop, crop_resized, resized_boxes
+from resnetlab.data.transforms import ResizedCrop
 
 Encoding = Literal["lossless", "jpeg", "mixed"]
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -109,10 +109,7 @@ class Split:
             which = numbers.to(self.images.device, non_blocking=True)
             # As images[which], which copies value by value: twenty times as long on a CPU.
             images = self.images.index_select(0, which)
-            if crop is not None:
-                _, height, width = self.shape
-                images = crop_resized(images, resized_boxes(crop.uniforms[which], height, width, crop.scale))
-            yield images
+            yield images if crop is None else crop.cut(images, which)
 
     def divide(self, numbers: Tensor) -> "tuple[Split, Split]":
         return self._only(others(numbers, len(self))), self._only(numbers)

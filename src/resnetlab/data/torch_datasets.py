@@ -36,7 +36,7 @@ from resnetlab.data.dataset import (
     others,
 )
 from resnetlab.data.processes import Workers
-from resnetlab.data.transforms import ResizedCrop, crop_resized, resized_boxes
+from resnetlab.data.transforms import ResizedCrop
 
 OwnSet: TypeAlias = Dataset[Any] | DataLoader[Any] | Sequence[Any] | tuple[Tensor, Tensor]
 OwnData: TypeAlias = ImageData | OwnSet | tuple[OwnSet, OwnSet] | Mapping[SplitName, OwnSet]
@@ -156,11 +156,7 @@ class DatasetSplit:
                 if isinstance(images, str):
                     raise DataError(images)
                 images = images.to(self.labels.device)
-                if crop is not None:
-                    _, height, width = self.shape
-                    uniforms = crop.uniforms[which.to(images.device)]
-                    images = crop_resized(images, resized_boxes(uniforms, height, width, crop.scale))
-                yield images
+                yield images if crop is None else crop.cut(images, which)
 
     def _read(self, requests: list[Numbers]) -> Generator[Tensor | str]:
         batches, count = _Batches(self), min(self.workers, len(requests))

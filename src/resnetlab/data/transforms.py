@@ -68,6 +68,12 @@ class ResizedCrop:
     def to(self, device: torch.device) -> "ResizedCrop":
         return replace(self, uniforms=self.uniforms.to(device))
 
+    def cut(self, images: Tensor, which: Tensor) -> Tensor:
+        """The images ``(B, C, H, W)`` of the samples ``which``, on the device of ``uniforms``, each cut to its box."""
+        _, _, height, width = images.shape
+        uniforms = self.uniforms[which.to(self.uniforms.device, non_blocking=True)]
+        return crop_resized(images, resized_boxes(uniforms, height, width, self.scale))
+
 
 def resized_boxes(uniforms: Tensor, height: int, width: int, scale: tuple[float, float]) -> Tensor:
     """Boxes (top, left, height, width) in pixels, ``(N, 4)`` as int64, from four numbers in [0, 1) each.
