@@ -176,7 +176,7 @@ class Normalisation:
             means, stds = (values.flatten().repeat(width if by_row else 0) for values in (mean, std))
             # A part stays in the cache for all of its passes.
             size = max(1, PART // (channels * height * width))
-            for given, part in zip(images.split(size), made.split(size), strict=True):
+            for given, part in zip(torch.split(images, size), torch.split(made, size), strict=True):
                 if by_row:
                     # A whole row at a time: the three values of a pixel would not fill a register.
                     part.copy_(given).permute(0, 2, 3, 1).view(-1, height, width * channels).sub_(means).div_(stds)

@@ -178,4 +178,5 @@ def _empty(shape: tuple[int, ...]) -> Tensor:
     if get_worker_info() is None:
         return images.new_empty(shape)
     # Else the loader would copy the batch to where its parent can read it.
-    return images.set_(torch.UntypedStorage._new_shared(prod(shape))).view(shape)
+    shared = torch.UntypedStorage._new_shared(prod(shape))  # type: ignore[no-untyped-call]
+    return images.set_(shared).view(shape)

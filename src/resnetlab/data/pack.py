@@ -103,7 +103,7 @@ def _write_shards(place: Path, split: SplitName, images: Images, side: int, work
                 _add(archive, f"{number:08d}.{ending}", content)
                 _add(archive, f"{number:08d}.cls", str(labels[number]).encode())
                 # The library would keep them all.
-                archive.members = []
+                archive.members = []  # type: ignore[attr-defined]  # not in the stub
                 yield
                 if archive.offset > SHARD_BYTES:
                     break

@@ -175,7 +175,7 @@ def list_shard(path: Path) -> Shard:
         with tarfile.open(path, "r:") as archive, open(path, "rb", buffering=0) as file:
             for member in archive:
                 # The library would keep them all.
-                archive.members = []
+                archive.members = []  # type: ignore[attr-defined]  # not in the stub
                 folder, slash, name = member.name.rpartition("/")
                 stem, _, kind = name.partition(".")
                 key, kind = f"{folder}{slash}{stem}", kind.lower()
