@@ -87,13 +87,13 @@ class EncodedSplit:
         requests = _Requests(plan, self.store, crop and crop.to(torch.device("cpu")))
         # An error keeps its frames, and with them a generator that is not closed would keep its workers.
         with closing(self._decoded(requests)) as made:
-            for which, images in zip(plan, made, strict=True):
-                if isinstance(images, tuple):
-                    place, why = images
+            for which, (images, failures) in zip(plan, made, strict=True):
+                if failures:
+                    place, why = failures[0]
                     raise DataError(f"{self._called(int(which[place]))} cannot be read: {why}")
                 yield images.permute(0, 3, 1, 2).to(self.labels.device)
 
-    def _decoded(self, requests: "_Requests") -> "Generator[Tensor | Failure]":
+    def _decoded(self, requests: "_Requests") -> "Generator[Batch]":
         # A single batch is not worth a start of processes.
         images = _Images(requests.store, self.side)
         if not self.workers or (len(requests) < 2 and not self.waiting):
@@ -126,8 +126,8 @@ class EncodedSplit:
 
 Request = tuple[Numbers, Numbers | None, tuple[float, float]]
 """Numbers of images in the store, and what ``decode`` needs for their crops."""
-Failure = tuple[int, str]
-"""Which of a batch cannot be read, and why."""
+Batch = tuple[Tensor, list[tuple[int, str]]]
+"""Images, and the places of those that cannot be read, with the reason."""
 
 
 class _Requests(Sequence[Request]):
@@ -159,18 +159,18 @@ class _Images(Dataset[Any]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Images) and other.store is self.store and other.side == self.side
 
-    def __getitem__(self, request: Request) -> Tensor | Failure:
+    def __getitem__(self, request: Request) -> Batch:
         numbers, uniforms, scale = request
         images = _empty((len(numbers), self.side, self.side, 3))
-        pixels = images.numpy()
+        pixels, failures = images.numpy(), []
         for place, number in enumerate(numbers.tolist()):
             box = None if uniforms is None else uniforms[place].tolist()
             try:
                 pixels[place] = read_image(self.store[number], self.side, box, scale).pixels
             except Exception as error:  # a damaged image can fail in any way
                 # In words: the loader would add the traceback of its worker to an exception.
-                return place, reason(error)
-        return images
+                failures.append((place, reason(error)))
+        return images, failures
 
 
 def _empty(shape: tuple[int, ...]) -> Tensor:
