@@ -96,6 +96,15 @@ class Workers:
                 signal.signal(signal.SIGCHLD, handler)
 
 
+def in_processes(source: Dataset[Any], requests: Sequence[Any], count: int, seed: int = 0) -> Generator[Any]:
+    """``Workers.answers`` of processes that make this one pass, and are gone when this generator is."""
+    workers = Workers(source, count, seed)
+    try:
+        yield from workers.answers(requests)
+    finally:
+        workers.end()
+
+
 class _Requests:
     """The requests of the pass that begins, as the loader asks for them."""
 

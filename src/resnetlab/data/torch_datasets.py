@@ -35,7 +35,7 @@ from resnetlab.data.dataset import (
     hold_out,
     others,
 )
-from resnetlab.data.processes import Workers
+from resnetlab.data.processes import in_processes
 from resnetlab.data.transforms import ResizedCrop
 
 OwnSet: TypeAlias = Dataset[Any] | DataLoader[Any] | Sequence[Any] | tuple[Tensor, Tensor]
@@ -165,11 +165,7 @@ class DatasetSplit:
             return
         # New ones for every pass: other draws for each epoch, and none from the global generator, which would shift
         # those of the network.
-        workers = Workers(batches, count, seed=torch.initial_seed())
-        try:
-            yield from workers.answers(requests)
-        finally:
-            workers.end()
+        yield from in_processes(batches, requests, count, seed=torch.initial_seed())
 
     def divide(self, numbers: Tensor) -> "tuple[DatasetSplit, DatasetSplit]":
         return self._only(others(numbers, len(self))), self._only(numbers)
