@@ -155,6 +155,39 @@ def test_damaged_shard_is_told_by_its_name(folder, kind):
         read(folder)
 
 
+def test_broken_bytes_are_read_or_refused(folder):
+    path = folder / "train-00001.tar"
+    whole, draw, refused = path.read_bytes(), np.random.default_rng(0), 0
+    starts = list_shard(path).starts
+    for case in range(150):
+        content = bytearray(whole)
+        # In a header, where most bytes say nothing: name, size, sum, kind.
+        place = int(draw.choice(starts)) - 512 + int(draw.choice([draw.integers(0, 100), draw.integers(124, 157)]))
+        content[place] ^= 1 << int(draw.integers(0, 8))
+        if case % 3 == 0:
+            head = bytes(content[place // 512 * 512 :][:512])
+            total = sum(head[:148] + b" " * 8 + head[156:])
+            content[place // 512 * 512 + 148 : place // 512 * 512 + 156] = b"%06o\0 " % total
+        path.write_bytes(content)
+        try:
+            shard = list_shard(path)
+            assert [len(cell) for cell in Members([shard])] == shard.sizes.tolist()
+        except DataError:
+            refused += 1
+    assert 10 < refused < 140
+
+
+def test_size_below_zero_is_refused_and_not_followed(folder):
+    path = folder / "train-00001.tar"
+    content = bytearray(path.read_bytes())
+    content[124:136] = (-1024).to_bytes(12, "big", signed=True)
+    total = sum(content[:148] + b" " * 8 + content[156:512])
+    content[148:156] = b"%06o\0 " % total
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="has -1024 bytes"):
+        list_shard(path)
+
+
 def test_unreadable_image_is_told_by_its_name_and_skipped(folder):
     write(folder / "train-00001.tar", some(9, 9) | {"0011.jpg": b"no image"})
     with pytest.raises(DataError, match=r"1 of 24 images cannot be read; .*0011\.jpg \(train-00001\.tar\)"):

@@ -174,6 +174,9 @@ def list_shard(path: Path) -> Shard:
     try:
         with tarfile.open(path, "r:") as archive, open(path, "rb", buffering=0) as file:
             for member in archive:
+                if member.size < 0:
+                    # The library would go back by so much, for good.
+                    raise ValueError(f"{member.name} has {member.size} bytes")
                 # The library would keep them all.
                 archive.members = []  # type: ignore[attr-defined]  # not in the stub
                 folder, slash, name = member.name.rpartition("/")
