@@ -29,7 +29,7 @@ from resnetlab.data.transforms import (
     draw_offsets,
     draw_uniforms,
     erasing_boxes,
-    flip,
+    flip_,
     mix_images,
     resized_boxes,
 )
@@ -69,7 +69,7 @@ def whole_images(images: Tensor) -> Pairs:
     }
     ours: dict[str, Call] = {
         "crop": lambda: crop_padded(images, offsets, padding),
-        "flip": lambda: flip(images, mirrored),
+        "flip": lambda: flip_(images, mirrored),
         "resized crop": lambda: crop_resized(images, boxes),
         "erasing": lambda: blank(floats, erased),
         "mixup": lambda: mix_images(floats, mixup),

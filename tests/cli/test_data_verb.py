@@ -208,3 +208,19 @@ def test_help_of_the_verb_loads_nothing_heavy():
 
     code = "from resnetlab.cli import main\ntry: main(['data', '--help'])\nexcept SystemExit: pass"
     assert not loaded_by(code)[0] & {*HEAVY, "PIL", "datasets"}
+
+
+def test_pack_writes_what_train_reads_and_says_how(run, tmp_path):
+    for label in ("a", "b"):
+        add(tmp_path / "set" / label, *(f"{number}.png" for number in range(5)))
+    words = ("data", "pack", tmp_path / "set", "--image-size", "8", "--out")
+    code, out, errors = run(*words, tmp_path / "out", "--to", "shards")
+    assert (code, errors) == (0, "")
+    assert f"train on it: --data shards:{tmp_path}/out" in out
+    assert run("data", "inspect", f"shards:{tmp_path}/out", "--out", tmp_path / "look")[0] == 0
+    assert run(*words, tmp_path / "set.npz", "--to", "arrays")[0] == 0
+    assert run("data", "inspect", f"npz:{tmp_path}/set.npz", "--out", tmp_path / "look")[0] == 0
+    code, _, errors = run(*words, tmp_path / "other")
+    assert (code, "--to shards|arrays" in errors) == (2, True)
+    code, _, errors = run("data", "inspect", "digits", "--to", "arrays")
+    assert (code, "is for data pack" in errors) == (2, True)

@@ -69,6 +69,13 @@ def decode_rows() -> list[str]:
     return [*rows, environment_line(found["environment"])]
 
 
+def feed_rows() -> list[str]:
+    found = read("feed.json")
+    names = {"beside": "before", "this": "as it is"}
+    rows = [f"| {names[name]} | {spread(one, 1)} | {found['n']} |" for name, one in found["ms_a_batch"].items()]
+    return [*rows, environment_line(found["environment"])]
+
+
 def probe_rows() -> list[str]:
     found = read("probe.json")
     turns = found["settings"]["turns"]
@@ -219,7 +226,17 @@ def test_there_are_runs():
     assert {path.stem for path in RUNS} == {"run-fashion-mnist", "run-cifar10-jpeg"}
 
 
-@pytest.mark.parametrize("rows", [loop_rows, decode_rows, probe_rows, export_rows, serve_rows, predict_rows])
+BENCHMARKS = (
+    loop_rows,
+    decode_rows,
+    feed_rows,
+    probe_rows,
+    export_rows,
+    serve_rows,
+)
+
+
+@pytest.mark.parametrize("rows", BENCHMARKS)
 def test_rows_of_a_benchmark_are_drawn_from_its_record(rows):
     for row in rows():
         assert row in page(), row

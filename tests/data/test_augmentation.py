@@ -8,7 +8,7 @@ from resnetlab.core.errors import ConfigError
 from resnetlab.data.augmentation import Augmentation, Draws
 from resnetlab.data.config import AugmentConfig
 from resnetlab.data.policies import apply_policy
-from resnetlab.data.transforms import crop_padded, draw_offsets, flip
+from resnetlab.data.transforms import crop_padded, draw_offsets, flip_
 from tests.data.references import photographs
 
 EVERYTHING = AugmentConfig(flip=True, policy="rand", erasing=0.5, cutout=9, mixup=0.2, cutmix=1.0)
@@ -60,7 +60,7 @@ def test_images_are_cropped_then_mirrored_then_changed_by_the_policy():
     augmentation = Augmentation(EVERYTHING, side=32, num_classes=3)
     draws = augmentation.draw(N, 1, seed=0, epoch=1)
     policy = draws.policy
-    expected = flip(crop_padded(noise(), draws.offsets, 4), draws.mirrored)
+    expected = flip_(crop_padded(noise(), draws.offsets, 4), draws.mirrored)
     expected = apply_policy(expected, policy.chosen, policy.strengths)
     assert torch.equal(augmentation.vary(noise(), draws, torch.arange(N)), expected)
     assert 0.3 < draws.mirrored.float().mean() < 0.7

@@ -7,7 +7,7 @@ from PIL import Image
 
 from resnetlab.core.errors import DataError
 from resnetlab.core.randomness import generator
-from resnetlab.data.dataset import ImageData, Split, hold_out, split_by_class
+from resnetlab.data.dataset import ImageData, Normalisation, Split, hold_out, split_by_class
 from resnetlab.data.encoded import EncodedSplit
 from tests.conftest import make_data
 from tests.faults.images import encoded
@@ -42,6 +42,24 @@ def test_normalisation_changes_no_input():
     before = floats.clone()
     data.normalisation.on(torch.device("cpu"))(floats)
     assert torch.equal(floats, before)
+
+
+@pytest.mark.parametrize("shape", [(37, 3, 64, 60), (5, 1, 8, 8), (3, 3, 9, 1), (0, 3, 4, 4)], ids=str)
+@pytest.mark.parametrize("wanted", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("given", [torch.contiguous_format, torch.channels_last])
+def test_normalisation_in_parts_has_the_bits_and_the_layout_of_the_plain_formula(shape, wanted, given):
+    images = torch.randint(0, 256, shape, dtype=torch.uint8).contiguous(memory_format=given)
+    mean, std = (torch.rand(shape[1]) * 99 + 1 for _ in range(2))
+    normalise = Normalisation(mean=tuple(mean.tolist()), std=tuple(std.tolist())).on(torch.device("cpu"), wanted)
+    plain = (images.float() - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+    for kind in (images, images.float()):
+        found = normalise(kind)
+        assert torch.equal(found, plain)
+        assert found.is_contiguous(memory_format=wanted)
+        assert (
+            found.stride()
+            == images.clone(memory_format=torch.contiguous_format).contiguous(memory_format=wanted).stride()
+        )
 
 
 def test_fingerprint_sees_one_changed_pixel():

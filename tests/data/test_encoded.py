@@ -16,7 +16,8 @@ from PIL import Image
 
 from resnetlab.core.errors import DataError
 from resnetlab.data.decode import decode
-from resnetlab.data.encoded import EncodedSplit, _begin_worker
+from resnetlab.data.encoded import EncodedSplit
+from resnetlab.data.processes import _begin_worker
 from resnetlab.data.transforms import ResizedCrop
 from tests.conftest import ROOT
 from tests.faults.images import encoded
@@ -27,6 +28,7 @@ FILES = [
     for n in range(12)
 ]
 PLAN = [torch.tensor(which) for which in ([3, 1, 11], [0], [5, 5, 2, 7], [10, 4])]
+PART = [torch.tensor(which) for which in ([3, 1], [0], [2, 2, 0])]
 BOXES = torch.from_numpy(RNG.random((12, 4)))
 USUAL = (0.08, 1.0)
 
@@ -49,6 +51,7 @@ def test_batches_are_the_decoded_images_in_the_order_of_the_plan():
                 decode(FILES[n], 16, None if crop is None else BOXES[n].tolist()).transpose(2, 0, 1) for n in which
             ]
             assert images.dtype == torch.uint8
+            assert images.is_contiguous(memory_format=torch.channels_last)
             assert np.array_equal(images.numpy(), np.stack(expected))
 
 
@@ -69,6 +72,50 @@ def test_any_number_of_workers_gives_the_same_and_draws_nothing(workers):
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     assert torch.equal(torch.get_rng_state(), before)
     assert multiprocessing.active_children() == []
+
+
+def test_processes_stay_for_the_next_pass_of_any_split_of_the_set_and_end_with_the_last():
+    whole = split(workers=2)
+    train, test = whole.divide(torch.arange(4))
+    expected = [list(replace(one, workers=0).batches(PART)) for one in (train, test)]
+    started = []
+    for one, images in ((train, expected[0]), (test, expected[1]), (test.to(torch.device("cpu")), expected[1])):
+        assert all(torch.equal(a, b) for a, b in zip(one.batches(PART), images, strict=True))
+        started.append({process.pid for process in multiprocessing.active_children()})
+    assert len(started[0]) == 2
+    assert started[0] == started[1] == started[2]
+    # As the loop does, which takes as many batches as it has steps and leaves the pass at the last one.
+    batches = train.batches(PART)
+    for _ in PART:
+        next(batches)
+    batches.close()
+    assert {process.pid for process in multiprocessing.active_children()} == started[0]
+    del one, train, test, batches
+    assert len(multiprocessing.active_children()) == 2
+    del whole
+    assert multiprocessing.active_children() == []
+
+
+def test_two_passes_at_a_time_do_not_mix_and_a_single_batch_starts_nothing():
+    one = split(workers=2)
+    expected = list(replace(one, workers=0).batches(PLAN))
+    assert torch.equal(next(one.batches(PLAN[:1])), expected[0])
+    assert multiprocessing.active_children() == []
+    pairs = list(zip(one.batches(PLAN), one.batches(PLAN[::-1]), strict=True))
+    assert all(torch.equal(a, b) for (a, _), b in zip(pairs, expected, strict=True))
+    assert all(torch.equal(a, b) for (_, a), b in zip(pairs, expected[::-1], strict=True))
+    assert len(multiprocessing.active_children()) == 2
+    other = replace(one, store=FILES[::-1])
+    assert torch.equal(next(other.batches([torch.tensor([8, 10, 0])])), expected[0])
+
+
+def test_a_worker_that_was_killed_between_two_passes_is_replaced():
+    one = split(workers=2)
+    expected = list(one.batches(PLAN))
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    time.sleep(0.2)
+    assert all(torch.equal(a, b) for a, b in zip(one.batches(PLAN), expected, strict=True))
+    assert len(multiprocessing.active_children()) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -161,6 +208,26 @@ def test_workers_end_with_a_parent_that_was_killed():
     assert end(workers)
 
 
+HALF_READ = """
+import torch
+from tests.data.test_encoded import PLAN, split
+from resnetlab.data.torch_datasets import from_datasets
+items = torch.utils.data.TensorDataset(torch.zeros(64, 3, 8, 8, dtype=torch.uint8), torch.arange(64) % 2)
+own = from_datasets(torch.utils.data.DataLoader(items, num_workers=2)).train
+batches = {given}.batches(PLAN * 1000)
+next(batches)
+print("read", flush=True)
+"""
+
+
+@pytest.mark.parametrize("given", ["split(workers=2)", "own"])
+def test_process_ends_though_a_half_read_pass_is_alive(given):
+    """Its workers ignore the SIGTERM by which multiprocessing ends what is left of them."""
+    script = HALF_READ.replace("{given}", given)
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "read\n", "")
+
+
 @pytest.mark.parametrize(("parent", "code"), [(os.getpid, 0), (lambda: 1, 1)], ids=["there", "gone"])
 def test_worker_whose_parent_is_gone_already_does_not_begin(parent, code):
     process = multiprocessing.get_context("fork").Process(target=_begin_worker, args=(parent(), 0))
@@ -171,7 +238,7 @@ def test_worker_whose_parent_is_gone_already_does_not_begin(parent, code):
 
 ORPHANED = """
 import os, time
-from resnetlab.data.encoded import _begin_worker
+from resnetlab.data.processes import _begin_worker
 parent, (begun, tell) = os.getpid(), os.pipe()
 worker = os.fork()
 if worker == 0:

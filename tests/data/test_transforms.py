@@ -21,7 +21,7 @@ from resnetlab.data.transforms import (
     draw_offsets,
     draw_uniforms,
     erasing_boxes,
-    flip,
+    flip_,
     mix_images,
     mixed_targets,
     partners,
@@ -51,11 +51,16 @@ def test_crop_draws_are_those_of_earlier_versions():
     assert draw_offsets(4, 4, seed=0, epoch=1).tolist() == [[1, 8], [3, 3], [0, 4], [8, 8]]
 
 
-def test_flip_mirrors_the_chosen_and_no_other():
-    images = noise(2)
-    flipped = flip(images, torch.tensor([True, False]))
+@pytest.mark.parametrize("side", [12, 64], ids=["together", "each alone"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_flip_mirrors_the_chosen_and_no_other_in_place(side, layout):
+    images = noise(4, 3, side, side)
+    given = images.contiguous(memory_format=layout).clone()
+    flipped = flip_(given, torch.tensor([True, False, False, True]))
+    assert flipped is given
     assert torch.equal(flipped[0, :, :, 0], images[0, :, :, -1])
-    assert torch.equal(flipped, torch.stack([images[0].flip(-1), images[1]]))
+    assert torch.equal(flipped, torch.stack([images[0].flip(-1), images[1], images[2], images[3].flip(-1)]))
+    assert torch.equal(flip_(given.clone(), torch.tensor([False] * 4)), given)
 
 
 def test_boxes_of_hand_solved_numbers():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from resnetlab.cli.tables import print_columns, show
-from resnetlab.core.errors import DataError, listed
+from resnetlab.core.errors import ConfigError, DataError, listed
 from resnetlab.data.config import DecodeConfig
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ MOST_ROWS, SHOWN = 100, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Show what a data set is, all that is wrong with it, and a sheet of some images of each class.
+    """inspect: show what a data set is, all that is wrong with it, and a sheet of some images of each class. It is read
+    as far as it can be. Exit code 3 if train would refuse it.
 
-    It is read as far as it can be. Exit code 3 if train would refuse it.
+    pack: write image files anew at one size, in a form that is read at speed.
     """
 
-    action: tyro.conf.Positional[Literal["inspect"]]
+    action: tyro.conf.Positional[Literal["inspect", "pack"]]
     """What is done with it."""
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """What --data of train takes, such as digits, idx:FOLDER, parquet:DIR or a folder of images."""
@@ -35,12 +36,44 @@ class Data:
     """Decides the split of data that comes without one."""
     decode: Annotated[DecodeConfig, tyro.conf.OmitArgPrefixes]
     """How images and labels are read."""
-    out: Path = Path("runs/inspect")
-    """Folder for contact-sheet.png and inspect.json."""
+    out: Path | None = None
+    """Folder for contact-sheet.png and inspect.json, by default runs/inspect; with pack a new folder for shards, or a
+    new file .npz for arrays."""
     json: bool = False
     """Print what was found as one JSON object instead of tables."""
+    to: Literal["shards", "arrays"] | None = None
+    """pack: shards are tar files with JPEG at 1.15 times --image-size, for shards:OUT; arrays are pixels of that size
+    in one file, for npz:OUT."""
 
     def __call__(self) -> None:
+        if self.action == "pack":
+            self.pack()
+        elif self.to is not None:
+            raise ConfigError(f"--to {self.to} is for data pack, and this is data inspect; leave it out")
+        else:
+            self.inspect(self.out or Path("runs/inspect"))
+
+    def pack(self) -> None:
+        """Write the set anew, and say how to train on it."""
+        from resnetlab.cli.progress import progress_of
+        from resnetlab.data.pack import pack
+        from resnetlab.data.sources import load_data
+
+        if self.to is None or self.out is None or self.decode.image_size is None:
+            raise ConfigError(
+                "data pack needs to know what to write: --to shards|arrays, --image-size N and --out PLACE"
+            )
+        with progress_of("reading") as on_progress:
+            data = load_data(self.source, self.split_seed, self.decode, on_progress)
+        with progress_of("packing") as on_progress:
+            files = pack(data, self.to, self.out, self.decode.workers, on_progress)
+        size = sum(path.stat().st_size for path in files)
+        show(*(f"note: {note}" for note in data.notes))
+        show(f"{sum(map(len, data.splits.values())):,} images, {size / 1e6:,.1f} MB in {len(files)} files")
+        show(f"train on it: --data {'shards' if self.to == 'shards' else 'npz'}:{self.out}")
+
+    def inspect(self, out: Path) -> None:
+        """Print what was found, and write it to ``out`` with a contact sheet."""
         from resnetlab.cli.progress import progress_of
         from resnetlab.core.files import atomic_write
         from resnetlab.data.inspect import inspect_data, read_anyway, unread
@@ -57,17 +90,17 @@ class Data:
             raise refusal(refusals)
         # Escaped, so that a name that is no valid text can be written all the same.
         text = json.dumps(asdict(found), indent=None if self.json else 1, allow_nan=False)
-        atomic_write(self.out / FINDINGS, text + "\n")
+        atomic_write(out / FINDINGS, text + "\n")
         if sheet is None:
-            (self.out / SHEET).unlink(missing_ok=True)
+            (out / SHEET).unlink(missing_ok=True)
         else:
-            atomic_write(self.out / SHEET, sheet)
+            atomic_write(out / SHEET, sheet)
         if self.json:
             show(text)
         else:
             print_inspection(found)
             if sheet is not None:
-                show("", f"sheet: {self.out / SHEET}")
+                show("", f"sheet: {out / SHEET}")
         if refusals:
             raise refusal(refusals)
 

@@ -19,7 +19,7 @@ from resnetlab.data.transforms import (
     draw_offsets,
     draw_uniforms,
     erasing_boxes,
-    flip,
+    flip_,
     mix_images,
     mixed_targets,
     require_pixels,
@@ -112,12 +112,13 @@ class Augmentation:
         return tuple(draw_mixtures(steps, self.side, mixup, cutmix, seed, epoch)) if mixup or cutmix else ()
 
     def vary(self, images: Tensor, draws: Draws, which: Tensor) -> Tensor:
-        """Uint8 images ``(B, C, H, W)``, cropped, mirrored and changed by the policy as drawn for them."""
+        """Uint8 images ``(B, C, H, W)``, cropped, mirrored and changed by the policy as drawn for them; those that were
+        given may be written to."""
         here = which.to(images.device, non_blocking=True)
         if draws.offsets is not None:
             images = crop_padded(images, draws.offsets[here], self.padding)
         if draws.mirrored is not None:
-            images = flip(images, draws.mirrored[here])
+            images = flip_(images, draws.mirrored[here])
         if draws.policy is not None:
             require_pixels(images, "policy")
             images = apply_policy(images, draws.policy.chosen[which.cpu()], draws.policy.strengths[here])

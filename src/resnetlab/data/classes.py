@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -13,6 +14,8 @@ from resnetlab.data.dataset import ImageData, Numbers, SplitName
 MISSING = -1
 """Label of an image that has none, as the Hub writes it for test images that are kept secret."""
 LISTED = 20
+NAMES = "classes.txt"
+"""Beside files that have labels alone: the names of their classes, one a line from label 0 on."""
 
 Refuse = Callable[[str], None]
 """What is done with a reason not to train on a set: raised (``raise_it``), or gathered by who looks at the set."""
@@ -117,3 +120,19 @@ def compact_classes(data: ImageData) -> ImageData:
         classes=tuple(data.classes[at] for at in kept),
         notes=(*data.notes, f"classes without images are left out: {some(left)}"),
     )
+
+
+def read_names(path: Path, count: int) -> tuple[str, ...]:
+    """The names of ``count`` classes in the file ``path``; their numbers where there is none.
+
+    Raises ``DataError`` for a file that is no text or names too few.
+    """
+    if not path.is_file():
+        return tuple(str(number) for number in range(count))
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as text ({error})") from error
+    if len(names) < count:
+        raise DataError(f"{path} names {len(names)} classes, but the labels go up to {count - 1}; add the others")
+    return names

@@ -15,6 +15,7 @@ SOURCES = {
     "cifar100:FOLDER": "CIFAR-100 with its fine labels, binary or Python version",
     "npz:FILE": "arrays x_train, y_train, x_test and y_test of numpy",
     "parquet:DIR": "Parquet files with images, as on the Hugging Face Hub (extra hub)",
+    "shards:PATTERN": "tar files as WebDataset has them, KEY.jpg beside KEY.cls: a folder, or train-{000..099}.tar",
     "hub:OWNER/NAME": "a data set of the Hugging Face Hub (extra hub)",
 }
 """What --data takes, and what it is."""
@@ -26,7 +27,7 @@ SCALE = "#scale="
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """How images and labels are read; size and damage are settings of encoded images (folders, Parquet, the Hub).
+    """How images and labels are read; size and damage are settings of images in files, tables and shards.
 
     Raises ``ConfigError`` for values that make no images.
     """

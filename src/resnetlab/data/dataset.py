@@ -13,7 +13,7 @@ from torch import Tensor
 
 from resnetlab.core.errors import DataError
 from resnetlab.core.randomness import generator
-from resnetlab.data.transforms import ResizedCrop, crop_resized, resized_boxes
+from resnetlab.data.transforms import ResizedCrop
 
 Encoding = Literal["lossless", "jpeg", "mixed"]
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -61,7 +61,8 @@ class Images(Protocol):
         """The same split with its batches on another device."""
 
     def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
-        """For each tensor of sample numbers in ``plan`` the images, uint8 ``(B, C, H, W)``, in that order.
+        """For each tensor of sample numbers in ``plan`` the images, uint8 ``(B, C, H, W)``, in that order, in a tensor
+        that its taker may write to.
 
         ``crop``, on the device of the batches, decides the box of every sample's random resized crop; None takes the
         whole image.
@@ -108,10 +109,7 @@ class Split:
             which = numbers.to(self.images.device, non_blocking=True)
             # As images[which], which copies value by value: twenty times as long on a CPU.
             images = self.images.index_select(0, which)
-            if crop is not None:
-                _, height, width = self.shape
-                images = crop_resized(images, resized_boxes(crop.uniforms[which], height, width, crop.scale))
-            yield images
+            yield images if crop is None else crop.cut(images, which)
 
     def divide(self, numbers: Tensor) -> "tuple[Split, Split]":
         return self._only(others(numbers, len(self))), self._only(numbers)
@@ -145,6 +143,10 @@ def others(numbers: Tensor, count: int) -> Tensor:
     return left.nonzero().flatten()
 
 
+PART = 1 << 18
+"""Values that are standardised at a time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
     """(x - mean) / std for each channel, x in the units of the stored images."""
@@ -152,10 +154,37 @@ class Normalisation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def on(self, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """The function from ``(N, C, H, W)`` of any number type to float32, its constants held on ``device``."""
+    def on(
+        self, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
+    ) -> Callable[[Tensor], Tensor]:
+        """The function from ``(N, C, H, W)`` of any number type to float32 in ``memory_format``, its constants held on
+        ``device``."""
         mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (self.mean, self.std))
-        return lambda images: images.to(torch.float32).sub(mean).div_(std)
+
+        def standardise(images: Tensor) -> Tensor:
+            return images.to(torch.float32).sub(mean).div_(std)
+
+        if device.type != "cpu":
+            return lambda images: standardise(images).contiguous(memory_format=memory_format)
+
+        def in_parts(images: Tensor) -> Tensor:
+            _, channels, height, width = images.shape
+            # Of one channel both formats are the same bytes; torch then takes them for contiguous ones.
+            last = memory_format == torch.channels_last and channels > 1
+            made = torch.empty(images.shape, memory_format=memory_format if last else torch.contiguous_format)
+            by_row = last and images.is_contiguous(memory_format=memory_format)
+            means, stds = (values.flatten().repeat(width if by_row else 0) for values in (mean, std))
+            # A part stays in the cache for all of its passes.
+            size = max(1, PART // (channels * height * width))
+            for given, part in zip(torch.split(images, size), torch.split(made, size), strict=True):
+                if by_row:
+                    # A whole row at a time: the three values of a pixel would not fill a register.
+                    part.copy_(given).permute(0, 2, 3, 1).view(-1, height, width * channels).sub_(means).div_(stds)
+                else:
+                    part.copy_(standardise(given))
+            return made
+
+        return in_parts
 
 
 SplitName = Literal["train", "validation", "test"]

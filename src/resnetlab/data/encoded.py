@@ -1,32 +1,22 @@
 """A split whose images stay encoded, in files or in memory, and are decoded when a batch asks for them."""
 
 import hashlib
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import partial
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any
-from warnings import catch_warnings, simplefilter
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, get_worker_info
 
-from resnetlab.core.errors import DataError
-from resnetlab.data.dataset import Chosen, Encoding, Split, others
-from resnetlab.data.decode import decode
+from resnetlab.core.errors import DataError, printable
+from resnetlab.data.dataset import Chosen, Encoding, Numbers, Split, others
+from resnetlab.data.decode import read_image, reason
+from resnetlab.data.processes import Workers
 from resnetlab.data.transforms import ResizedCrop
-
-LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +25,8 @@ class EncodedSplit:
 
     ``levels`` ``(3, 256)`` counts their grey levels, and ``identity`` is a digest of their files; both come from
     whoever opened them all. ``names`` are what they are called where they are shown. ``workers``
-    processes decode ahead; with 0 it is done in this process. What comes out is the same.
+    processes decode ahead; with 0 it is done in this process. What comes out is the same. ``waiting`` are the processes
+    between two passes: splits of one set have one list, and with it the same processes.
     """
 
     store: Sequence[bytes | Path]
@@ -46,6 +37,7 @@ class EncodedSplit:
     encoding: Encoding
     workers: int = 0
     names: Sequence[str] | None = None
+    waiting: list[Workers] = field(default_factory=list, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,120 +79,104 @@ class EncodedSplit:
         content.update(self.labels.cpu().contiguous().numpy().data)
 
     def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
-        """As ``Images.batches``; a crop's box is one of the image's own size, before it is resized.
+        """As ``Images.batches``, in the memory format channels_last; a crop's box is one of the image's own size,
+        before it is resized.
 
         Raises ``DataError`` for an image that cannot be read any more, and where a worker was killed.
         """
-        numbers = [which.tolist() for which in plan]
-        batches = _Batches(self, numbers, crop and crop.to(torch.device("cpu")))
-        workers = min(self.workers, len(plan))
-        made = in_processes(batches, workers) if workers else (batches[number] for number in range(len(plan)))
+        requests = _Requests(plan, self.store, crop and crop.to(torch.device("cpu")))
         # An error keeps its frames, and with them a generator that is not closed would keep its workers.
-        with closing(made):
-            for images in made:
-                if isinstance(images, str):
-                    raise DataError(images)
-                yield images.to(self.labels.device)
+        with closing(self._decoded(requests)) as made:
+            for which, (images, failures) in zip(plan, made, strict=True):
+                if failures:
+                    place, why = failures[0]
+                    raise DataError(f"{self._called(int(which[place]))} cannot be read: {why}")
+                yield images.permute(0, 3, 1, 2).to(self.labels.device)
+
+    def _decoded(self, requests: "_Requests") -> "Generator[Batch]":
+        # A single batch is not worth a start of processes.
+        images = _Images(requests.store, self.side)
+        if not self.workers or (len(requests) < 2 and not self.waiting):
+            yield from (images[request] for request in requests)
+            return
+        workers = self._workers(images)
+        try:
+            yield from workers.answers(requests)
+        finally:
+            # Of two passes at a time, the processes of one are enough for the next.
+            if workers.usable and not self.waiting:
+                self.waiting.append(workers)
+            else:
+                workers.end()
+
+    def _workers(self, images: "_Images") -> Workers:
+        while self.waiting:
+            workers = self.waiting.pop()
+            if workers.usable and workers.source == images:
+                return workers
+            workers.end()
+        return Workers(images, self.workers)
+
+    def _called(self, sample: int) -> str:
+        cell = self.store[sample]
+        if isinstance(cell, Path):
+            return printable(cell)
+        return self.names[sample] if self.names else f"image {sample}"
 
 
-class _Batches(Dataset[Any]):
-    """Batch ``number`` of a plan as ``(B, 3, H, W)``, or the message of the error that it meets.
+Request = tuple[Numbers, Numbers | None, tuple[float, float]]
+"""Numbers of images in the store, and what ``decode`` needs for their crops."""
+Batch = tuple[Tensor, list[tuple[int, str]]]
+"""Images, and the places of those that cannot be read, with the reason."""
 
-    A message, since the loader would add the traceback of its worker to an exception.
-    """
 
-    def __init__(self, split: EncodedSplit, plan: list[list[int]], crop: ResizedCrop | None) -> None:
-        self.split, self.plan, self.crop = split, plan, crop
+class _Requests(Sequence[Request]):
+    """What the batches of a plan ask of ``store``: the one that views look at, which all splits of a set share."""
+
+    def __init__(self, plan: Sequence[Tensor], store: Sequence[bytes | Path], crop: ResizedCrop | None) -> None:
+        self.plan, self.store, self.crop = plan, store, crop
+        self.numbers: Numbers | None = None
+        if isinstance(store, Chosen):
+            self.store, self.numbers = store.values, store.numbers
 
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __getitem__(self, number: int) -> Tensor | str:
+    def __getitem__(self, number: int) -> Request:  # type: ignore[override]  # no slices
         which = self.plan[number]
-        images = np.empty((len(which), *self.split.shape), np.uint8)
-        for place, sample in enumerate(which):
-            try:
-                images[place] = self._decoded(sample).transpose(2, 0, 1)
-            except DataError as error:
-                return str(error)
-        return torch.from_numpy(images)
-
-    def _decoded(self, sample: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        content, names = self.split.store[sample], self.split.names
-        name = "" if isinstance(content, Path) else names[sample] if names else f"image {sample}"
+        numbers = which.numpy() if self.numbers is None else self.numbers[which.numpy()]
         if self.crop is None:
-            return decode(content, self.split.side, name=name)
-        return decode(content, self.split.side, self.crop.uniforms[sample].tolist(), scale=self.crop.scale, name=name)
+            return numbers, None, (1, 1)
+        return numbers, self.crop.uniforms[which].numpy(), self.crop.scale
 
 
-def in_processes(batches: Dataset[Any], workers: int, seed: int = 0) -> Generator[Tensor | str]:
-    """The batches in order, made ahead by processes that are gone when this generator is; ``seed`` decides what they
-    draw. A batch that failed is the message of its error."""
-    loader, processes = _start(batches, workers, seed)
-    try:
-        yield from loader
-    except (RuntimeError, OSError, EOFError) as error:
-        raise DataError(
-            "a process that decodes images broke down or was killed, most often because memory ran out "
-            f"({(str(error) or type(error).__name__).splitlines()[0]}); use fewer --workers or smaller batches. "
-            "A run that is resumed goes on from its last checkpoint"
-        ) from error
-    finally:
-        # The loader's own end, which waits for its workers; then whatever did not heed it.
-        del loader
-        for process in processes:
-            process.kill()
-            process.join()
+class _Images(Dataset[Any]):
+    """Batches ``(B, H, W, 3)`` of a store, each in one piece of memory, which a worker shares with its parent."""
+
+    def __init__(self, store: Sequence[bytes | Path], side: int) -> None:
+        self.store, self.side = store, side
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Images) and other.store is self.store and other.side == self.side
+
+    def __getitem__(self, request: Request) -> Batch:
+        numbers, uniforms, scale = request
+        images = _empty((len(numbers), self.side, self.side, 3))
+        pixels, failures = images.numpy(), []
+        for place, number in enumerate(numbers.tolist()):
+            box = None if uniforms is None else uniforms[place].tolist()
+            try:
+                pixels[place] = read_image(self.store[number], self.side, box, scale).pixels
+            except Exception as error:  # a damaged image can fail in any way
+                # In words: the loader would add the traceback of its worker to an exception.
+                failures.append((place, reason(error)))
+        return images, failures
 
 
-def _start(batches: Dataset[Any], workers: int, seed: int) -> tuple[Iterator[Tensor | str], set[BaseProcess]]:
-    others = set(multiprocessing.active_children())
-    in_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGCHLD) if in_main else None
-    with catch_warnings():
-        # Of more workers than cores, and of forking beside threads: the workers touch nothing that a thread may hold.
-        simplefilter("ignore")
-        loader = DataLoader(
-            batches,
-            batch_size=None,
-            num_workers=workers,
-            worker_init_fn=partial(_begin_worker, os.getpid()),
-            # Where it can, a worker starts as a copy: at once, and with no copy of a million names sent to it.
-            multiprocessing_context="fork" if sys.platform == "linux" else None,
-            # Without one of its own the loader draws from the global generator.
-            generator=torch.Generator().manual_seed(seed),
-        )
-        # Held back until a worker ignores them; it starts with what its parent holds back.
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
-        try:
-            started = iter(loader)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
-    if in_main:
-        # The loader's handler would raise wherever the program is when a worker dies, not where it waits for a batch.
-        signal.signal(signal.SIGCHLD, handler)
-    return started, set(multiprocessing.active_children()) - others
-
-
-def _begin_worker(parent: int, _worker: int) -> None:
-    """Leave Ctrl-C and SIGTERM, which reach the whole group, to the parent, which decides what becomes of its workers.
-
-    torch's watchdog ends a worker whose parent is gone, but takes for the parent whoever it finds at its start, which
-    comes after this: a worker whose parent was killed by then would wait for good. So another one knows the parent.
-    """
-    for number in LEFT_TO_PARENT:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
-    _end_without(parent)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while True:
-        _end_without(parent)
-        time.sleep(1)
-
-
-def _end_without(parent: int) -> None:
-    if os.getppid() != parent:
-        os._exit(1)
+def _empty(shape: tuple[int, ...]) -> Tensor:
+    images = torch.empty(0, dtype=torch.uint8)
+    if get_worker_info() is None:
+        return images.new_empty(shape)
+    # Else the loader would copy the batch to where its parent can read it.
+    shared = torch.UntypedStorage._new_shared(prod(shape))  # type: ignore[no-untyped-call]
+    return images.set_(shared).view(shape)

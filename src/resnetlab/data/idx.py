@@ -18,11 +18,11 @@ from torch import Tensor
 
 from resnetlab.core.errors import DataError, do_all
 from resnetlab.core.files import check_unpacked, read_exactly
+from resnetlab.data.classes import NAMES, read_names
 from resnetlab.data.dataset import ImageData, Split
 
 UNSIGNED_BYTE = 0x08
 FILES = {"train": "train", "test": "t10k"}
-NAMES = "classes.txt"
 LABEL_BYTES = 8
 """Of a label in memory."""
 
@@ -47,20 +47,8 @@ def read_idx_folder(folder: Path) -> ImageData:
         source=f"idx:{folder}",
         train=splits["train"],
         test=splits["test"],
-        classes=_read_names(folder / NAMES, count),
+        classes=read_names(folder / NAMES, count),
     )
-
-
-def _read_names(path: Path, count: int) -> tuple[str, ...]:
-    if not path.is_file():
-        return tuple(str(number) for number in range(count))
-    try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as text ({error})") from error
-    if len(names) < count:
-        raise DataError(f"{path} names {len(names)} classes, but the labels go up to {count - 1}; add the others")
-    return names
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:

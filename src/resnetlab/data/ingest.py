@@ -16,6 +16,7 @@ from resnetlab.data.config import DecodeConfig
 from resnetlab.data.dataset import Chosen, Encoding, ImageData, Images, Numbers, Split, SplitName
 from resnetlab.data.decode import DecodedImage, Pixels, in_threads, read_image, reason
 from resnetlab.data.encoded import EncodedSplit
+from resnetlab.data.processes import Workers
 
 MOST_ARRAY_BYTES = 1 << 30
 """Decoded images of all splits together that are held in memory; those that turn out bad count too."""
@@ -154,6 +155,7 @@ class _Ingestion:
         self.pixels: Pixels | None = None
         self.retained: dict[int, bytes] = {}
         self.room = RETAINED_BYTES
+        self.waiting: list[Workers] = []
 
     def read(self) -> Iterator[int]:
         """Read every image; yields how many were."""
@@ -285,4 +287,5 @@ class _Ingestion:
             encoding=encoding,
             workers=self.decode.workers,
             names=names,
+            waiting=self.waiting,
         )

@@ -39,7 +39,7 @@ class Loader:
         self.split = split
         self.device = split.labels.device
         self.samples = torch.arange(len(split)) if only is None else only.cpu()
-        self.normalise = normalisation.on(self.device)
+        self.normalise = normalisation.on(self.device, memory_format)
         self.batch_size = min(batch_size, len(self.samples))
         self.memory_format = memory_format
         self.augmentation = augmentation
@@ -76,7 +76,7 @@ class Loader:
             images = self.augmentation.blank(self.normalise(images), draws, which)
             step = start + number // self.micro_batches
             images, labels = self.augmentation.mix(images, self._labels(which), draws, step)
-            yield images.contiguous(memory_format=self.memory_format), labels
+            yield images, labels
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Every sample once; rank r takes batches r, r + ranks, …"""
@@ -85,7 +85,7 @@ class Loader:
 
     def _plain(self, plan: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         for which, images in self._fetch(plan, None):
-            yield self.normalise(images).contiguous(memory_format=self.memory_format), self._labels(which)
+            yield self.normalise(images), self._labels(which)
 
     def _fetch(self, plan: Sequence[Tensor], crop: ResizedCrop | None) -> Iterator[tuple[Tensor, Tensor]]:
         with closing(self.split.batches(plan, crop)) as batches:  # type: ignore[type-var]  # a generator

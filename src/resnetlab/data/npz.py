@@ -17,12 +17,14 @@ from typing import IO, Any
 import numpy as np
 import torch
 from numpy.lib import format as npy
+from torch import Tensor
 
 from resnetlab.core.errors import ConfigError, DataError, do_all
 from resnetlab.core.files import check_unpacked, read_exactly
 from resnetlab.data.classes import MISSING, Refuse, raise_it, without_unlabelled
 from resnetlab.data.config import SCALE
-from resnetlab.data.dataset import ImageData, Numbers, Split, SplitName, split_by_class
+from resnetlab.data.dataset import ImageData, Images, Numbers, Split, SplitName, split_by_class
+from resnetlab.data.mapped import MappedSplit, map_array
 
 MOST_CLASSES = 100_000
 CHANNELS = (1, 3, 4)
@@ -41,6 +43,10 @@ WHOLE = (("images", "labels"), ("x", "y"))
 Array = np.ndarray[Any, np.dtype[Any]]
 Scale = tuple[float, float]
 """The values that are black and white."""
+CLASSES = "classes"
+"""An array of texts that names the classes."""
+MOST_HELD = 1 << 30
+"""Bytes of images that are read into memory; of more, if they are uint8 and not compressed, the file is mapped."""
 ROWS = 1 << 22
 """Values that are converted at a time, so that an array is not held twice."""
 
@@ -101,10 +107,7 @@ class _Reader:
             labels[split] = numbers[numbers != MISSING]
         self._check_shapes({named[split][0]: arrays[split] for split in labels})
         pixels = self._as_bytes({split: arrays[split] for split in labels})
-        splits = {
-            split: Split(images=torch.from_numpy(pixels[split]), labels=torch.from_numpy(labels[split]))
-            for split in labels
-        }
+        splits = {split: _split(pixels[split], torch.from_numpy(labels[split])) for split in labels}
         self.notes += unlabelled
         if len(splits) == 1:
             splits = self._divide(splits["train"], split_seed)
@@ -114,7 +117,7 @@ class _Reader:
             train=splits["train"],
             validation=splits.get("validation"),
             test=splits.get("test"),
-            classes=tuple(str(number) for number in range(count)),
+            classes=self._classes(count),
             notes=tuple(self.notes),
         )
 
@@ -146,7 +149,15 @@ class _Reader:
         )
         return arrays, labels
 
-    def _divide(self, whole: Split, split_seed: int) -> dict[SplitName, Split]:
+    def _classes(self, count: int) -> tuple[str, ...]:
+        """The texts in the array ``classes``, where there are as many; else the numbers."""
+        if CLASSES in self.stored:
+            names = _read_array(self.archive, self.path, CLASSES, lambda *_: None)
+            if names.dtype.kind == "U" and names.ndim == 1 and len(names) >= count:
+                return tuple(map(str, names))
+        return tuple(str(number) for number in range(count))
+
+    def _divide(self, whole: Images, split_seed: int) -> dict[SplitName, Images]:
         _, test = split_by_class(whole.labels.numpy(), split_seed)
         if not test:
             raise DataError(f"{self.path}: every class has one image; a split needs two")
@@ -247,10 +258,16 @@ def _chunks(array: Array) -> Iterator[Array]:
     return (array[start : start + step] for start in range(0, len(array), step))
 
 
+def _split(pixels: Array, labels: Tensor) -> Images:
+    if isinstance(pixels, np.memmap):
+        return MappedSplit(array=pixels, numbers=np.arange(len(labels)), labels=labels)
+    return Split(images=torch.from_numpy(pixels), labels=labels)
+
+
 def _scaled(array: Array, scale: Scale | None) -> Array:
     """uint8, contiguous: 255·(x - black)/(white - black), rounded."""
     if scale is None:
-        return np.ascontiguousarray(array)
+        return array if isinstance(array, np.memmap) else np.ascontiguousarray(array)
     black, white = scale
     pixels = np.empty(array.shape, np.uint8)
     at = 0
@@ -329,7 +346,11 @@ def _unpack_array(
         if any(length < 0 for length in shape):
             raise DataError(f"{path}: {name} announces the shape {shape}")
         size = prod(shape) * kind.itemsize
-        check_unpacked(size, archive.getinfo(f"{name}.npy").compress_size, f"{path}: {name}")
+        entry = archive.getinfo(f"{name}.npy")
+        stored = entry.compress_type == zipfile.ZIP_STORED and stream.tell() + size == entry.file_size
+        if size > MOST_HELD and stored and kind == np.uint8 and len(shape) == 4 and not turned:
+            return map_array(path, entry, stream.tell(), shape)
+        check_unpacked(size, entry.compress_size, f"{path}: {name}")
         content = read_exactly(stream, size)
     if content is None:
         raise DataError(f"{path}: {name} is not the {'×'.join(map(str, shape))} values that its header announces")

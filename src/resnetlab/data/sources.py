@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 PLACES = dict(name.split(":") for name in SOURCES if ":" in name)
-ENCODED = ("folder", "parquet", "hub")
+ENCODED = ("folder", "parquet", "shards", "hub")
 """Schemes of encoded images, which can be read in any size; the others are arrays."""
 AS_IT_IS = DecodeConfig()
 BEHIND = re.compile(r"\[[^\[\]]*=[^\[\]]*\]|#")
 """Where the path in a source ends."""
+PATTERN = re.compile(r"/[^/]*[*?{]")
+"""Where the folder ends in a pattern of shards."""
 
 
 def load_data(
@@ -101,7 +103,7 @@ def as_one(source: str) -> str | None:
     scheme, place = _parse(source)
     if scheme not in ENCODED or parse_choice(place)[1] is not None:
         return None
-    return f"{scheme}:{place}[train={'*' if scheme == 'hub' else '.'}]"
+    return f"{scheme}:{place}[train={'*' if scheme in ('hub', 'shards') else '.'}]"
 
 
 def split_source(source: str) -> tuple[str, str, str]:
@@ -115,6 +117,8 @@ def split_source(source: str) -> tuple[str, str, str]:
     head = f"{scheme}:" if colon and scheme in PLACES else ""
     place = place if head else source
     where = BEHIND.split(place)[0] or place
+    if head == "shards:":
+        where = PATTERN.split(where)[0]
     return head, where, place[len(where) :]
 
 
@@ -178,6 +182,10 @@ def _read(scheme: str, place: str, split_seed: int, refuse: Refuse) -> "ImageDat
         from resnetlab.data.folder import read_folder
 
         return read_folder(place, split_seed)
+    if scheme == "shards":
+        from resnetlab.data.shards import read_shards
+
+        return read_shards(place, split_seed, refuse)
     from resnetlab.data.hub import read_hub, read_parquet
 
     read = read_hub if scheme == "hub" else read_parquet

@@ -1,7 +1,7 @@
 """Images and labels in tables, as the library ``datasets`` opens them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -194,12 +194,44 @@ def read_tables(
         raise DataError(f"{source}: the splits differ in the types of {columns.image} and {columns.label}")
     values = {split: table.select_columns([columns.label])[:][columns.label] for split, table in tables.items()}
     classes, numbers = number_labels(values, getattr(features[0][columns.label], "names", None))
-    labels, unlabelled = without_unlabelled(
-        {split: np.array(column, dtype=np.int64) for split, column in numbers.items()}, source, titles, refuse
-    )
     if len(set(titles.values())) < len(titles):
         titles = {split: str(split) for split in titles}
-    cells = Cells({titles[split]: _undecoded(tables[split], columns) for split in labels}, columns.image, base)
+
+    def contents(splits: Iterable[SplitName]) -> tuple[Cells, RowNames]:
+        cells = Cells({titles[split]: _undecoded(tables[split], columns) for split in splits}, columns.image, base)
+        return cells, RowNames(cells)
+
+    return labelled_set(
+        source,
+        classes,
+        {split: np.array(column, dtype=np.int64) for split, column in numbers.items()},
+        contents,
+        split_seed,
+        titles=titles,
+        notes=(
+            f"images from column {printable(columns.image)}, labels from column {printable(columns.label)}",
+            *(f"{titles[split]} has no labels and is left out" for split in secret),
+            *notes,
+        ),
+        refuse=refuse,
+    )
+
+
+def labelled_set(
+    source: str,
+    classes: tuple[str, ...],
+    numbers: Mapping[SplitName, Numbers],
+    contents: Callable[[Iterable[SplitName]], tuple[Sequence[bytes | Path], Sequence[str]]],
+    split_seed: int,
+    *,
+    titles: Mapping[SplitName, str],
+    notes: Sequence[str],
+    refuse: Refuse,
+) -> EncodedSet:
+    """The set whose splits have the labels ``numbers``; ``contents`` gives images and names of some splits, one after
+    the other. Splits without labels are left out. Training images alone are split by class: a fifth is the test."""
+    labels, unlabelled = without_unlabelled(numbers, source, titles, refuse)
+    cells, names = contents(labels)
     together = np.concatenate(list(labels.values()))
     # All of them, but where a lack of labels was not refused.
     labelled = np.flatnonzero(together != MISSING)
@@ -209,7 +241,7 @@ def read_tables(
         split: np.arange(start, end) for split, start, end in zip(labels, [0, *ends], ends, strict=False)
     }
     said = [f"{split} is {printable(titles[split])}" for split in labels if titles[split] != split and len(labels) > 1]
-    said += [*(f"{titles[split]} has no labels and is left out" for split in secret), *unlabelled, *notes]
+    said += unlabelled
     if len(whole) == 1:
         train, test = split_by_class(together, split_seed)
         whole = {"train": np.array(train, dtype=np.int64), "test": np.array(test, dtype=np.int64)}
@@ -219,10 +251,10 @@ def read_tables(
         classes=classes,
         cells=Chosen(cells, labelled),
         labels=together,
-        names=Chosen(RowNames(cells), labelled),
+        names=Chosen(names, labelled),
         divide=lambda numbers: {split: part[np.isin(part, numbers)] for split, part in whole.items()},
         digest=lambda content: hashlib.sha256(content).digest(),
-        notes=(f"images from column {printable(columns.image)}, labels from column {printable(columns.label)}", *said),
+        notes=(*notes, *said),
     )
 
 

@@ -1,7 +1,7 @@
 """Data of your own: what torch calls a ``Dataset`` or a ``DataLoader``, as a set of images with its splits."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
@@ -35,8 +35,8 @@ from resnetlab.data.dataset import (
     hold_out,
     others,
 )
-from resnetlab.data.encoded import in_processes
-from resnetlab.data.transforms import ResizedCrop, crop_resized, resized_boxes
+from resnetlab.data.processes import in_processes
+from resnetlab.data.transforms import ResizedCrop
 
 OwnSet: TypeAlias = Dataset[Any] | DataLoader[Any] | Sequence[Any] | tuple[Tensor, Tensor]
 OwnData: TypeAlias = ImageData | OwnSet | tuple[OwnSet, OwnSet] | Mapping[SplitName, OwnSet]
@@ -150,21 +150,22 @@ class DatasetSplit:
         return replace(self, labels=self.labels.to(device))
 
     def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
-        batches = _Batches(self, [self.numbers[which.numpy()].tolist() for which in plan])
-        workers = min(self.workers, len(plan))
-        # Other draws for each epoch, and none from the global generator, which would shift those of the network.
-        seed = torch.initial_seed()
-        made = in_processes(batches, workers, seed) if workers else (batches[n] for n in range(len(plan)))
-        with closing(made):
+        requests = [self.numbers[which.numpy()] for which in plan]
+        with closing(self._read(requests)) as made:
             for which, images in zip(plan, made, strict=True):
                 if isinstance(images, str):
                     raise DataError(images)
                 images = images.to(self.labels.device)
-                if crop is not None:
-                    _, height, width = self.shape
-                    uniforms = crop.uniforms[which.to(images.device)]
-                    images = crop_resized(images, resized_boxes(uniforms, height, width, crop.scale))
-                yield images
+                yield images if crop is None else crop.cut(images, which)
+
+    def _read(self, requests: list[Numbers]) -> Generator[Tensor | str]:
+        batches, count = _Batches(self), min(self.workers, len(requests))
+        if not count:
+            yield from (batches[request] for request in requests)
+            return
+        # New ones for every pass: other draws for each epoch, and none from the global generator, which would shift
+        # those of the network.
+        yield from in_processes(batches, requests, count, seed=torch.initial_seed())
 
     def divide(self, numbers: Tensor) -> "tuple[DatasetSplit, DatasetSplit]":
         return self._only(others(numbers, len(self))), self._only(numbers)
@@ -192,17 +193,15 @@ class DatasetSplit:
 
 
 class _Batches(Dataset[Any]):
-    """Batch ``number`` of a plan; in a worker the message of the error that it meets, as ``in_processes`` wants it."""
+    """The batch of some items; in a worker the message of the error that it meets, since the loader would add the
+    worker's traceback to an exception."""
 
-    def __init__(self, split: DatasetSplit, plan: list[list[int]]) -> None:
-        self.split, self.plan = split, plan
+    def __init__(self, split: DatasetSplit) -> None:
+        self.split = split
 
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __getitem__(self, number: int) -> Tensor | str:
+    def __getitem__(self, numbers: Numbers) -> Tensor | str:
         try:
-            return torch.stack([self._image(item) for item in self.plan[number]])
+            return torch.stack([self._image(item) for item in numbers.tolist()])
         except DataError as error:
             if get_worker_info() is None:
                 raise

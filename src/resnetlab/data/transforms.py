@@ -38,9 +38,21 @@ def crop_padded(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
     return windows[torch.arange(n, device=images.device), :, offsets[:, 0], offsets[:, 1]]
 
 
-def flip(images: Tensor, which: Tensor) -> Tensor:
-    """Mirror left and right of the images ``(N, C, H, W)`` for which ``which`` ``(N,)`` is true."""
-    return torch.where(which[:, None, None, None], images.flip(3), images)
+ALONE = 1 << 13
+"""Values of an image from which on it is mirrored by itself: smaller ones take less time together."""
+
+
+def flip_(images: Tensor, which: Tensor) -> Tensor:
+    """Mirror left and right, in place, of the images ``(N, C, H, W)`` for which ``which`` ``(N,)`` is true."""
+    if images.device.type != "cpu":
+        # To count them would wait for the device.
+        return images.copy_(torch.where(which[:, None, None, None], images.flip(3), images))
+    chosen = which.nonzero()[:, 0]
+    if images[:1].numel() < ALONE:
+        return images.index_copy_(0, chosen, images.index_select(0, chosen).flip(3))
+    for number in chosen.tolist():
+        images[number].copy_(images[number].flip(2))
+    return images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +67,12 @@ class ResizedCrop:
 
     def to(self, device: torch.device) -> "ResizedCrop":
         return replace(self, uniforms=self.uniforms.to(device))
+
+    def cut(self, images: Tensor, which: Tensor) -> Tensor:
+        """The images ``(B, C, H, W)`` of the samples ``which``, on the device of ``uniforms``, each cut to its box."""
+        _, _, height, width = images.shape
+        uniforms = self.uniforms[which.to(self.uniforms.device, non_blocking=True)]
+        return crop_resized(images, resized_boxes(uniforms, height, width, self.scale))
 
 
 def resized_boxes(uniforms: Tensor, height: int, width: int, scale: tuple[float, float]) -> Tensor:

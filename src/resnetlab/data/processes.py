@@ -1,0 +1,158 @@
+"""Processes that answer requests ahead, in order, and stay for the next pass."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from resnetlab.core.errors import DataError
+
+LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
+
+
+class Workers:
+    """``count`` processes that make ``source[request]`` for every request of a pass, and then of the next.
+
+    They start with the first pass; ``seed`` decides what they draw. They are gone after ``end()``, which comes by
+    itself with the end of this object, or of the process that it is in.
+    """
+
+    def __init__(self, source: Dataset[Any], count: int, seed: int = 0) -> None:
+        self.source = source
+        self._requests = _Requests()
+        self._processes: set[BaseProcess] = set()
+        with _no_warnings():
+            loader = DataLoader(
+                source,
+                batch_size=None,
+                sampler=self._requests,
+                num_workers=count,
+                persistent_workers=True,
+                collate_fn=_as_it_is,
+                worker_init_fn=partial(_begin_worker, os.getpid()),
+                # Where it can, a worker starts as a copy: at once, and with no copy of a million names sent to it.
+                multiprocessing_context="fork" if sys.platform == "linux" else None,
+                # Without one of its own the loader draws from the global generator.
+                generator=torch.Generator().manual_seed(seed),
+            )
+        self._held = [loader]
+        # A process that ends terminates its children and waits for them. These ignore that: so it runs this before.
+        self.end = Finalize(self, _end, (self._held, self._processes), exitpriority=0)
+
+    @property
+    def usable(self) -> bool:
+        """Whether another pass can be made: they were not ended, and none was killed."""
+        return bool(self._held) and all(process.is_alive() for process in self._processes)
+
+    def answers(self, requests: Sequence[Any]) -> Generator[Any]:
+        """What the processes make of each request, in order. A pass that is left before its last answer ends them.
+
+        Raises ``DataError`` where one of them broke down or was killed.
+        """
+        left = len(requests)
+        try:
+            for answer in self._start(requests):
+                left -= 1
+                yield answer
+        except (RuntimeError, OSError, EOFError) as error:
+            raise DataError(
+                "a process that decodes images broke down or was killed, most often because memory ran out "
+                f"({(str(error) or type(error).__name__).splitlines()[0]}); use fewer --workers or smaller batches. "
+                "A run that is resumed goes on from its last checkpoint"
+            ) from error
+        finally:
+            if left:
+                self.end()
+
+    def _start(self, requests: Iterable[Any]) -> Iterator[Any]:
+        self._requests.now = requests
+        if self._processes:
+            return iter(self._held[0])
+        others = set(multiprocessing.active_children())
+        in_main = threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(signal.SIGCHLD) if in_main else None
+        # Held back until a worker ignores them; it starts with what its parent holds back.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
+        try:
+            with _no_warnings():
+                return iter(self._held[0])
+        finally:
+            self._processes |= set(multiprocessing.active_children()) - others
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+            if in_main:
+                # The loader's handler would raise wherever the program is when a worker dies, not where it waits.
+                signal.signal(signal.SIGCHLD, handler)
+
+
+def in_processes(source: Dataset[Any], requests: Sequence[Any], count: int, seed: int = 0) -> Generator[Any]:
+    """``Workers.answers`` of processes that make this one pass, and are gone when this generator is."""
+    workers = Workers(source, count, seed)
+    try:
+        yield from workers.answers(requests)
+    finally:
+        workers.end()
+
+
+class _Requests:
+    """The requests of the pass that begins, as the loader asks for them."""
+
+    now: Iterable[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.now)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Of more workers than cores, and of forking beside threads: the workers touch nothing that a thread may hold."""
+    with catch_warnings():
+        simplefilter("ignore")
+        yield
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+def _end(held: list[DataLoader[Any]], processes: set[BaseProcess]) -> None:
+    """The loader's own end, which waits for its workers; then whatever did not heed it."""
+    held.clear()
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+def _begin_worker(parent: int, _worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which reach the whole group, to the parent, which decides what becomes of its workers.
+
+    torch's watchdog ends a worker whose parent is gone, but takes for the parent whoever it finds at its start, which
+    comes after this: a worker whose parent was killed by then would wait for good. So another one knows the parent.
+    """
+    for number in LEFT_TO_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
+    _end_without(parent)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while True:
+        _end_without(parent)
+        time.sleep(1)
+
+
+def _end_without(parent: int) -> None:
+    if os.getppid() != parent:
+        os._exit(1)
