@@ -179,7 +179,7 @@ def test_readme_says_of_the_demo_what_its_records_say():
     assert f"where {other.count} of {other.n} trained as well" in text
     assert {run.record.environment["threads"] for run in there.runs} == {2}
     words = here.command.removeprefix("resnetlab study --out STUDY ")
-    assert f"resnetlab study {words} --processes 2 --out $(DEMO)" in (ROOT / "Makefile").read_text()
+    assert f"resnetlab study {words} --out $(DEMO)" in (ROOT / "Makefile").read_text()
 
 
 def line_of(environment):

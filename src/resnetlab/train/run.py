@@ -73,7 +73,8 @@ def run_recipe(
     With ``resume`` a run that was interrupted resumes from its last checkpoint, bit for bit, and one that has ended
     gives its record again. A run that diverges has a record too, with ``status="diverged"``. Under torchrun every rank
     calls this, and the leading one writes. ``on_progress`` is called with (done, total) while data are read. ``page``
-    writes report, page and model card too; a study has a page of its own. With ``alone`` a rank trains by itself.
+    writes report, page and model card too; a study has a page of its own. With ``alone`` a rank trains by itself,
+    in a folder whose lock its caller holds.
     ``chosen`` are lines that the run says and its record keeps, on what a command left open and how it was chosen.
     ``accept_changes`` resumes with another recipe, data or classes than the run began with, and the record says so.
     ``data`` are the recipe's, where a study has found and read them.
@@ -100,7 +101,7 @@ def run_recipe(
             data = run_data(out, recipe, place, on_progress) if resumes else recipe_data(recipe, on_progress)
         device = pick_device(recipe.training.device)
         config = check_recipe(recipe, data)
-        with claimed(claim, data, here.leads) as ended:
+        with claimed(claim, data, here.leads, locked=alone) as ended:
             if ended:
                 return read_record(RunRecord, out / RECORD)
             started = perf_counter()
