@@ -6,8 +6,7 @@ import pytest
 from resnetlab.cli.commands import read_command
 from resnetlab.core.errors import ConfigError
 from resnetlab.core.serialize import as_plain
-from resnetlab.data.config import AugmentConfig
-from resnetlab.data.config import DecodeConfig
+from resnetlab.data.config import AugmentConfig, DecodeConfig
 from resnetlab.study import Study, study_command
 from resnetlab.study.config import known_axes, read_axes, study_recipe
 from resnetlab.train.config import TrainConfig
