@@ -65,7 +65,8 @@ def main() -> None:
                 seconds[command].append(processor_seconds(commands[command], Path(name)))
     yardstick = seconds.pop("import torch")
     ratios = {
-        command: [one / torch for one, torch in zip(found, yardstick, strict=True)] for command, found in seconds.items()
+        command: [one / torch for one, torch in zip(found, yardstick, strict=True)]
+        for command, found in seconds.items()
     }
     for command, found in ratios.items():
         print(f"{command:15} {float(np.median(found)):.2f} × import torch")  # noqa: T201

@@ -24,6 +24,7 @@ from resnetlab.study.config import (
     study_recipe,
     uncropped,
 )
+from resnetlab.study.keep import Keep
 from resnetlab.study.workers import Workers
 from resnetlab.train.recipe import Recipe
 
@@ -81,6 +82,9 @@ class StudyCommand(WithRecipe):
     workers: Workers = "auto"
     """Processes on this machine that share the runs, each with one thread; no figure depends on how many. auto: as many
     as cores, or on cuda as devices."""
+    keep: Keep = "weights"
+    """What a run keeps once it has ended: weights, which is what diagnose and predict need, checkpoints with the state
+    of the optimizer as well, or none, the record alone."""
     out: Path = Path("runs/study")
     """Folder of the study; a new or empty one, or one to resume."""
     axes_of_file: Annotated[Axes, tyro.conf.Fixed, tyro.conf.Suppress] = field(default_factory=dict)
@@ -131,9 +135,9 @@ class StudyCommand(WithRecipe):
             with stop_on_signals() as stop:
                 if leads():
                     with StudyProgress() as progress:
-                        record = run_study(study, self.out, progress, stop, self.workers)
+                        record = run_study(study, self.out, progress, stop, self.workers, self.keep)
                 else:
-                    record = run_study(study, self.out, NoStudyCallback(), stop, self.workers)
+                    record = run_study(study, self.out, NoStudyCallback(), stop, self.workers, self.keep)
         except StoppedError as error:
             raise StoppedError(f"{error}; to resume, give the same command again", error.signal) from error
         if leads():

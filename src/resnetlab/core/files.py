@@ -211,6 +211,18 @@ def require_vacant(folder: Path, content: str, *marks: str) -> bool:
     return False
 
 
+def forget_file(folder: Path, name: str) -> None:
+    """Take ``name`` out of ``folder``: out of its manifest first, so that no reader looks for it any more.
+
+    Raises ``CheckpointError`` where the manifest is missing or damaged, ``StorageError`` where the system refuses.
+    """
+    entries = _manifest_entries(folder)
+    if entries.pop(name, None) is not None:
+        write_json(folder / MANIFEST, {"files": entries})
+    with storage_errors(folder):
+        (folder / name).unlink(missing_ok=True)
+
+
 def folder_exists(folder: Path) -> bool:
     """Whether any version of ``folder`` was ever completed, whole or damaged since."""
     return any((version / MANIFEST).is_file() for version in _versions(folder))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ def summarise(config: NetConfig) -> Summary:
     image = (config.in_chans, config.image_size, config.image_size)
     stages, layers = trace(net, image)
     return Summary(
-        parameters=sum(parameter.numel() for parameter in net.parameters()),
+        parameters=_parameters(net),
         multiply_adds=count_multiply_adds(net, image),
         weight_layers=sum(layer.weighted and not layer.on_shortcut for layer in layers),
         saved_bytes=saved_bytes(net, image, batch=3) - saved_bytes(net, image, batch=2),
@@ -75,6 +76,20 @@ def summarise(config: NetConfig) -> Summary:
         stages=tuple(stages),
         layers=tuple(layers),
     )
+
+
+@cache
+def network_cost(config: NetConfig) -> tuple[int, int]:
+    """Parameters and multiply-adds of the network at its ``image_size``, counted once in a process.
+
+    Raises ``ConfigError`` for a network that cannot be built.
+    """
+    net = build(config, seed=0, device="meta")
+    return _parameters(net), count_multiply_adds(net, (config.in_chans, config.image_size, config.image_size))
+
+
+def _parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def count_multiply_adds(net: nn.Module, image: tuple[int, ...]) -> int:

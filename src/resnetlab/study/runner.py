@@ -15,6 +15,7 @@ from resnetlab.records.study import StudyRecord
 from resnetlab.study.config import Study, study_command, study_settings
 from resnetlab.study.convert import convert_folder
 from resnetlab.study.folder import claim_folder, is_former, moved_data, read_config, read_study
+from resnetlab.study.keep import Keep, keep_of
 from resnetlab.study.plan import RESULTS, RUNS, STUDY, NoStudyCallback, PlannedRun, StudyCallback, plan_runs, read_ended
 from resnetlab.study.workers import (
     Workers,
@@ -49,12 +50,14 @@ def run_study(
     callback: StudyCallback | None = None,
     stop: "StopRequest | None" = None,
     workers: Workers = 1,
+    keep: Keep = "weights",
 ) -> StudyRecord:
     """Do every run of the study that is not recorded yet, then write ``results.json`` and return what it says.
 
     Each run is trained by one process in one thread, so that no figure depends on the cores or on ``workers``: so many
     of them on this machine share the runs, or with ``auto`` one a core. Whoever calls this for the same study in the
     same folder shares them too, in another terminal, under torchrun or on another machine that sees the folder.
+    ``keep`` is what a run keeps of its checkpoints once it has ended (``keep_of``).
 
     Raises ``ConfigError`` where ``out`` holds a study of other settings, or for a network that does not exist;
     ``StoppedError`` where ``stop`` asked for it.
@@ -65,8 +68,10 @@ def run_study(
     planned = plan_runs(study)
     claim_folder(study, out)
     sets = check_runs(planned, out, place)
-    with one_thread(), _begun(study, sets[data_key(planned[0].recipe)], out, callback), _shared(given, out, workers):
-        _work_off(planned, out, sets, callback, stop)
+    first = sets[data_key(planned[0].recipe)]
+    flags = ["--workers", "1", "--keep", keep]
+    with one_thread(), _begun(study, first, out, callback), _shared(given, out, workers, flags):
+        _work_off(planned, out, sets, callback, stop, keep)
         record = read_study(out)
         if not is_helper():
             write_record(out / RESULTS, record)
@@ -100,8 +105,9 @@ def _begun(study: Study, data: "ImageData", out: Path, callback: StudyCallback) 
 
 
 @contextmanager
-def _shared(study: Study, out: Path, workers: Workers) -> Iterator[None]:
-    """Share the runs with workers of this machine; on cuda each takes the device of its local rank."""
+def _shared(study: Study, out: Path, workers: Workers, flags: Sequence[str]) -> Iterator[None]:
+    """Share the runs with workers of this machine, which have these ``flags``; on cuda each takes the device of its
+    local rank."""
     from resnetlab.train.distributed import take_device
 
     end_with_starter()
@@ -111,7 +117,7 @@ def _shared(study: Study, out: Path, workers: Workers) -> Iterator[None]:
     count = min(count_workers(workers, study.recipe.training.device), left)
     words = shlex.split(study_command(study))[1:]
     words[words.index("STUDY")] = str(out)
-    with local_workers([*words, "--workers", "1"], max(0, count - 1)):
+    with local_workers([*words, *flags], max(0, count - 1)):
         yield
 
 
@@ -121,6 +127,7 @@ def _work_off(
     sets: "Mapping[DataKey, ImageData]",
     callback: StudyCallback,
     stop: "StopRequest | None",
+    keep: Keep,
 ) -> None:
     """Do the runs that no other process does until all are recorded, those of others too."""
     # What is damaged is better known now than hours later.
@@ -152,6 +159,7 @@ def _work_off(
                     alone=True,
                     data=sets[data_key(run.recipe)],
                 )
+                keep_of(record, run.recipe, run.folder(out), keep)
                 callback.on_run_end(run, record)
                 worked = monotonic()
         left = others
@@ -173,7 +181,7 @@ def check_runs(planned: Sequence[PlannedRun], out: Path, place: str | None = Non
     A study that was begun finds them as its runs do (``train.folder.data_places``), or in ``place``. Raises what the
     first run, or one hours later, would raise.
     """
-    from resnetlab.models.init import build
+    from resnetlab.models.summary import network_cost
     from resnetlab.train.prepare import pick_device
 
     read: dict[DataKey, ImageData] = {}
@@ -190,5 +198,5 @@ def check_runs(planned: Sequence[PlannedRun], out: Path, place: str | None = Non
                 read[key] = run_data(out, recipe, where)
             else:
                 read[key] = recipe_data(recipe)
-        build(fitted_config(recipe, read[key]), seed=0, device="meta")
+        network_cost(fitted_config(recipe, read[key]))
     return read

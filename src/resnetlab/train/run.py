@@ -82,7 +82,7 @@ def run_recipe(
     Raises ``ConfigError`` if ``out`` holds another run, or this one without ``resume``, or with other settings than it
     began with; ``StoppedError`` if ``stop`` asked for it.
     """
-    from resnetlab.models.summary import summarise
+    from resnetlab.models.summary import network_cost
     from resnetlab.train.callbacks import NoCallback
     from resnetlab.train.distributed import process_group, world
     from resnetlab.train.gradients import GradientTrace
@@ -113,7 +113,7 @@ def run_recipe(
             if here.leads:
                 claim.begin(data)
             history, fault = _fit(net, recipe, data, out, callback, stop, trace, settings)
-            end, cost = trace.measure(net), summarise(config)
+            end, (parameters, multiply_adds) = trace.measure(net), network_cost(config)
             record = RunRecord(
                 model=recipe.model,
                 recipe=as_plain(recipe),
@@ -121,8 +121,8 @@ def run_recipe(
                 message=fault or "",
                 history=history,
                 chosen_by="validation" if chooses(recipe, data) else None,
-                parameters=cost.parameters,
-                multiply_adds=cost.multiply_adds,
+                parameters=parameters,
+                multiply_adds=multiply_adds,
                 gradients_start=trace.start,
                 gradients_end=end,
                 # A run that diverged went back to its last checkpoint: its end is no part of the trace.
@@ -176,12 +176,12 @@ def check_recipe(recipe: Recipe, data: "ImageData") -> "NetConfig":
 
     Called before anything is written.
     """
-    from resnetlab.models.init import build
+    from resnetlab.models.summary import network_cost
     from resnetlab.train.loop import check_early_stop
 
     check_early_stop(recipe.training, chooses(recipe, data))
     config = fitted_config(recipe, data)
-    build(config, seed=0, device="meta")
+    network_cost(config)
     return config
 
 
