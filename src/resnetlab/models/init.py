@@ -4,6 +4,7 @@ A plain and a residual net give their shared parameters the same names, so they 
 order of layers, the device and the number of parameters.
 """
 
+from functools import cache
 from math import sqrt
 
 import torch
@@ -31,6 +32,12 @@ def build(config: NetConfig, *, seed: int, device: str = "cpu") -> nn.Module:
     blocks = sum(isinstance(module, ResidualBlock) for module in net.modules())
     initialise(net, seed=seed, init=config.init, residual_scale=config.residual_scale(blocks))
     return net
+
+
+@cache
+def check_network(config: NetConfig) -> None:
+    """Raise ``ConfigError`` for a network that cannot be built; each configuration is tried once in a process."""
+    build(config, seed=0, device="meta")
 
 
 def _materialise(net: nn.Module, device: torch.device) -> None:

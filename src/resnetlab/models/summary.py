@@ -80,10 +80,7 @@ def summarise(config: NetConfig) -> Summary:
 
 @cache
 def network_cost(config: NetConfig) -> tuple[int, int]:
-    """Parameters and multiply-adds of the network at its ``image_size``, counted once in a process.
-
-    Raises ``ConfigError`` for a network that cannot be built.
-    """
+    """Parameters and multiply-adds of the network at its ``image_size``, counted once in a process."""
     net = build(config, seed=0, device="meta")
     return _parameters(net), count_multiply_adds(net, (config.in_chans, config.image_size, config.image_size))
 

@@ -181,7 +181,7 @@ def check_runs(planned: Sequence[PlannedRun], out: Path, place: str | None = Non
     A study that was begun finds them as its runs do (``train.folder.data_places``), or in ``place``. Raises what the
     first run, or one hours later, would raise.
     """
-    from resnetlab.models.summary import network_cost
+    from resnetlab.models.init import check_network
     from resnetlab.train.prepare import pick_device
 
     read: dict[DataKey, ImageData] = {}
@@ -198,5 +198,5 @@ def check_runs(planned: Sequence[PlannedRun], out: Path, place: str | None = Non
                 read[key] = run_data(out, recipe, where)
             else:
                 read[key] = recipe_data(recipe)
-        network_cost(fitted_config(recipe, read[key]))
+        check_network(fitted_config(recipe, read[key]))
     return read

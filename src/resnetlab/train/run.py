@@ -176,12 +176,12 @@ def check_recipe(recipe: Recipe, data: "ImageData") -> "NetConfig":
 
     Called before anything is written.
     """
-    from resnetlab.models.summary import network_cost
+    from resnetlab.models.init import check_network
     from resnetlab.train.loop import check_early_stop
 
     check_early_stop(recipe.training, chooses(recipe, data))
     config = fitted_config(recipe, data)
-    network_cost(config)
+    check_network(config)
     return config
 
 
