@@ -25,7 +25,7 @@ help:  ## list these targets
 	touch $@
 
 demo: .venv/installed  ## set up, then compare plain and residual nets at depths 8, 20 and 56 on digits
-	$(BIN)/resnetlab study --seeds 5 --processes 2 --out $(DEMO)
+	$(BIN)/resnetlab study --seeds 5 --out $(DEMO)
 
 test: .venv/installed-dev  ## set up, then run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -141,7 +141,8 @@ def test_folder_without_rights_or_with_too_long_a_name_gives_exit_code_five(run,
 
 def test_study_in_which_every_run_diverged_gives_exit_code_one(run, tmp_path):
     code, out, errors = run(
-        "study", "--depths", "8", "--seeds", "1", "--epochs", "1", "--lr", "1e30", "--out", tmp_path / "s"
+        *("study", "--depths", "8", "--seeds", "1", "--epochs", "1", "--lr", "1e30"),
+        *("--workers", "1", "--out", tmp_path / "s"),
     )
     assert code == 1
     assert "every run diverged" in errors
@@ -176,6 +177,7 @@ def test_output_that_cannot_be_written_is_one_message(tmp_path):
 
 def test_study_prints_tables_and_page_and_report_draws_them_again(run, tmp_path):
     words = ("study", "--depths", "8", "--seeds", "2", "--epochs", "1", "--batch-size", "256", "--out", tmp_path / "s")
+    words += ("--workers", "1")
     code, out, errors = run(*words)
     assert code == 0
     assert [line.split()[0] for line in errors.splitlines()] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]

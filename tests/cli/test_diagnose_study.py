@@ -16,7 +16,7 @@ def study(tmp_path_factory):
     """Plain and residual nets of 14 layers with two seeds, after six steps."""
     out = tmp_path_factory.mktemp("study") / "depths"
     steps = ("--epochs", "1", "--max-steps", "6", "--evaluate-train", "end")
-    assert main(["study", "--depths", "14", "--seeds", "2", *steps, "--out", str(out)]) == 0
+    assert main(["study", "--depths", "14", "--seeds", "2", *steps, "--workers", "1", "--out", str(out)]) == 0
     return out
 
 

@@ -134,17 +134,17 @@ def study(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     add(tmp_path, *(f"set/{name}/{number}.png" for name in "ab" for number in range(6)))
     monkeypatch.chdir(tmp_path)
-    assert main([*STUDY, "--data", "set", "--out", "far/a/b/c/d/study"]) == 0
+    assert main([*STUDY, "--data", "set", "--workers", "1", "--out", "far/a/b/c/d/study"]) == 0
     shutil.rmtree(tmp_path / "far/a/b/c/d/study/runs/none-seed0")
     monkeypatch.chdir(tmp_path / "empty")
     return tmp_path / "far/a/b/c/d/study"
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_study_is_resumed_and_diagnosed_from_any_folder(run, study, tmp_path, processes):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_study_is_resumed_and_diagnosed_from_any_folder(run, study, tmp_path, workers):
     """Also where something else has the name of its data."""
     add(tmp_path, *(f"empty/set/{name}/{number}.png" for name in "xy" for number in range(6)), level=7)
-    code, _, errors = run(*STUDY, "--data", "set", "--processes", processes, "--out", study)
+    code, _, errors = run(*STUDY, "--data", "set", "--workers", workers, "--out", study)
     assert code == 0, errors
     records = [json.loads(path.read_text()) for path in sorted(study.glob("runs/*/record.json"))]
     assert [record["data"]["sha256"] for record in records] == [records[0]["data"]["sha256"]] * 2
@@ -153,9 +153,9 @@ def test_a_study_is_resumed_and_diagnosed_from_any_folder(run, study, tmp_path, 
     assert code == 0, errors
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_data_of_a_study_that_are_nowhere_are_looked_for_and_named(run, study, tmp_path, processes):
-    words = (*STUDY, "--out", study, "--processes", processes)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_data_of_a_study_that_are_nowhere_are_looked_for_and_named(run, study, tmp_path, workers):
+    words = (*STUDY, "--out", study, "--workers", workers)
     (tmp_path / "set").rename(tmp_path / "elsewhere")
     for command in ((*words, "--data", "set"), ("diagnose", study, "--out", tmp_path / "found")):
         code, _, errors = run(*command)

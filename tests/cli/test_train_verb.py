@@ -234,7 +234,7 @@ def test_sigterm_saves_the_step_and_prints_the_command_that_goes_on(run, recipe,
 
 def test_ctrl_c_stops_a_study_with_exit_code_130_and_it_goes_on(run, tmp_path):
     words = ("study", "--family", "mlp", "--depths", "8", "--seeds", "1", "--batch-size", "256", "--out", tmp_path)
-    words += ("--epochs", "40")
+    words += ("--epochs", "40", "--workers", "1")
     code, errors = stopped(words, tmp_path / "runs" / "plain-8-seed0" / "last" / "manifest.json", signal.SIGINT)
     assert code == 130
     assert "to resume, give the same command again" in errors

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import tomllib
 
+import numpy as np
 import pytest
 
 import resnetlab
 from resnetlab.core.serialize import write_record
+from resnetlab.train.config import TrainConfig
 from resnetlab.train.recipe import Recipe
-from tests.conftest import ROOT
+from resnetlab.train.run import run_recipe
+from tests.conftest import ROOT, make_data
 from tests.made import diagnosis, study_diagnosis
 
 HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "numpy"}
@@ -36,6 +39,8 @@ LIGHT = [
     "try: main(['--help'])\nexcept SystemExit: pass",
     "try: main(['train', '--help'])\nexcept SystemExit: pass",
     "try: main(['diagnose', '--help'])\nexcept SystemExit: pass",
+    "assert main(['list', 'cifar_*']) == 0",
+    "assert main(['recipes']) == 0",
     "assert main(['train', '--epochs', '0']) == 2",
     "assert main(['study', '--axis', 'lr=1']) == 2",
 ]
@@ -44,6 +49,22 @@ LIGHT = [
 def test_help_and_import_load_nothing_heavy():
     for part, loaded in zip(LIGHT, loaded_by(*LIGHT), strict=True):
         assert not loaded & HEAVY, part
+
+
+def test_evaluate_loads_neither_scikit_learn_nor_the_compiler(tmp_path):
+    """Of images that are not scikit-learn's own; sympy comes with torch's symbolic shapes."""
+    data = make_data()
+    parts = {"train": data.train, "test": data.test}
+    arrays = {f"x_{name}": part.images.squeeze(1).numpy() for name, part in parts.items()}
+    np.savez(tmp_path / "made.npz", **arrays, **{f"y_{name}": part.labels.numpy() for name, part in parts.items()})
+    recipe = Recipe(model="cifar_resnet8", data=f"npz:{tmp_path / 'made.npz'}", training=TrainConfig(max_steps=2))
+    run_recipe(recipe, tmp_path / "run", page=False)
+    script = (
+        "import sys; from resnetlab.cli import main\n"
+        f"assert main(['evaluate', {str(tmp_path / 'run')!r}]) == 0\n"
+        "assert not {'sklearn', 'scipy.stats', 'matplotlib', 'torch._dynamo', 'sympy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
 def test_names_for_type_checkers_are_those_that_load():
@@ -179,7 +200,7 @@ def test_readme_says_of_the_demo_what_its_records_say():
     assert f"where {other.count} of {other.n} trained as well" in text
     assert {run.record.environment["threads"] for run in there.runs} == {2}
     words = here.command.removeprefix("resnetlab study --out STUDY ")
-    assert f"resnetlab study {words} --processes 2 --out $(DEMO)" in (ROOT / "Makefile").read_text()
+    assert f"resnetlab study {words} --out $(DEMO)" in (ROOT / "Makefile").read_text()
 
 
 def line_of(environment):

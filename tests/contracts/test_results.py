@@ -1,7 +1,7 @@
 """docs/results.md says what the records beside it say; nothing in its tables is typed by hand."""
 
 import json
-from statistics import fmean, median, stdev
+from statistics import fmean, median, quantiles, stdev
 from typing import Any
 
 import pytest
@@ -81,6 +81,36 @@ def probe_rows() -> list[str]:
     turns = found["settings"]["turns"]
     rows = [f"| {name} | {spread(one, 2)} | {turns} |" for name, one in found["over_plain"].items()]
     return [*rows, environment_line(found["environment"])]
+
+
+def startup_rows() -> list[str]:
+    """A command: its CPU time over that of ``import torch``."""
+    found = read("startup.json")
+    rows = []
+    for command, turns in found["over_import_torch"].items():
+        low, middle, high = quantiles(turns, n=4, method="inclusive")
+        rows.append(f"| `{command}` | {middle:.2f} ({low:.2f} to {high:.2f}) | {found['turns']} |")
+    return [*rows, environment_line(found["environment"])]
+
+
+def study_rows() -> list[str]:
+    """What is counted of a study: now and before."""
+    found = read("study.json")
+    rows = []
+    for what, key, scale, digits in (
+        ("CPU ms a run", "run", 1e3, 0),
+        ("CPU s of start, tables and page", "again", 1, 1),
+        ("kB a run", "bytes_a_run", 1e-3, 0),
+    ):
+        now, before = (median(turn[key] for turn in found["turns"][name]) for name in ("one worker", "before"))
+        rows.append(
+            f"| {what} | {scale * now:,.{digits}f} | {scale * before:,.{digits}f} | {found['saved'][key]:.2f} |"
+        )
+    return [
+        *rows,
+        f"{found['runs']} runs, {len(found['turns']['before'])} turn",
+        environment_line(found["environment"]),
+    ]
 
 
 def export_rows() -> list[str]:
@@ -231,6 +261,8 @@ BENCHMARKS = (
     decode_rows,
     feed_rows,
     probe_rows,
+    startup_rows,
+    study_rows,
     export_rows,
     serve_rows,
 )

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from resnetlab.models.init import build
 from resnetlab.models.summary import count_multiply_adds, saved_bytes, summarise, trace
@@ -11,6 +12,15 @@ from resnetlab.models.zoo import model_config
 def test_multiply_adds_of_a_layer_are_those_counted_by_hand():
     net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 5)).to("meta")
     assert count_multiply_adds(net, (3, 8, 8)) == 4 * 4 * 8 * 3 * 9 + 128 * 5
+
+
+@pytest.mark.parametrize("name", ["cifar_preact_resnet20", "mlp_resnet8", "seresnet50", "resnext50d_32x4d", "vgg11"])
+def test_multiply_adds_are_half_of_the_flops_that_torch_counts(name):
+    config = model_config(name)
+    net, image = build(config, seed=0, device="meta").eval(), (config.in_chans, config.image_size, config.image_size)
+    with FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, *image, device="meta"))
+    assert summarise(config).multiply_adds == counter.get_total_flops() // 2
 
 
 def really_saved(net: nn.Module, image: tuple[int, ...], batch: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 from resnetlab.cli.commands import read_command
 from resnetlab.core.errors import ConfigError
 from resnetlab.core.serialize import as_plain
-from resnetlab.data.config import AugmentConfig
+from resnetlab.data.config import AugmentConfig, DecodeConfig
 from resnetlab.study import Study, study_command
 from resnetlab.study.config import known_axes, read_axes, study_recipe
 from resnetlab.train.config import TrainConfig
@@ -71,11 +71,14 @@ def test_command_of_a_study_makes_the_same_study():
     short = Study(
         recipe=replace(Study().recipe, options={"norm": "layer"}), axes={"shortcut": BOTH, "depth": ("8", "14")}
     )
+    decoded = replace(Study().recipe, decode=DecodeConfig(workers=2))
     lr = Study(recipe=study_recipe(), axes={"shortcut": ("A", "none"), "training.lr": ("0.05", "0.1")}, seeds=2)
     commands = {
         "resnetlab study --out STUDY": Study(),
         "resnetlab study --out STUDY --depths 8 14 --options norm layer": short,
         "resnetlab study --out STUDY --axis shortcut=A,none --axis training.lr=0.05,0.1 --seeds 2": lr,
+        # The workers of a study are no part of it.
+        "resnetlab study --out STUDY --data-workers 2": Study(recipe=decoded),
         study_command(odd): odd,
     }
     for command, study in commands.items():

@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.core.errors import ConfigError
+from resnetlab.core.errors import BusyError, ConfigError
+from resnetlab.core.files import folder_lock
 from resnetlab.data.config import AugmentConfig
-from resnetlab.study import RUNS, NoStudyCallback, Study, run_study, study_command
+from resnetlab.study import RUNS, STUDY, NoStudyCallback, Study, plan_runs, run_study, runner, study_command
+from resnetlab.study.config import study_settings
+from resnetlab.study.workers import count_workers
 from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.folder import RECORD
@@ -40,7 +42,7 @@ PATIENCE = 100.0
 def words(out: Path) -> list[str]:
     given = shlex.split(study_command(CONFIG))[1:]
     given[given.index("STUDY")] = str(out)
-    return ["-m", "resnetlab", *given]
+    return ["-m", "resnetlab", *given, "--workers", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ class Second(NoStudyCallback):
     """Lets the first run wait until another worker has begun one, and notes what the others did."""
 
     def __init__(self, out: Path) -> None:
-        self.out, self.ours, self.found = out, list[str](), list[str]()
+        self.out, self.ours, self.found, self.notes = out, list[str](), list[str](), list[str]()
 
     def on_run_start(self, run, number, total):
         self.ours.append(run.name)
@@ -109,21 +111,33 @@ class Second(NoStudyCallback):
     def on_found(self, run, number, total, record):
         self.found.append(run.name)
 
+    def on_note(self, text):
+        self.notes.append(text)
 
-def test_processes_of_this_machine_share_the_runs_and_change_no_figure(tmp_path):
+
+def test_workers_of_this_machine_share_the_runs_and_change_no_figure(tmp_path):
     seen = Second(tmp_path / "two")
     run_study(QUICK, tmp_path / "one")
-    run_study(QUICK, tmp_path / "two", seen, processes=2)
+    run_study(QUICK, tmp_path / "two", seen, workers=2)
     assert len(seen.found) >= 1
     assert len(seen.ours) + len(seen.found) == 4
+    assert seen.notes == []
     assert timeless(tmp_path / "two") == timeless(tmp_path / "one")
+
+
+def test_auto_is_one_worker_a_core_and_one_a_rank(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)))
+    assert (count_workers("auto", "cpu"), count_workers(3, "cpu")) == (7, 3)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert count_workers("auto", "cpu") == 1
 
 
 @pytest.mark.slow
 def test_worker_does_not_outlive_the_process_that_started_it(tmp_path, alone):
     """kill -9 of the leading process; the same command then gives the results of an undisturbed study."""
     out = tmp_path / "killed"
-    process = start([*words(out), "--processes", "2"])
+    process = start([*words(out)[:-1], "2"])
     await_two_runs(out, process)
     found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
     (child,) = map(int, found.stdout.split())
@@ -133,29 +147,17 @@ def test_worker_does_not_outlive_the_process_that_started_it(tmp_path, alone):
     while Path(f"/proc/{child}").exists() and " Z " not in Path(f"/proc/{child}/stat").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    again = start([*words(out), "--processes", "2"])
+    again = start([*words(out)[:-1], "2"])
     _, said = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0, said
     assert timeless(out) == timeless(alone)
 
 
-def test_number_of_workers_is_checked_before_anything_is_written(tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match="processes=0 is not possible"):
-        run_study(CONFIG, tmp_path / "none", processes=0)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "0")
-    with pytest.raises(ConfigError, match="under torchrun"):
-        run_study(CONFIG, tmp_path / "none", processes=2)
+@pytest.mark.parametrize("workers", [0, 2000])
+def test_number_of_workers_is_checked_before_anything_is_written(tmp_path, workers):
+    with pytest.raises(ConfigError, match=f"workers={workers} is not possible"):
+        run_study(CONFIG, tmp_path / "none", workers=workers)
     assert not (tmp_path / "none").exists()
-
-
-def by_hand(out: Path) -> "list[subprocess.Popen[str]]":
-    """Two ranks that no launcher watches, as a cluster's own tool starts them: one does not end with the other."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [start(words(out), RANK=rank, LOCAL_RANK=rank, **meeting) for rank in ("0", "1")]
 
 
 def under_way(out: Path) -> set[str]:
@@ -171,31 +173,81 @@ def await_two_runs(out: Path, *processes: "subprocess.Popen[str]") -> None:
         time.sleep(0.005)
 
 
-def test_run_of_a_worker_that_is_lost_is_done_by_the_other(tmp_path, alone):
+@pytest.mark.parametrize("lost", [0, 1])
+def test_same_command_joins_and_does_the_run_of_a_process_that_is_lost(tmp_path, alone, lost):
+    """Whichever it is: none of them leads."""
     out = tmp_path / "lost"
-    first, second = by_hand(out)
-    await_two_runs(out, first, second)
-    second.kill()
-    second.communicate()
+    both = [start(words(out)), start(words(out))]
+    await_two_runs(out, *both)
+    both[lost].kill()
+    both.pop(lost).communicate()
     assert len(under_way(out)) >= 1
-    _, said = first.communicate(timeout=PATIENCE)
-    assert first.returncode == 0, said
+    shown, said = both[0].communicate(timeout=PATIENCE)
+    assert both[0].returncode == 0, said
+    assert "After the last epoch" in shown
     assert timeless(out) == timeless(alone)
 
 
-@pytest.mark.slow
-def test_worker_that_loses_the_leading_one_says_so_and_the_study_goes_on(tmp_path, alone):
-    out = tmp_path / "headless"
-    first, second = by_hand(out)
-    await_two_runs(out, first, second)
-    first.kill()
-    first.communicate()
-    _, said = second.communicate(timeout=PATIENCE)
-    assert second.returncode == 1
-    assert "give the same command again" in said
-    assert not (out / "results.json").exists()
-    run_study(CONFIG, out)
-    assert timeless(out) == timeless(alone)
+def test_study_that_others_work_on_is_shared_by_the_same_settings_alone(tmp_path):
+    seen = Second(tmp_path)
+    seen.ours.append("no run is waited for")
+    out = tmp_path / "study"
+    run_study(replace(QUICK, seeds=1), out)
+    with folder_lock(out, share=True) as other:
+        other.share()
+        with pytest.raises(ConfigError, match="other settings"):
+            run_study(replace(QUICK, axes={"shortcut": ("B",)}), out)
+        assert len(run_study(QUICK, out, seen).runs) == 4
+    assert seen.notes == [f"other processes work on the study in {out}; this one shares its runs"]
+
+
+def test_folder_in_which_something_else_is_written_is_not_shared(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "PATIENCE", 0.0)
+    with folder_lock(tmp_path), pytest.raises(BusyError, match=f"another process .{os.getpid()} on "):
+        run_study(QUICK, tmp_path)
+
+
+def test_study_that_fails_before_its_first_run_leaves_the_folder_to_those_that_share_it(tmp_path):
+    class Fails(NoStudyCallback):
+        def on_plan(self, planned, ended):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(QUICK, tmp_path / "study", Fails())
+    assert not (tmp_path / "study").exists()
+
+    class Shared(Fails):
+        def on_plan(self, planned, ended):
+            with folder_lock(tmp_path / "study", share=True) as other:
+                assert other.shared
+                handle.append(os.dup(other._handle))
+            raise KeyboardInterrupt
+
+    handle = []
+    with pytest.raises(KeyboardInterrupt):
+        run_study(QUICK, tmp_path / "study", Shared())
+    os.close(*handle)
+    assert (tmp_path / "study" / STUDY).is_file()
+
+
+def test_run_that_is_held_by_hand_is_told_and_done_when_it_is_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "TELL_AFTER", 0.0)
+    first = plan_runs(QUICK)[0]
+    held = folder_lock(first.folder(tmp_path))
+
+    class Waits(Second):
+        def on_note(self, text):
+            super().on_note(text)
+            held.__exit__(None, None, None)
+
+    seen = Waits(tmp_path)
+    seen.ours.append("no run is waited for")
+    (tmp_path / STUDY).write_text(json.dumps(study_settings(QUICK)))
+    with held:
+        run_study(QUICK, tmp_path, seen)
+    (note,) = seen.notes
+    assert f"waiting for runs that other processes do: {first.name} (process {os.getpid()} on " in note
+    assert seen.ours[1:] == [*(run.name for run in plan_runs(QUICK)[1:]), first.name]
 
 
 @pytest.mark.slow

@@ -34,9 +34,9 @@ class List:
     """Shell pattern, such as 'cifar_*'."""
 
     def __call__(self) -> None:
-        from resnetlab.models.zoo import list_models
+        from resnetlab.models.architectures import listed_names
 
-        print_names(list_models(self.pattern), self.pattern)
+        print_names(listed_names(self.pattern), self.pattern)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from resnetlab.cli.recipe_args import WithRecipe, check_file
 from resnetlab.cli.tables import print_study
 from resnetlab.cli.train import leads
 from resnetlab.core.errors import ConfigError, DataError, DivergedError, StoppedError
+from resnetlab.data.config import DecodeConfig
 from resnetlab.records.study import StudyRecord
 from resnetlab.study import STUDY, NoStudyCallback, Study, read_study, run_study
 from resnetlab.study.config import (
@@ -23,7 +24,36 @@ from resnetlab.study.config import (
     study_recipe,
     uncropped,
 )
+from resnetlab.study.keep import Keep
+from resnetlab.study.workers import Workers
 from resnetlab.train.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyDecode(DecodeConfig):
+    """The same settings; the flag ``--workers`` of a study is its own."""
+
+    workers: Annotated[int, tyro.conf.arg(name="data-workers")] = 0
+    """Threads that open images before training, and processes that decode them while a network trains, in each worker
+    of the study; --workers of other commands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecipe(Recipe):
+    """A recipe whose settings are flags of a study."""
+
+    decode: StudyDecode = field(default_factory=StudyDecode)
+    """How images and labels are read."""
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """The recipe, for its flags."""
+        return cls(**vars(recipe) | {"decode": StudyDecode(**vars(recipe.decode))})
+
+    @property
+    def plain(self) -> Recipe:
+        """The recipe, for a run."""
+        return Recipe(**vars(self) | {"decode": DecodeConfig(**vars(self.decode))})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +61,13 @@ class StudyCommand(WithRecipe):
     """Compare networks that differ only in the settings under study, over seeds; make tables, figures and a page.
 
     Without arguments it compares plain and residual nets at depths 8, 20 and 56. RECIPE is a YAML file of settings,
-    with or without axes and seeds; flags override it. --processes of this machine, or those of torchrun, share the
-    runs. The same command resumes a study that was interrupted.
+    with or without axes and seeds; flags override it. --workers of this machine share the runs, and whoever starts the
+    same command again, in another terminal or on another machine that sees the folder, joins them. It resumes a study
+    that was interrupted, too.
     """
 
+    recipe: Annotated[StudyRecipe, tyro.conf.OmitArgPrefixes]
+    """What is trained."""
     axis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=VALUE,VALUE: a field of the recipe, such as shortcut=A,B or training.lr=0.05,0.1 or options.norm=batch,none,
     or depth=20,56 for the number in the model's name. Once for each axis; differences are taken to the first value."""
@@ -46,8 +79,12 @@ class StudyCommand(WithRecipe):
     """Networks of --depths: cifar_*, imagenet (resnet18, resnet34, ...) or mlp_*; short for a --model."""
     seeds: int = 3
     """Runs of each condition, with seeds from --seed on; all are paired by seed."""
-    processes: int = 1
-    """Processes on this machine that share the runs, each with one thread; no figure depends on how many."""
+    workers: Workers = "auto"
+    """Processes on this machine that share the runs, each with one thread; no figure depends on how many. auto: as many
+    as cores, or on cuda as devices."""
+    keep: Keep = "weights"
+    """What a run keeps once it has ended: weights, which is what diagnose and predict need, checkpoints with the state
+    of the optimizer as well, or none, the record alone."""
     out: Path = Path("runs/study")
     """Folder of the study; a new or empty one, or one to resume."""
     axes_of_file: Annotated[Axes, tyro.conf.Fixed, tyro.conf.Suppress] = field(default_factory=dict)
@@ -58,7 +95,7 @@ class StudyCommand(WithRecipe):
         recipe, axes, seeds = base or study_recipe(), Axes(), None
         if words and not words[0].startswith("-"):
             recipe, axes, seeds = load_study(Path(words[0]))
-        default = cls(recipe=replace(recipe, options={}), seeds=3 if seeds is None else seeds)
+        default = cls(recipe=StudyRecipe.of(replace(recipe, options={})), seeds=3 if seeds is None else seeds)
         command = tyro.cli(cls, default=default, args=words, prog=prog)
         check_file(command.file, words, prog)
         if command.family and command.recipe.model not in (recipe.model, FAMILIES[command.family]):
@@ -74,7 +111,7 @@ class StudyCommand(WithRecipe):
     @property
     def config(self) -> Study:
         """The study. Raises ``ConfigError`` for what makes none."""
-        recipe, axes = self.recipe, self.axes_of_file
+        recipe, axes = self.recipe.plain, self.axes_of_file
         if self.depths or self.kinds or self.family or not (self.file or self.axis):
             axes = axes | depth_axes(self.kinds, self.depths, recipe.shortcut)
             model = FAMILIES[self.family] if self.family else recipe.model
@@ -84,7 +121,7 @@ class StudyCommand(WithRecipe):
         return Study(recipe=recipe, axes=axes | read_axes(self.axis), seeds=self.seeds)
 
     def __call__(self) -> None:
-        """Run the study, or this rank's part of it; the leading rank tells what came of it.
+        """Run the study, or this worker's part of it, and tell what came of it.
 
         Raises ``DivergedError`` where every run diverged, ``StoppedError`` saying how to resume.
         """
@@ -98,9 +135,9 @@ class StudyCommand(WithRecipe):
             with stop_on_signals() as stop:
                 if leads():
                     with StudyProgress() as progress:
-                        record = run_study(study, self.out, progress, stop, self.processes)
+                        record = run_study(study, self.out, progress, stop, self.workers, self.keep)
                 else:
-                    record = run_study(study, self.out, NoStudyCallback(), stop, self.processes)
+                    record = run_study(study, self.out, NoStudyCallback(), stop, self.workers, self.keep)
         except StoppedError as error:
             raise StoppedError(f"{error}; to resume, give the same command again", error.signal) from error
         if leads():

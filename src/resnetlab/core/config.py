@@ -72,6 +72,13 @@ def yaml_text(value: Any, **style: Any) -> str:
     """Plain data as YAML that ``parse_yaml`` reads to the same value: a text that looks like a number is quoted."""
     import yaml
 
+    return str(yaml.dump(value, Dumper=_dumper(), allow_unicode=True, **style))
+
+
+@cache
+def _dumper() -> Any:
+    import yaml
+
     class Dumper(yaml.SafeDumper):
         """Quotes what either YAML 1.1 or ``parse_yaml`` takes for a number, and escapes what cannot be printed."""
 
@@ -82,7 +89,7 @@ def yaml_text(value: Any, **style: Any) -> str:
     Dumper.add_representer(str, Dumper.represent_text)
     for tag, pattern in _numbers():
         Dumper.add_implicit_resolver(tag, pattern, list("-+.0123456789"))
-    return str(yaml.dump(value, Dumper=Dumper, allow_unicode=True, **style))
+    return Dumper
 
 
 def _numbers() -> list[tuple[str, "re.Pattern[str]"]]:

@@ -42,6 +42,15 @@ class ConfigError(ResNetLabError):
     exit_code = 2
 
 
+class BusyError(ConfigError):
+    """A folder in which another process is writing; ``holder`` is its number and its machine, where they are known."""
+
+    def __init__(self, folder: object, holder: str) -> None:
+        who = f"another process ({holder})" if holder else "another process"
+        super().__init__(f"{who} is writing in {folder}; wait for it or choose another folder")
+        self.holder = holder
+
+
 class DataError(ResNetLabError):
     """Data that is missing, damaged or not what its name says, for one reason or several. Exit code 3."""
 

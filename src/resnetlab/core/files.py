@@ -7,18 +7,23 @@ sizes and SHA-256 sums that is written last. A folder without a valid manifest d
 import hashlib
 import json
 import os
+import platform
+import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from stat import S_ISREG
+from time import monotonic, sleep
 from typing import IO, Any, BinaryIO
 
-from resnetlab.core.errors import CheckpointError, ConfigError, DataError, StorageError
+from resnetlab.core.errors import BusyError, CheckpointError, ConfigError, DataError, StorageError, printable
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+LOOK_EVERY = 0.1
+"""Seconds between two looks at a lock that is busy."""
 
 
 @contextmanager
@@ -64,6 +69,11 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _temporary(path: Path) -> Path:
+    """A name beside ``path`` that nobody else takes, in another container with equal numbers of processes neither."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
 @contextmanager
 def atomic_stream(path: Path) -> Iterator[BinaryIO]:
     """A stream whose content is put at ``path`` at the end, so that a reader, or a crash, meets the old file or the new
@@ -73,7 +83,7 @@ def atomic_stream(path: Path) -> Iterator[BinaryIO]:
 
     Raises ``StorageError`` where the system refuses.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     with storage_errors(path):
         _make_folder(path.parent)
         try:
@@ -143,7 +153,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """A place beside ``folder`` to fill. At the end all in it is flushed and it becomes ``folder``; with an error
     nothing is left. Raises ``StorageError`` where the system refuses.
     """
-    place = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    place = _temporary(folder)
     with storage_errors(folder):
         _make_folder(folder.parent)
         shutil.rmtree(place, ignore_errors=True)
@@ -199,6 +209,18 @@ def require_vacant(folder: Path, content: str, *marks: str) -> bool:
         holds = f"holds no {content}" if marks else f"a {content} needs an empty one"
         raise ConfigError(f"{folder} is not empty and {holds}; choose another folder")
     return False
+
+
+def forget_file(folder: Path, name: str) -> None:
+    """Take ``name`` out of ``folder``: out of its manifest first, so that no reader looks for it any more.
+
+    Raises ``CheckpointError`` where the manifest is missing or damaged, ``StorageError`` where the system refuses.
+    """
+    entries = _manifest_entries(folder)
+    if entries.pop(name, None) is not None:
+        write_json(folder / MANIFEST, {"files": entries})
+    with storage_errors(folder):
+        (folder / name).unlink(missing_ok=True)
 
 
 def folder_exists(folder: Path) -> bool:
@@ -257,41 +279,87 @@ def _read_bytes(path: Path) -> bytes:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
 
 
+class FolderLock:
+    """What this process holds of a folder: all of it, or with ``shared`` a share."""
+
+    def __init__(self, handle: int, shared: bool) -> None:
+        self._handle = handle
+        self.shared = shared
+
+    def share(self) -> None:
+        """Let others share the folder from now on."""
+        import fcntl
+
+        fcntl.flock(self._handle, fcntl.LOCK_SH)
+        self.shared = True
+
+    def take(self) -> bool:
+        """Whether this process holds all of the folder now; where others share it, it holds nothing any more."""
+        self.shared = not _flock(self._handle, alone=True)
+        return not self.shared
+
+
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, *, share: bool = False, patience: float = 0.0) -> Iterator[FolderLock]:
     """Hold ``folder`` for this process; the system lets go when the process ends, however it ends.
 
-    A folder that was made for it, and in which nothing was written, goes again. Raises ``ConfigError`` where another
-    process holds it, ``StorageError`` where the system refuses.
+    With ``share`` it is shared where others share it, and held alone where nobody has it. A folder that is busy is
+    asked for again for ``patience`` seconds. One that was made for this, and in which nothing was written, goes again.
+    Raises ``BusyError`` where another process holds it, ``StorageError`` where the system refuses.
     """
     missing = _missing(folder)
+    deadline = monotonic() + patience
     with storage_errors(folder):
         _make_folder(folder)
-        handle = _locked(folder)
+        while (handle := _opened_lock(folder, share)) is None:
+            if monotonic() > deadline:
+                raise BusyError(folder, _holder(folder))
+            sleep(LOOK_EVERY)
+    lock = FolderLock(*handle)
     try:
-        yield
+        yield lock
     finally:
-        if [path.name for path in folder.iterdir()] == [LOCK]:
+        if not lock.shared and [path.name for path in folder.iterdir()] == [LOCK]:
             _remove_made(folder, missing)
-        os.close(handle)
+        os.close(handle[0])
 
 
-def _locked(folder: Path) -> int:
-    import fcntl
-
+def _opened_lock(folder: Path, share: bool) -> tuple[int, bool] | None:
+    """The open lock of ``folder``, and whether it is shared; None where another process has it."""
     while True:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        shared = not _flock(handle, alone=True)
+        if shared and not (share and _flock(handle, alone=False)):
             os.close(handle)
-            if not isinstance(error, BlockingIOError):
-                raise
-            raise ConfigError(f"another process is writing in {folder}; wait for it or choose another folder") from None
+            return None
         # Whoever held it before may have removed the file since it was opened: a lock on that holds nothing.
         if (folder / LOCK).exists() and os.path.samestat(os.fstat(handle), (folder / LOCK).stat()):
-            return handle
+            break
         os.close(handle)
+    if not shared:
+        with suppress(OSError):  # for others to read, on a disk that is full as well
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()} on {platform.node()}".encode())
+    return handle, shared
+
+
+def _flock(handle: int, alone: bool) -> bool:
+    """Whether the lock is ours now, alone or with others."""
+    import fcntl
+
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(folder: Path) -> str:
+    """Who says in the lock of ``folder`` that it holds it; empty where nobody does."""
+    try:
+        return printable((folder / LOCK).read_text(errors="replace"))
+    except OSError:
+        return ""
 
 
 def _remove_made(folder: Path, made: list[Path]) -> None:

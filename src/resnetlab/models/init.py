@@ -4,6 +4,7 @@ A plain and a residual net give their shared parameters the same names, so they 
 order of layers, the device and the number of parameters.
 """
 
+from functools import cache
 from math import sqrt
 
 import torch
@@ -27,10 +28,29 @@ def build(config: NetConfig, *, seed: int, device: str = "cpu") -> nn.Module:
         net = config.make()
     if device == "meta":
         return net
-    net.to_empty(device=device)
+    _materialise(net, torch.device(device))
     blocks = sum(isinstance(module, ResidualBlock) for module in net.modules())
     initialise(net, seed=seed, init=config.init, residual_scale=config.residual_scale(blocks))
     return net
+
+
+@cache
+def check_network(config: NetConfig) -> None:
+    """Raise ``ConfigError`` for a network that cannot be built; each configuration is tried once in a process."""
+    build(config, seed=0, device="meta")
+
+
+def _materialise(net: nn.Module, device: torch.device) -> None:
+    """Give the network memory in place of meta tensors, as ``to_empty`` does, which loads torch's symbolic shapes too:
+    as long as a quarter of torch itself."""
+    for module in net.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+                module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
 
 
 @torch.no_grad()

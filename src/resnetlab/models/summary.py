@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.config import NetConfig
@@ -66,11 +66,10 @@ def summarise(config: NetConfig) -> Summary:
     """Parameters, multiply-adds, shapes and saved activations of the network, at its ``image_size``."""
     net = build(config, seed=0, device="meta")
     image = (config.in_chans, config.image_size, config.image_size)
-    with FlopCounterMode(display=False) as counter:
-        stages, layers = trace(net, image)
+    stages, layers = trace(net, image)
     return Summary(
-        parameters=sum(parameter.numel() for parameter in net.parameters()),
-        multiply_adds=_multiply_adds(counter),
+        parameters=_parameters(net),
+        multiply_adds=count_multiply_adds(net, image),
         weight_layers=sum(layer.weighted and not layer.on_shortcut for layer in layers),
         saved_bytes=saved_bytes(net, image, batch=3) - saved_bytes(net, image, batch=2),
         input=image,
@@ -79,15 +78,34 @@ def summarise(config: NetConfig) -> Summary:
     )
 
 
+@cache
+def network_cost(config: NetConfig) -> tuple[int, int]:
+    """Parameters and multiply-adds of the network at its ``image_size``, counted once in a process."""
+    net = build(config, seed=0, device="meta")
+    return _parameters(net), count_multiply_adds(net, (config.in_chans, config.image_size, config.image_size))
+
+
+def _parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
 def count_multiply_adds(net: nn.Module, image: tuple[int, ...]) -> int:
-    """Multiply-adds of one image: half of what torch's flop counter gives (papers print this figure as FLOPs)."""
-    with torch.no_grad(), _mode(net, training=False), FlopCounterMode(display=False) as counter:
+    """Multiply-adds of the convolutions and matrices for one image, half of what torch's flop counter gives (papers
+    print this figure as FLOPs): each value that a layer gives takes one for each weight of its output."""
+    counts: list[int] = []
+
+    def count(module: nn.Module, _given: object, output: Tensor) -> None:
+        assert isinstance(module.weight, Tensor)
+        counts.append(output.numel() * module.weight[0].numel())
+
+    handles = [
+        module.register_forward_hook(count) for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    with torch.no_grad(), _mode(net, training=False):
         net(torch.empty(1, *image, device="meta"))
-    return _multiply_adds(counter)
-
-
-def _multiply_adds(counter: FlopCounterMode) -> int:
-    return int(counter.get_total_flops()) // 2
+    for handle in handles:
+        handle.remove()
+    return sum(counts)
 
 
 def saved_bytes(net: nn.Module, image: tuple[int, ...], batch: int, *, with_input: bool = True) -> int:

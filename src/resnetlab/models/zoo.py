@@ -29,7 +29,7 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     """
     if pretrained:
         return [tag for tag in PRETRAINED if fnmatchcase(tag, pattern) or fnmatchcase(tag.partition(".")[0], pattern)]
-    return [name for name in listed_names() if fnmatchcase(name, pattern)]
+    return listed_names(pattern)
 
 
 def create_model(

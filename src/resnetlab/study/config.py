@@ -141,8 +141,13 @@ def study_command(study: Study) -> str:
         defaults = study_recipe()
     elif study.axes != usual.axes:
         words = ["--depths", *study.axes["depth"]]
-    settings = {"seeds": study.seeds} | as_plain(study.recipe)
-    return command_of("study", "STUDY", settings, {"seeds": usual.seeds} | as_plain(defaults), words)
+    return command_of("study", "STUDY", _as_flags(study.recipe, study.seeds), _as_flags(defaults, usual.seeds), words)
+
+
+def _as_flags(recipe: Recipe, seeds: int) -> dict[str, Any]:
+    """The settings by the names of their flags: ``--workers`` of a study are its own, not those that decode."""
+    plain = as_plain(recipe)
+    return {"seeds": seeds, "data_workers": plain["decode"].pop("workers"), **plain}
 
 
 def join_values(values: Sequence[str]) -> str:

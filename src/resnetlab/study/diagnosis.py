@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from resnetlab.core.config import command_of
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.errors import CheckpointError, ConfigError, DataError, unknown_name
+from resnetlab.core.files import folder_exists
 from resnetlab.core.serialize import as_plain, write_record
 from resnetlab.diagnostics.config import DiagnosisConfig
 from resnetlab.diagnostics.context import Progress, context_of
@@ -25,6 +26,7 @@ from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS, RunResult, StudyD
 from resnetlab.study import open_study, plan_runs, study_command
 from resnetlab.study.plan import PlannedRun, read_ended
 from resnetlab.study.statistics import compared_axes
+from resnetlab.train.folder import RECORD
 
 if TYPE_CHECKING:
     import torch
@@ -109,14 +111,25 @@ class Collected:
     def add(self, run: PlannedRun, on_start: Callable[[], None] | None) -> None:
         """Measure a run; one that has not ended, diverged or is damaged is left out, and so is a lesion of a network
         none of whose blocks can be dropped."""
+        from resnetlab.train.checkpoint_manager import LAST
+
         record = read_ended(run, self.folder) if run.has_ended(self.folder) else None
         if record is None or not record.final:
             self.left_out.append(f"{run.name}: {'diverged' if record else 'has not ended'}")
             return
+        folder = run.folder(self.folder)
+        if not folder_exists(folder / LAST):
+            self.left_out.append(
+                f"{run.name}: its weights were not kept; delete its {RECORD} and give the command of the study again, "
+                "with --keep weights"
+            )
+            return
         if on_start:
             on_start()
+        # Where validation chose nothing, the last epoch is the best.
+        which = self.config.checkpoint if record.chosen_by else "last"
         try:
-            net = load_run(run.folder(self.folder), self.config.checkpoint, place=self.config.data).to(self.device)
+            net = load_run(folder, which, place=self.config.data).to(self.device)
         except CheckpointError as error:
             self.left_out.append(f"{run.name}: {error}")
             return

@@ -76,6 +76,9 @@ class StudyCallback(Protocol):
     def on_found(self, run: PlannedRun, number: int, total: int, record: RunRecord) -> None:
         """Another worker has recorded the run."""
 
+    def on_note(self, text: str) -> None:
+        """Something that a user should know: who else works on the study, and what is waited for."""
+
 
 class NoStudyCallback:
     """A callback of studies that does nothing."""
@@ -90,6 +93,9 @@ class NoStudyCallback:
         pass
 
     def on_found(self, run: PlannedRun, number: int, total: int, record: RunRecord) -> None:
+        pass
+
+    def on_note(self, text: str) -> None:
         pass
 
 

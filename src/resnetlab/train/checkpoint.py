@@ -85,7 +85,8 @@ def unpack(files: dict[str, bytes], origin: Path) -> Checkpoint:
         state = json.loads(files[STATE])
         checkpoint = Checkpoint(
             model=load(files[MODEL]),
-            training=load(files[TRAINING]),
+            # A run that has ended may keep none.
+            training=load(files[TRAINING]) if files.get(TRAINING) else {},
             history=from_plain(list[EpochRecord], state["history"], str(origin / STATE)),
             # Checkpoints that were written before have none.
             moments=from_plain(list[GradientMoment], state.get("moments", []), str(origin / STATE)),

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from resnetlab.core.errors import ConfigError
@@ -41,11 +40,6 @@ def world() -> World:
 def started_by_torchrun() -> bool:
     """Whether torchrun started this process with others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-
-
-def started_as() -> World:
-    """This process among those that torchrun started, whether they form a group or not; alone without torchrun."""
-    return World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if started_by_torchrun() else World()
 
 
 def restarted_by_torchrun() -> bool:
@@ -81,15 +75,6 @@ def take_device(device: str) -> bool:
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     return cuda
-
-
-def open_store() -> Store:
-    """The store in which torchrun's ranks meet, or where they were started by hand that of ``MASTER_ADDR``.
-
-    No process group is made: a rank that is lost does not stop the others.
-    """
-    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
-    return cast(Store, store)
 
 
 def check_share(batch_size: int, ranks: int, micro_batches: int, *, even: bool = False) -> None:

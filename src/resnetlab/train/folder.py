@@ -1,7 +1,7 @@
 """The folder of a run: whose it is, what stands in it from the first step on, and whether that was edited since."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -262,8 +262,8 @@ def has_ended(claim: Claim) -> bool:
 
 
 @contextmanager
-def claimed(claim: Claim, data: "ImageData", leads: bool) -> Iterator[bool]:
-    """Lock the folder; True where another process has done this run meanwhile.
+def claimed(claim: Claim, data: "ImageData", leads: bool, locked: bool) -> Iterator[bool]:
+    """Lock the folder, unless the caller has; True where another process has done this run meanwhile.
 
     What a run wrote that failed before its first checkpoint goes, so that the folder is free for the next attempt; and
     what one wrote that resumed with changes and failed before its next one is put back as it was.
@@ -273,7 +273,7 @@ def claimed(claim: Claim, data: "ImageData", leads: bool) -> Iterator[bool]:
     if not leads:
         yield share_bytes(None) == b"yes"
         return
-    with folder_lock(claim.out):
+    with nullcontext() if locked else folder_lock(claim.out):
         held = claim.check()
         ended = held and (claim.out / RECORD).is_file()
         if not ended:

@@ -73,7 +73,8 @@ def run_recipe(
     With ``resume`` a run that was interrupted resumes from its last checkpoint, bit for bit, and one that has ended
     gives its record again. A run that diverges has a record too, with ``status="diverged"``. Under torchrun every rank
     calls this, and the leading one writes. ``on_progress`` is called with (done, total) while data are read. ``page``
-    writes report, page and model card too; a study has a page of its own. With ``alone`` a rank trains by itself.
+    writes report, page and model card too; a study has a page of its own. With ``alone`` a rank trains by itself,
+    in a folder whose lock its caller holds.
     ``chosen`` are lines that the run says and its record keeps, on what a command left open and how it was chosen.
     ``accept_changes`` resumes with another recipe, data or classes than the run began with, and the record says so.
     ``data`` are the recipe's, where a study has found and read them.
@@ -81,7 +82,7 @@ def run_recipe(
     Raises ``ConfigError`` if ``out`` holds another run, or this one without ``resume``, or with other settings than it
     began with; ``StoppedError`` if ``stop`` asked for it.
     """
-    from resnetlab.models.summary import summarise
+    from resnetlab.models.summary import network_cost
     from resnetlab.train.callbacks import NoCallback
     from resnetlab.train.distributed import process_group, world
     from resnetlab.train.gradients import GradientTrace
@@ -100,7 +101,7 @@ def run_recipe(
             data = run_data(out, recipe, place, on_progress) if resumes else recipe_data(recipe, on_progress)
         device = pick_device(recipe.training.device)
         config = check_recipe(recipe, data)
-        with claimed(claim, data, here.leads) as ended:
+        with claimed(claim, data, here.leads, locked=alone) as ended:
             if ended:
                 return read_record(RunRecord, out / RECORD)
             started = perf_counter()
@@ -112,7 +113,7 @@ def run_recipe(
             if here.leads:
                 claim.begin(data)
             history, fault = _fit(net, recipe, data, out, callback, stop, trace, settings)
-            end, cost = trace.measure(net), summarise(config)
+            end, (parameters, multiply_adds) = trace.measure(net), network_cost(config)
             record = RunRecord(
                 model=recipe.model,
                 recipe=as_plain(recipe),
@@ -120,8 +121,8 @@ def run_recipe(
                 message=fault or "",
                 history=history,
                 chosen_by="validation" if chooses(recipe, data) else None,
-                parameters=cost.parameters,
-                multiply_adds=cost.multiply_adds,
+                parameters=parameters,
+                multiply_adds=multiply_adds,
                 gradients_start=trace.start,
                 gradients_end=end,
                 # A run that diverged went back to its last checkpoint: its end is no part of the trace.
@@ -175,12 +176,12 @@ def check_recipe(recipe: Recipe, data: "ImageData") -> "NetConfig":
 
     Called before anything is written.
     """
-    from resnetlab.models.init import build
+    from resnetlab.models.init import check_network
     from resnetlab.train.loop import check_early_stop
 
     check_early_stop(recipe.training, chooses(recipe, data))
     config = fitted_config(recipe, data)
-    build(config, seed=0, device="meta")
+    check_network(config)
     return config
 
 
