@@ -18,7 +18,7 @@ from resnetlab.core.errors import DataError
 from resnetlab.data.decode import decode
 from resnetlab.data.encoded import EncodedSplit, _begin_worker
 from resnetlab.data.transforms import ResizedCrop
-from tests.conftest import ROOT
+from tests.conftest import ROOT, moments_of
 from tests.faults.images import encoded
 
 RNG = np.random.default_rng(0)
@@ -35,7 +35,7 @@ def split(images=FILES, **settings) -> EncodedSplit:
     given = {
         "labels": torch.arange(len(images)) % 3,
         "side": 16,
-        "levels": torch.ones(3, 256, dtype=torch.float64),
+        "moments": moments_of(torch.zeros(12, 3, 16, 16)),
         "identity": "0" * 64,
         "encoding": "mixed",
     }

@@ -100,7 +100,7 @@ def draw(data: "ImageData") -> bytes:
         data.source,
         f"{_counts(mark)} images, {_shape(mark)}, {len(data.classes)} classes{shown}",
         rows,
-        peak=int(data.train.histogram().sum(0).nonzero().max()),
+        peak=data.train.brightest,
     )
 
 

@@ -8,13 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
-from warnings import catch_warnings, simplefilter
+from warnings import catch_warnings, simplefilter, warn
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from resnetlab.core.errors import DataError
-from resnetlab.data.dataset import Chosen, Encoding, Split, others
-from resnetlab.data.decode import decode
+from resnetlab.data.config import OnBad
+from resnetlab.data.dataset import Chosen, Encoding, Moments, Normalisation, others
+from resnetlab.data.decode import Pixels, decode
 from resnetlab.data.transforms import ResizedCrop
 
 LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
@@ -33,19 +34,21 @@ LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
 class EncodedSplit:
     """Images that are decoded, as RGB squares of ``side``, when they are asked for.
 
-    ``levels`` ``(3, 256)`` counts their grey levels, and ``identity`` is a digest of their files; both come from
-    whoever opened them all. ``names`` are what they are called where they are shown. ``workers``
-    processes decode ahead; with 0 it is done in this process. What comes out is the same.
+    ``moments`` are of their grey levels, and ``identity`` is a digest of their files; both come from whoever looked at
+    them. ``names`` are what they are called where they are shown. ``workers`` processes decode ahead; with 0 it is done
+    in this process. What comes out is the same. With ``on_bad`` "skip" an image that cannot be read is replaced by the
+    next of its class that can, in every epoch alike, and named in a warning.
     """
 
     store: Sequence[bytes | Path]
     labels: Tensor
     side: int
-    levels: Tensor
+    moments: Moments
     identity: str
     encoding: Encoding
     workers: int = 0
     names: Sequence[str] | None = None
+    on_bad: OnBad = "error"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,20 +61,16 @@ class EncodedSplit:
         return replace(self, labels=self.labels.to(device))
 
     def divide(self, numbers: Tensor) -> "tuple[EncodedSplit, EncodedSplit]":
-        """As ``Images.divide``; the images of ``numbers`` are decoded once, for their grey levels."""
-        levels = torch.zeros_like(self.levels)
-        for images in self.batches(torch.split(numbers, 64)):
-            levels += Split(images=images.cpu(), labels=numbers).histogram()
-        rest = others(numbers, len(self))
-        return self._only(rest, self.levels - levels), self._only(numbers, levels)
+        """As ``Images.divide``; no image is opened."""
+        return self._only(others(numbers, len(self))), self._only(numbers)
 
-    def _only(self, numbers: Tensor, levels: Tensor) -> "EncodedSplit":
+    def _only(self, numbers: Tensor) -> "EncodedSplit":
         which = numbers.numpy()
         return replace(
             self,
             store=Chosen(self.store, which),
             labels=self.labels[numbers.to(self.labels.device)],
-            levels=levels,
+            moments=self.moments.only(which),
             identity=hashlib.sha256(self.identity.encode() + which.tobytes()).hexdigest(),
             names=self.names and Chosen(self.names, which),
         )
@@ -79,8 +78,12 @@ class EncodedSplit:
     def relabelled(self, labels: Tensor) -> "EncodedSplit":
         return replace(self, labels=labels)
 
-    def histogram(self) -> Tensor:
-        return self.levels
+    def statistics(self) -> Normalisation:
+        return self.moments.statistics()
+
+    @property
+    def brightest(self) -> int:
+        return 255
 
     def feed(self, content: "hashlib._Hash") -> None:
         content.update(f"{self.identity} {self.side}".encode())
@@ -89,7 +92,8 @@ class EncodedSplit:
     def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
         """As ``Images.batches``; a crop's box is one of the image's own size, before it is resized.
 
-        Raises ``DataError`` for an image that cannot be read any more, and where a worker was killed.
+        Raises ``DataError`` for an image that cannot be read, unless ``on_bad`` is to skip it, and where a worker was
+        killed.
         """
         numbers = [which.tolist() for which in plan]
         batches = _Batches(self, numbers, crop and crop.to(torch.device("cpu")))
@@ -100,11 +104,15 @@ class EncodedSplit:
             for images in made:
                 if isinstance(images, str):
                     raise DataError(images)
+                images, replaced = images
+                for line in replaced:
+                    warn(line, stacklevel=2)
                 yield images.to(self.labels.device)
 
 
 class _Batches(Dataset[Any]):
-    """Batch ``number`` of a plan as ``(B, 3, H, W)``, or the message of the error that it meets.
+    """Batch ``number`` of a plan as ``(B, 3, H, W)``, with a line for each image that was replaced, or the message of
+    the error that it meets.
 
     A message, since the loader would add the traceback of its worker to an exception.
     """
@@ -115,17 +123,30 @@ class _Batches(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __getitem__(self, number: int) -> Tensor | str:
+    def __getitem__(self, number: int) -> tuple[Tensor, list[str]] | str:
         which = self.plan[number]
         images = np.empty((len(which), *self.split.shape), np.uint8)
+        replaced: list[str] = []
         for place, sample in enumerate(which):
             try:
                 images[place] = self._decoded(sample).transpose(2, 0, 1)
             except DataError as error:
-                return str(error)
-        return torch.from_numpy(images)
+                if self.split.on_bad == "error" or (found := self._next_readable(sample)) is None:
+                    return str(error)
+                images[place] = found.transpose(2, 0, 1)
+                replaced.append(f"{error}; the next image of its class is taken in its place")
+        return torch.from_numpy(images), replaced
 
-    def _decoded(self, sample: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def _next_readable(self, sample: int) -> Pixels | None:
+        """The next image of the class of ``sample``, in the order of the split and around its end, that can be read."""
+        labels = self.split.labels.cpu().numpy()
+        members = np.flatnonzero(labels == labels[sample])
+        for other in np.roll(members, -int(np.searchsorted(members, sample)))[1:].tolist():
+            with suppress(DataError):
+                return self._decoded(other)
+        return None
+
+    def _decoded(self, sample: int) -> Pixels:
         content, names = self.split.store[sample], self.split.names
         name = "" if isinstance(content, Path) else names[sample] if names else f"image {sample}"
         if self.crop is None:
@@ -133,7 +154,7 @@ class _Batches(Dataset[Any]):
         return decode(content, self.split.side, self.crop.uniforms[sample].tolist(), scale=self.crop.scale, name=name)
 
 
-def in_processes(batches: Dataset[Any], workers: int, seed: int = 0) -> Generator[Tensor | str]:
+def in_processes(batches: Dataset[Any], workers: int, seed: int = 0) -> Generator[Any]:
     """The batches in order, made ahead by processes that are gone when this generator is; ``seed`` decides what they
     draw. A batch that failed is the message of its error."""
     loader, processes = _start(batches, workers, seed)
@@ -153,7 +174,7 @@ def in_processes(batches: Dataset[Any], workers: int, seed: int = 0) -> Generato
             process.join()
 
 
-def _start(batches: Dataset[Any], workers: int, seed: int) -> tuple[Iterator[Tensor | str], set[BaseProcess]]:
+def _start(batches: Dataset[Any], workers: int, seed: int) -> tuple[Iterator[Any], set[BaseProcess]]:
     others = set(multiprocessing.active_children())
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGCHLD) if in_main else None

@@ -81,7 +81,7 @@ class Sources:
             yield Item(path)
             return
         listing = Listing(Path(path), junk=self.junk)
-        for name in walk(listing):
+        for name, _ in walk(listing):
             yield from _bad(listing)
             yield Item(str(listing.folder / name))
         yield from _bad(listing)

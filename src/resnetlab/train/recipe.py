@@ -86,16 +86,15 @@ def recipe_data(recipe: Recipe, on_progress: "Callable[[int, int], None] | None"
     from resnetlab.data.dataset import Normalisation
     from resnetlab.data.sources import load_data
 
-    data = choose_splits(load_data(recipe.data, recipe.split_seed, recipe.decode, on_progress), recipe)
-    tag = hub_tag(recipe)
-    if tag is None or data.in_chans != 3:
-        return data
+    standard = None
+    if (tag := hub_tag(recipe)) is not None:
+        from resnetlab.models.pretrained import PRETRAINED
 
-    from resnetlab.models.pretrained import PRETRAINED
-
-    given = PRETRAINED[tag].preprocessing
-    mean, sd = (tuple(255 * value for value in values) for values in (given.mean, given.std))
-    return replace(data, standard=Normalisation(mean=mean, std=sd))
+        given = PRETRAINED[tag].preprocessing
+        mean, std = (tuple(255 * value for value in values) for values in (given.mean, given.std))
+        standard = Normalisation(mean=mean, std=std)
+    data = load_data(recipe.data, recipe.split_seed, recipe.decode, on_progress, standard=standard)
+    return choose_splits(data, recipe)
 
 
 def choose_splits(data: "ImageData", recipe: Recipe) -> "ImageData":

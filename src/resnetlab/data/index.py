@@ -1,0 +1,178 @@
+"""What is known of the files of a folder, kept from one start to the next: only new and changed files are opened.
+
+A file is known again by its inode, size, and times of modification and change, all of which the listing has, so that
+none is opened to ask. What stands in a folder's index is of its content alone: a file that was renamed, or has several
+names, is known under each.
+"""
+
+import hashlib
+import os
+import time
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnetlab.core.errors import StorageError
+from resnetlab.core.files import atomic_stream, wait_for_lock
+
+UNKNOWN, HEAD, FULL = 0, 1, 2
+"""What was looked at of a file: nothing; its head; all of it, with every pixel decoded."""
+FORMAT = 1
+TICK = 20_000_000
+"""Nanoseconds for which a file may be written again and keep its times."""
+TURN, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
+
+
+class Stamps:
+    """Inode, size and times of files, in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self.started = time.time_ns()
+        self.inodes, self.sizes, self.times, self.changes = array("Q"), array("q"), array("Q"), array("Q")
+
+    def __len__(self) -> int:
+        return len(self.inodes)
+
+    def add(self, status: os.stat_result) -> None:
+        self.inodes.append(status.st_ino & MASK)
+        self.sizes.append(status.st_size)
+        self.times.append(status.st_mtime_ns & MASK)
+        self.changes.append(status.st_ctime_ns & MASK)
+
+    def sort(self, order: list[int]) -> None:
+        """Put the last ``len(order)`` files into that order."""
+        start = len(self) - len(order)
+        for column in (self.inodes, self.sizes, self.times, self.changes):
+            column[start:] = array(column.typecode, [column[start + number] for number in order])
+
+    def columns(self) -> dict[str, NDArray[np.generic]]:
+        """By which a file is known again; both times are one number."""
+        mixed = np.asarray(self.times) * np.uint64(TURN) + np.asarray(self.changes)
+        return {"inode": np.asarray(self.inodes), "size": np.asarray(self.sizes), "time": mixed}
+
+    def settled(self) -> NDArray[np.bool_]:
+        """Which files were last written long enough before they were listed that a later change has another time."""
+        return np.abs(np.asarray(self.changes).view(np.int64) - self.started) > TICK
+
+
+class Entries:
+    """What is known of ``count`` images, a row each: what was ``checked``, the side of a ``square`` (0 for others),
+    whether it is ``lossy``, the SHA-256 of its file, and of its pixels at ``side`` the sum and the sum of squares of
+    each channel."""
+
+    def __init__(self, count: int, side: int) -> None:
+        self.checked = np.zeros(count, np.uint8)
+        self.square = np.zeros(count, np.uint16)
+        self.lossy = np.zeros(count, bool)
+        self.digest = np.zeros((count, 32), np.uint8)
+        self.cut_to(side)
+
+    def cut_to(self, side: int) -> None:
+        """Take another side: what is known of the pixels at the one before is forgotten."""
+        self.side = side
+        self.checked[self.checked == FULL] = HEAD
+        self.sums = np.zeros((len(self.checked), 3), np.min_scalar_type(255 * side**2))
+        self.squares = np.zeros((len(self.checked), 3), np.min_scalar_type(255**2 * side**2))
+
+    def columns(self) -> dict[str, NDArray[np.generic]]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+
+
+@dataclass
+class Index:
+    """The index of the folder ``place`` for images of ``image_size`` (None: their own), in the cache folder.
+
+    ``note`` is what should be said of it: that it was damaged, or could not be kept.
+    """
+
+    place: str
+    image_size: int | None
+    stamps: Stamps
+    note: str = ""
+    path: Path | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        folder = cache_folder()
+        self.path = folder and folder / f"{_key(self.place)}-{self.image_size or 'own'}.npz"
+
+    def read(self) -> tuple[Entries, float] | None:
+        """What is known of the files, and the seconds that a full check would take if it was put off; None where there
+        is no index, or one that cannot be read."""
+        try:
+            return None if self.path is None or not self.path.is_file() else self._read(self.path)
+        except Exception as error:  # a damaged file can fail in any way
+            self.note = f"the index of {self.place} was damaged ({type(error).__name__}) and is made anew"
+            return None
+
+    def _read(self, path: Path) -> tuple[Entries, float]:
+        with np.load(path, allow_pickle=False) as file:
+            form, side, seconds = file["about"].tolist()
+            if form != FORMAT or not 0 < side <= 1 << 16:
+                raise ValueError("another version")
+            entries = Entries(len(self.stamps), int(side))
+            inodes = file["inode"]
+            if not len(inodes):
+                return entries, seconds
+            rows = np.minimum(np.searchsorted(inodes, np.asarray(self.stamps.inodes)), len(inodes) - 1)
+            known = np.ones(len(rows), bool)
+            for name, column in self.stamps.columns().items():
+                known &= file[name][rows] == column
+            rows = rows[known]
+            for name, column in entries.columns().items():
+                kept = file[name]
+                if kept.dtype != column.dtype or kept.shape != (len(inodes), *column.shape[1:]):
+                    raise ValueError(f"{name} is no column of it")
+                column[known] = kept[rows]
+        return entries, seconds
+
+    def write(self, entries: Entries, seconds: float) -> None:
+        """Keep what is known; a place that cannot be written to is told in ``note``."""
+        if self.path is None or not entries.checked.any():
+            return
+        kept = np.flatnonzero((entries.checked > UNKNOWN) & self.stamps.settled())
+        stamps = self.stamps.columns()
+        kept = kept[np.argsort(stamps["inode"][kept], kind="stable")]
+        columns = {name: column[kept] for name, column in {**stamps, **entries.columns()}.items()}
+        try:
+            with atomic_stream(self.path) as stream:
+                np.savez(stream, about=np.array([FORMAT, entries.side, seconds]), **columns)
+        except StorageError as error:
+            self.note = f"the index of {self.place} is not kept, so the next start opens every file again: {error}"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait for another process that makes this index, and hold it: what that one has opened need not be opened
+        again. Where no lock is to be had, nothing is waited for."""
+        if self.path is None:
+            yield
+            return
+        with wait_for_lock(self.path.with_suffix(".lock")):
+            yield
+
+
+def _key(place: str) -> str:
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:24]
+
+
+def cache_folder() -> Path | None:
+    """Where indices are kept: ``$RESNETLAB_CACHE``, else ``resnetlab`` in ``$XDG_CACHE_HOME`` or ``~/.cache``; None
+    where there is no home."""
+    if given := os.environ.get("RESNETLAB_CACHE"):
+        return Path(given) / "index"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnetlab" / "index"
+    except RuntimeError:
+        return None
+
+
+def forget(place: str) -> None:
+    """Remove the indices of a folder, of every size."""
+    folder = cache_folder()
+    for path in () if folder is None else folder.glob(f"{_key(place)}-*.npz"):
+        with suppress(OSError):
+            path.unlink()
