@@ -5,17 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from stat import S_ISDIR
 
 import numpy as np
 
 from resnetlab.core.errors import ConfigError, DataError, listed, printable
 from resnetlab.data.classes import some
 from resnetlab.data.dataset import Numbers, SplitName, split_by_class
-from resnetlab.data.index import Stamps
 from resnetlab.data.ingest import EncodedSet
-from resnetlab.data.listing import Listing, entries, walk
+from resnetlab.data.listing import Listing, list_place, walk
 from resnetlab.data.splits import WORDS, Choice, parse_choice, read_name, suggestion
+from resnetlab.data.stamps import Stamps
 
 LAYOUTS = (
     "read are: train/ with validation/, test/ or both, each with a folder for each class; or a folder for each class "
@@ -301,31 +300,29 @@ def _list_classes(tree: Tree, prefix: str, names: list[str], split: SplitName | 
     labels = {name: label for label, name in enumerate(tree.classes)}
     for name in sorted(names):
         place = f"{prefix}/{name}" if prefix else name
-        start = len(tree.names)
-        for found, status in _walk(tree, place):
-            tree.names.append(found)
-            tree.stamps.add(status)
-        added = tree.names[start:]
-        order = sorted(range(len(added)), key=added.__getitem__)
-        # Else the names of one folder are sorted already, but not beside those of folders in it.
-        if order != list(range(len(added))):
-            tree.names[start:] = [added[number] for number in order]
-            tree.stamps.sort(order)
-        tree.groups.append((len(added), labels[name], split))
+        some: list[str] = []
+        stamps, folders = Stamps(), 0
+        for found, theirs in _walk(tree, place):
+            some += found
+            stamps.extend(theirs)
+            folders += 1
+        # The names of one folder are sorted already, but not beside those of folders in it.
+        order = sorted(range(len(some)), key=some.__getitem__) if folders > 1 else None
+        tree.names += some if order is None else [some[number] for number in order]
+        tree.stamps.extend(stamps, order)
+        tree.groups.append((len(some), labels[name], split))
 
 
 def _class_folders(tree: Tree, place: str) -> list[str]:
     """Names of the folders in ``place``, sorted; files beside them belong to no class and are junk."""
-    names = []
-    for name, status in entries(tree, place):
-        if S_ISDIR(status.st_mode):
-            names.append(Path(name).name)
-        else:
-            tree.junk["outside of a class"] += 1
-    return names
+    files: list[str] = []
+    folders = list_place(tree, place, files, Stamps())
+    if files:
+        tree.junk["outside of a class"] += len(files)
+    return [Path(name).name for name in folders]
 
 
-def _walk(tree: Tree, place: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Name and status of the files in the folder ``place`` and below."""
+def _walk(tree: Tree, place: str) -> Iterator[tuple[list[str], Stamps]]:
+    """Names and stamps of the files in the folder ``place`` and below."""
     # A link to a folder around this one would bring the other classes' images into this class.
     return walk(tree, place, (tree.folder, (tree.folder / place).parent))

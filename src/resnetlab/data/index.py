@@ -7,8 +7,6 @@ names, is known under each.
 
 import hashlib
 import os
-import time
-from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,45 +17,11 @@ from numpy.typing import NDArray
 
 from resnetlab.core.errors import StorageError
 from resnetlab.core.files import atomic_stream, wait_for_lock
+from resnetlab.data.stamps import Stamps
 
 UNKNOWN, HEAD, FULL = 0, 1, 2
 """What was looked at of a file: nothing; its head; all of it, with every pixel decoded."""
 FORMAT = 1
-TICK = 20_000_000
-"""Nanoseconds for which a file may be written again and keep its times."""
-TURN, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
-
-
-class Stamps:
-    """Inode, size and times of files, in the order in which they were added."""
-
-    def __init__(self) -> None:
-        self.started = time.time_ns()
-        self.inodes, self.sizes, self.times, self.changes = array("Q"), array("q"), array("Q"), array("Q")
-
-    def __len__(self) -> int:
-        return len(self.inodes)
-
-    def add(self, status: os.stat_result) -> None:
-        self.inodes.append(status.st_ino & MASK)
-        self.sizes.append(status.st_size)
-        self.times.append(status.st_mtime_ns & MASK)
-        self.changes.append(status.st_ctime_ns & MASK)
-
-    def sort(self, order: list[int]) -> None:
-        """Put the last ``len(order)`` files into that order."""
-        start = len(self) - len(order)
-        for column in (self.inodes, self.sizes, self.times, self.changes):
-            column[start:] = array(column.typecode, [column[start + number] for number in order])
-
-    def columns(self) -> dict[str, NDArray[np.generic]]:
-        """By which a file is known again; both times are one number."""
-        mixed = np.asarray(self.times) * np.uint64(TURN) + np.asarray(self.changes)
-        return {"inode": np.asarray(self.inodes), "size": np.asarray(self.sizes), "time": mixed}
-
-    def settled(self) -> NDArray[np.bool_]:
-        """Which files were last written long enough before they were listed that a later change has another time."""
-        return np.abs(np.asarray(self.changes).view(np.int64) - self.started) > TICK
 
 
 class Entries:
@@ -118,7 +82,7 @@ class Index:
             inodes = file["inode"]
             if not len(inodes):
                 return entries, seconds
-            rows = np.minimum(np.searchsorted(inodes, np.asarray(self.stamps.inodes)), len(inodes) - 1)
+            rows = np.minimum(np.searchsorted(inodes, self.stamps.inodes), len(inodes) - 1)
             known = np.ones(len(rows), bool)
             for name, column in self.stamps.columns().items():
                 known &= file[name][rows] == column
@@ -140,7 +104,7 @@ class Index:
         columns = {name: column[kept] for name, column in {**stamps, **entries.columns()}.items()}
         try:
             with atomic_stream(self.path) as stream:
-                np.savez(stream, about=np.array([FORMAT, entries.side, seconds]), **columns)
+                np.savez(stream, allow_pickle=False, about=np.array([FORMAT, entries.side, seconds]), **columns)
         except StorageError as error:
             self.note = f"the index of {self.place} is not kept, so the next start opens every file again: {error}"
 

@@ -30,8 +30,9 @@ from resnetlab.data.dataset import (
 )
 from resnetlab.data.decode import Pixels, read_image
 from resnetlab.data.encoded import EncodedSplit
-from resnetlab.data.index import FULL, HEAD, UNKNOWN, Entries, Index, Stamps
+from resnetlab.data.index import FULL, HEAD, UNKNOWN, Entries, Index
 from resnetlab.data.opening import Cut, Head, Opened, in_pieces, open_cell, open_image, read_cell, read_head
+from resnetlab.data.stamps import Stamps
 
 MOST_ARRAY_BYTES = 1 << 30
 """Decoded images of all splits together that are held in memory; those that turn out bad count too."""

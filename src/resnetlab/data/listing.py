@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+
+from resnetlab.data.stamps import Stamps
 
 JUNK_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
 JUNK_SUFFIX = re.compile(
@@ -26,9 +29,9 @@ class Listing:
     junk: Counter[str] = field(default_factory=Counter)
 
 
-def walk(listing: Listing, place: str = "", around: Iterable[Path] = ()) -> Iterator[tuple[str, os.stat_result]]:
-    """Name and status of the files in the folder ``place`` and below: those of a folder sorted, before those of its
-    folders.
+def walk(listing: Listing, place: str = "", around: Iterable[Path] = ()) -> Iterator[tuple[list[str], Stamps]]:
+    """Names and stamps of the files in the folder ``place`` and below, folder by folder: those of a folder sorted,
+    before those of its folders.
 
     Links are followed, each real folder once, and those ``around`` not at all. Hidden files, and those whose name says
     that they are no images, are counted as junk.
@@ -41,46 +44,49 @@ def walk(listing: Listing, place: str = "", around: Iterable[Path] = ()) -> Iter
         if identity in entered:
             continue
         entered.add(identity)
-        inner = []
-        for name, status in entries(listing, place):
-            if S_ISDIR(status.st_mode):
-                inner.append(name)
-            else:
-                yield name, status
-        waiting += reversed(inner)
+        names: list[str] = []
+        stamps = Stamps()
+        waiting += reversed(list_place(listing, place, names, stamps))
+        if names:
+            yield names, stamps
 
 
-def entries(listing: Listing, place: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Name and status of each file that should be an image, and of each folder, in the folder ``place``, sorted. What
-    is neither is listed as bad, and junk is counted."""
+def list_place(listing: Listing, place: str, names: list[str], stamps: Stamps) -> list[str]:
+    """Add each file that should be an image in the folder ``place``, sorted; the folders in it, sorted. What is neither
+    is listed as bad, and junk is counted."""
+    folders: list[str] = []
     try:
         with os.scandir(listing.folder / place) as found:
-            inside = sorted(found, key=lambda entry: entry.name, reverse=True)
+            inside = sorted(found, key=attrgetter("name"), reverse=True)
     except (OSError, ValueError) as error:
         listing.bad.append((place or ".", getattr(error, "strerror", None) or str(error)))
-        return
+        return folders
+    prefix, add = f"{place}/" if place else "", stamps.add
     while inside:
         # An entry keeps its status: it goes at once, so that a million of them never stand beside each other.
         entry = inside.pop()
         own = entry.name
-        name = f"{place}/{own}" if place else own
-        if own[0] == "." or own.lower() in JUNK_NAMES:
+        stem, _, suffix = own.rpartition(".")
+        odd = not stem or own[0] == "." or _is_junk(suffix)
+        if odd and (own[0] == "." or own.lower() in JUNK_NAMES):
             listing.junk["hidden" if own[0] == "." else own] += 1
             continue
         try:
             status = entry.stat()
         except OSError as error:
-            listing.bad.append((name, error.strerror or str(error)))
+            listing.bad.append((prefix + own, error.strerror or str(error)))
             continue
         if S_ISREG(status.st_mode):
-            _, dot, suffix = own.rpartition(".")
-            if dot and _is_junk(suffix):
+            if odd and stem:
                 listing.junk[f".{suffix.lower()}"] += 1
-                continue
-        elif not S_ISDIR(status.st_mode):
-            listing.bad.append((name, "it is no file but a pipe, a socket or a device"))
-            continue
-        yield name, status
+            else:
+                names.append(prefix + own)
+                add(status)
+        elif S_ISDIR(status.st_mode):
+            folders.append(prefix + own)
+        else:
+            listing.bad.append((prefix + own, "it is no file but a pipe, a socket or a device"))
+    return folders
 
 
 @lru_cache(1024)

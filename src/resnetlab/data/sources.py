@@ -88,6 +88,16 @@ def encoded_images(source: str, split_seed: int = 0) -> "EncodedSet | None":
     return None if isinstance(read, ImageData) else read
 
 
+def forget_index(source: str) -> None:
+    """Remove what is kept of a folder of images, so that all its files are opened again; nothing for other sources."""
+    scheme, place = _parse(source)
+    if scheme == "folder":
+        from resnetlab.data.folder import index_key
+        from resnetlab.data.index import forget
+
+        forget(index_key(place))
+
+
 def _white(scheme: str, place: str, data: ImageData) -> int | None:
     """The value of white: that of the reader, but None for arrays that use the lower half of 0 … 255 alone and do not
     say their scale, such as grey levels from 0 to 16."""
