@@ -23,12 +23,12 @@ WIDE = {"size": (9, 8), "image_size": 70}
 
 @pytest.fixture
 def opened(monkeypatch) -> Counter[str]:
-    """How often each file was opened, by its name."""
+    """How often each file was opened, by its folder and name."""
     counts: Counter[str] = Counter()
 
     def counting(original):
         def count(path):
-            counts[path.name] += 1
+            counts[f"{path.parent.name}/{path.name}"] += 1
             return original(path)
 
         return count
@@ -73,7 +73,7 @@ def test_only_what_changed_is_opened_and_the_set_is_that_of_a_first_start(folder
     opened.clear()
     path = folder / "a" / "2.png"
     status = path.stat()
-    expected = {"2.png": 1}
+    expected = {"a/2.png": 1}
     if change == "content":
         add(folder, "a/2.png", size=(9, 8), level=7)
     elif change == "as it was":
@@ -84,13 +84,13 @@ def test_only_what_changed_is_opened_and_the_set_is_that_of_a_first_start(folder
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     elif change == "new":
         add(folder, "a/new.png", size=(9, 8))
-        expected = {"new.png": 1}
+        expected = {"a/new.png": 1}
     elif change == "gone":
         path.unlink()
         expected = {}
     elif change == "renamed":
         path.rename(folder / "a" / "0.5.png")
-        expected = {"0.5.png": 1}
+        expected = {"a/0.5.png": 1}
     else:
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     found = read(settle(folder), image_size=70, on_bad="skip")
@@ -125,8 +125,8 @@ def test_images_that_are_held_are_opened_once_at_every_start_and_no_index_is_kep
     folder = settle(classes_of(tmp_path, "a", "b"))
     for _ in range(2):
         read(folder)
-        assert opened == dict.fromkeys(opened, 2)
-        assert len(opened) == 5
+        assert opened == dict.fromkeys(opened, 1)
+        assert len(opened) == 10
         opened.clear()
     assert not indices(folder)
 
@@ -283,7 +283,7 @@ def test_names_of_folders_in_a_class_are_sorted_with_their_stamps(tmp_path, open
     (tmp_path / "a" / "b" / "x.png").touch()
     settle(tmp_path)
     assert read(tmp_path, image_size=70).fingerprint == first.fingerprint
-    assert opened == {"x.png": 1}
+    assert opened == {"b/x.png": 1}
 
 
 def test_an_entry_takes_less_than_a_hundred_bytes():

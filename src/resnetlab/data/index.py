@@ -1,8 +1,8 @@
 """What is known of the files of a folder, kept from one start to the next: only new and changed files are opened.
 
 A file is known again by its inode, size, and times of modification and change, all of which the listing has, so that
-none is opened to ask. What stands in a folder's index is of its content alone: a file that was renamed, or has several
-names, is known under each.
+none is opened to ask. Its name is not among them: what is known is of the content alone. The time of change moves with
+every write, even where the others are put back as they were; what escapes is a change under a clock that was set back.
 """
 
 import hashlib
@@ -74,7 +74,8 @@ class Index:
             return None
 
     def _read(self, path: Path) -> tuple[Entries, float]:
-        with np.load(path, allow_pickle=False) as file:
+        # Of a damaged file numpy would leave its own stream open.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             form, side, seconds = file["about"].tolist()
             if form != FORMAT or not 0 < side <= 1 << 16:
                 raise ValueError("another version")
