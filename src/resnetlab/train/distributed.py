@@ -151,10 +151,11 @@ def leading_first(
         return read(check, on_progress)
     if not world().leads:
         # Less than PATIENCE lies between two words of the leading rank.
-        while (told := share_bytes(None) or b"") == READING:
+        while (said := share_bytes(None)) == READING:
             pass
-        return read(cast("Check", told.decode()) or check, on_progress)
-    last, told = monotonic(), b""
+        return read(cast("Check", said.decode()) if said else check, on_progress)
+    last = monotonic()
+    told: bytes | None = None
 
     def on_each(done: int, total: int) -> None:
         nonlocal last
