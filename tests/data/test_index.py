@@ -28,7 +28,7 @@ def opened(monkeypatch) -> Counter[str]:
 
     def counting(original):
         def count(path):
-            counts[f"{path.parent.name}/{path.name}"] += 1
+            counts["/".join(str(path).split("/")[-2:])] += 1
             return original(path)
 
         return count

@@ -1,7 +1,7 @@
 """Folders of images: one folder for each class, with or without parts for training, validation and testing."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from resnetlab.data.dataset import Numbers, SplitName, split_by_class
 from resnetlab.data.ingest import EncodedSet
 from resnetlab.data.listing import Listing, list_place, walk
 from resnetlab.data.splits import WORDS, Choice, parse_choice, read_name, suggestion
-from resnetlab.data.stamps import Stamps
+from resnetlab.data.stamps import Paths, Stamps
 
 LAYOUTS = (
     "read are: train/ with validation/, test/ or both, each with a folder for each class; or a folder for each class "
@@ -53,20 +53,6 @@ class Tree(Listing):
         names = iter(self.names)
         for count, label, split in self.groups:
             yield from (File(name=name, label=label, split=split) for name in islice(names, count))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paths(Sequence[Path]):
-    """Files of one folder; a million names take less memory than a million paths."""
-
-    folder: Path
-    names: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, number: int) -> Path:  # type: ignore[override]  # no slices
-        return self.folder / self.names[number]
 
 
 def read_folder(place: str, split_seed: int) -> EncodedSet:

@@ -21,7 +21,7 @@ from resnetlab.data.stamps import Stamps
 
 UNKNOWN, HEAD, FULL = 0, 1, 2
 """What was looked at of a file: nothing; its head; all of it, with every pixel decoded."""
-FORMAT = 1
+FORMAT, PIECE = 1, 1 << 16
 
 
 class Entries:
@@ -87,12 +87,13 @@ class Index:
             known = np.ones(len(rows), bool)
             for name, column in self.stamps.columns().items():
                 known &= file[name][rows] == column
-            rows = rows[known]
+            numbers = np.flatnonzero(known)
             for name, column in entries.columns().items():
                 kept = file[name]
                 if kept.dtype != column.dtype or kept.shape != (len(inodes), *column.shape[1:]):
                     raise ValueError(f"{name} is no column of it")
-                column[known] = kept[rows]
+                for some in np.array_split(numbers, len(numbers) // PIECE + 1):
+                    column[some] = kept[rows[some]]
         return entries, seconds
 
     def write(self, entries: Entries, seconds: float) -> None:
@@ -101,7 +102,8 @@ class Index:
             return
         kept = np.flatnonzero((entries.checked > UNKNOWN) & self.stamps.settled())
         stamps = self.stamps.columns()
-        kept = kept[np.argsort(stamps["inode"][kept], kind="stable")]
+        # Of a file with several names what is known most of comes first, where it is found.
+        kept = kept[np.lexsort((FULL - entries.checked[kept], stamps["inode"][kept]))]
         columns = {name: column[kept] for name, column in {**stamps, **entries.columns()}.items()}
         try:
             with atomic_stream(self.path) as stream:

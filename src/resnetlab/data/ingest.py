@@ -32,7 +32,7 @@ from resnetlab.data.decode import Pixels, read_image
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.index import FULL, HEAD, UNKNOWN, Entries, Index
 from resnetlab.data.opening import Cut, Head, Opened, in_pieces, open_cell, open_image, read_cell, read_head
-from resnetlab.data.stamps import Stamps
+from resnetlab.data.stamps import Paths, Stamps
 
 MOST_ARRAY_BYTES = 1 << 30
 """Decoded images of all splits together that are held in memory; those that turn out bad count too."""
@@ -295,7 +295,8 @@ class _Ingestion:
                 yield number, here(number)
 
     def _head(self, number: int) -> Head | str:
-        return read_head(self.given.cells[number])
+        cells = self.given.cells
+        return read_head(cells.text(number) if isinstance(cells, Paths) else cells[number])
 
     def _note_head(self, number: int, head: Head | str) -> None:
         self.done += 1
@@ -437,13 +438,16 @@ class _Ingestion:
             if self.check == "full":
                 identity.update(self.given.spell(self.entries.digest[some].tobytes()))
             else:
-                lines = (f"{self.given.names[number]}\0{self._size(number)}\n" for number in some.tolist())
+                named = zip(Chosen(self.given.names, some), self._sizes(some), strict=True)
+                lines = (f"{name}\0{size}\n" for name, size in named)
                 identity.update("".join(lines).encode())
         return identity.hexdigest()
 
-    def _size(self, number: int) -> int:
-        cell = self.given.cells[number]
-        return len(cell) if isinstance(cell, bytes) else self.given.known[1].sizes[number] if self.given.known else 0
+    def _sizes(self, numbers: Numbers) -> list[int]:
+        """Bytes of the files."""
+        if self.given.known:
+            return list(self.given.known[1].sizes[numbers].tolist())
+        return [len(read_cell(self.given.cells[number])) for number in numbers.tolist()]
 
 
 def cores() -> int:

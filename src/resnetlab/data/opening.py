@@ -106,7 +106,7 @@ class _Pieces(Dataset[Any]):
         return [(number, self.look(number)) for number in some]
 
 
-def read_head(cell: bytes | Path) -> Head | str:
+def read_head(cell: bytes | str | Path) -> Head | str:
     """The side of a square image (0 for others) and whether it is lossy, by its head alone; or in words why it is none
     that can be read."""
     try:
@@ -114,18 +114,18 @@ def read_head(cell: bytes | Path) -> Head | str:
         if (size := _jpeg_size(head)) is not None and 0 < size[0] * size[1] <= MOST_PIXELS // 2:
             return size[0] if size[0] == size[1] else 0, True
         with (
-            BytesIO(cell) if isinstance(cell, bytes) else open_file(cell) as stream,
+            BytesIO(cell) if isinstance(cell, bytes) else open_file(Path(cell)) as stream,
             Image.open(stream, formats=FORMATS) as image,
         ):
             check_size(image)
             # Of WebP any of its chunks may say it.
-            content = read_cell(cell) if image.format == "WEBP" else b""
+            content = read_cell(cell if isinstance(cell, bytes) else Path(cell)) if image.format == "WEBP" else b""
             return image.width if image.width == image.height else 0, is_lossy(image, content)  # type: ignore[arg-type]
     except Exception as error:
         return reason(error)
 
 
-def _first_bytes(path: Path) -> bytes:
+def _first_bytes(path: str | Path) -> bytes:
     # No pipe: it was listed as a regular file.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:

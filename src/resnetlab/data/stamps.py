@@ -1,8 +1,11 @@
-"""By what a file is known again without opening it. No torch is loaded here."""
+"""Files of a folder, and by what each is known again without opening it. No torch is loaded here."""
 
 import os
 import time
 from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,24 @@ TICK = 20_000_000
 """Nanoseconds for which a file may be written again and keep its times."""
 TURN = np.uint64(0x9E3779B97F4A7C15)
 MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths(Sequence[Path]):
+    """Files of one folder; a million names take less memory than a million paths."""
+
+    folder: Path
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, number: int) -> Path:  # type: ignore[override]  # no slices
+        return self.folder / self.names[number]
+
+    def text(self, number: int) -> str:
+        """The path as text, which takes a tenth of the time."""
+        return f"{self.folder}/{self.names[number]}"
 
 
 class Stamps:
