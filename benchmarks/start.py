@@ -35,7 +35,7 @@ from resnetlab.core.files import write_json
 from resnetlab.data.config import DecodeConfig
 from resnetlab.data.dataset import Normalisation
 from resnetlab.data.folder import index_key  # noqa: F401  # imports are not counted
-from resnetlab.data.ingest import cores
+from resnetlab.data.opening import cores
 from resnetlab.data.sources import load_data
 
 SIZE, SIDE, CLASSES = (160, 120), 128, 100

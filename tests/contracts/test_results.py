@@ -69,6 +69,24 @@ def decode_rows() -> list[str]:
     return [*rows, environment_line(found["environment"])]
 
 
+def start_rows() -> list[str]:
+    """A number of files: seconds of what ImageFolder does, and how many times as long each start takes."""
+    found = read("start.json")
+    rows = []
+    for count, one in found["counts"].items():
+        over, starts = one["over_image_folder"], one["starts"]
+        cells = [
+            f"{over[name]['median']:.1f} ({over[name]['quartile_1']:.1f} to {over[name]['quartile_3']:.1f})"
+            if name in over
+            else "not measured"
+            for name in ("head", "second after head", "full", "second after full")
+        ]
+        seconds = f"{starts['ImageFolder']['processor']['median']:.3f}"
+        memory = f"{starts['second after head']['mib']['median']:.0f} / {starts['ImageFolder']['mib']['median']:.0f}"
+        rows.append(f"| {int(count):,} | {seconds} | {' | '.join(cells)} | {memory} | {one['turns']} |")
+    return [*rows, environment_line(found["environment"])]
+
+
 def probe_rows() -> list[str]:
     found = read("probe.json")
     turns = found["settings"]["turns"]
@@ -164,7 +182,7 @@ def test_there_are_runs():
     assert {path.stem for path in RUNS} == {"run-fashion-mnist", "run-cifar10-jpeg"}
 
 
-@pytest.mark.parametrize("rows", [loop_rows, decode_rows, probe_rows, export_rows, serve_rows])
+@pytest.mark.parametrize("rows", [loop_rows, decode_rows, start_rows, probe_rows, export_rows, serve_rows])
 def test_rows_of_a_benchmark_are_drawn_from_its_record(rows):
     for row in rows():
         assert row in page(), row

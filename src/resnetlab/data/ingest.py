@@ -1,7 +1,6 @@
 """From encoded images to splits: each image is opened once, judged, and held in memory or left encoded."""
 
 import hashlib
-import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from resnetlab.core.errors import DataError
 from resnetlab.core.randomness import generator
 from resnetlab.data.classes import LISTED, Refuse, raise_it
 from resnetlab.data.config import Checked, DecodeConfig
@@ -28,10 +26,10 @@ from resnetlab.data.dataset import (
     Split,
     SplitName,
 )
-from resnetlab.data.decode import Pixels, read_image
+from resnetlab.data.decode import Pixels
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.index import FULL, HEAD, UNKNOWN, Entries, Index
-from resnetlab.data.opening import Cut, Head, Opened, in_pieces, open_cell, open_image, read_cell, read_head
+from resnetlab.data.opening import Cut, Head, Opened, cores, in_pieces, open_cell, open_image, read_cell, read_head
 from resnetlab.data.stamps import Paths, Stamps
 
 MOST_ARRAY_BYTES = 1 << 30
@@ -53,8 +51,6 @@ PATIENCE = 60.0
 IMAGES_AT_ONCE, HEADS_AT_ONCE, PIECE = 32, 1024, 1 << 16
 """Images that a process decodes, or whose heads it reads, before it hands over; and whose sums are at hand at once."""
 CHANNELS = 3
-NEARLY_GREY = 8
-"""Grey levels by which the channels of a grey JPEG may differ."""
 
 Progress = Callable[[int, int], None]
 Seen = TypeVar("Seen")
@@ -132,37 +128,6 @@ def ingest(
         standard=standard,
         check=state.check,
     )
-
-
-LOOKED_AT = 48
-"""Images by which ``glance`` judges a set."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Glance:
-    """What some images of a set are like: the median ``side``, the shorter one, in pixels, and whether all are
-    ``grey``."""
-
-    side: int
-    grey: bool
-
-
-def glance(given: EncodedSet, numbers: Numbers) -> Glance:
-    """What images of those numbers are like, by ``LOOKED_AT`` of them, evenly spread. Those that cannot be read are
-    passed over. Raises ``DataError`` where none can."""
-    sides, grey = [], True
-    spread = np.linspace(0, len(numbers) - 1, min(LOOKED_AT, len(numbers))).round().astype(int)
-    for number in numbers[spread]:
-        cell = given.cells[int(number)]
-        try:
-            image = read_image(cell, SMALL)
-        except Exception:  # what is wrong with it is told when all are read
-            continue
-        sides.append(min(image.width, image.height))
-        grey = grey and bool((image.pixels.max(axis=2) - image.pixels.min(axis=2)).max() <= NEARLY_GREY)
-    if not sides:
-        raise DataError(f"{given.source}: none of {len(spread)} images that were looked at can be read")
-    return Glance(side=int(np.median(sides)), grey=grey)
 
 
 class _Ingestion:
@@ -448,11 +413,6 @@ class _Ingestion:
         if self.given.known:
             return list(self.given.known[1].sizes[numbers].tolist())
         return [len(read_cell(self.given.cells[number])) for number in numbers.tolist()]
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_words(seconds: float) -> str:

@@ -77,6 +77,11 @@ def read_cell(cell: bytes | Path) -> bytes | str:
         return reason(error)
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def open_cell(cells: Sequence[bytes | Path], cut: Cut, number: int) -> Opened | str:
     """Image ``number``, from its file; or in words why it cannot be read."""
     content = read_cell(cells[number])
