@@ -11,8 +11,8 @@ import numpy as np
 from resnetlab.core.errors import ConfigError, DataError, listed, printable
 from resnetlab.data.classes import some
 from resnetlab.data.dataset import Numbers, SplitName, split_by_class
-from resnetlab.data.ingest import EncodedSet
 from resnetlab.data.listing import Listing, list_place, walk
+from resnetlab.data.opening import EncodedSet
 from resnetlab.data.splits import WORDS, Choice, parse_choice, read_name, suggestion
 from resnetlab.data.stamps import Paths, Stamps
 

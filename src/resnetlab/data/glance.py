@@ -7,7 +7,8 @@ import numpy as np
 from resnetlab.core.errors import DataError
 from resnetlab.data.dataset import Numbers
 from resnetlab.data.decode import read_image
-from resnetlab.data.ingest import SMALL, EncodedSet
+from resnetlab.data.ingest import SMALL
+from resnetlab.data.opening import EncodedSet
 
 NEARLY_GREY = 8
 """Grey levels by which the channels of a grey JPEG may differ."""

@@ -1,11 +1,10 @@
 """From encoded images to splits: each image is opened once, judged, and held in memory or left encoded."""
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
@@ -29,8 +28,19 @@ from resnetlab.data.dataset import (
 from resnetlab.data.decode import Pixels
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.index import FULL, HEAD, UNKNOWN, Entries, Index
-from resnetlab.data.opening import Cut, Head, Opened, cores, in_pieces, open_cell, open_image, read_cell, read_head
-from resnetlab.data.stamps import Paths, Stamps
+from resnetlab.data.opening import (
+    Cut,
+    EncodedSet,
+    Head,
+    Opened,
+    cores,
+    in_pieces,
+    open_cell,
+    open_image,
+    read_cell,
+    read_head,
+)
+from resnetlab.data.stamps import Paths
 
 MOST_ARRAY_BYTES = 1 << 30
 """Decoded images of all splits together that are held in memory; those that turn out bad count too."""
@@ -54,30 +64,6 @@ CHANNELS = 3
 
 Progress = Callable[[int, int], None]
 Seen = TypeVar("Seen")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedSet:
-    """What a reader of encoded images hands over: ``cells`` (bytes or paths), ``labels`` and ``names``, by number.
-
-    ``divide`` gives the numbers of each split out of those of the images that can be read, both rising; ``judge`` the
-    reasons not to train on these. ``folders`` is whether each class is a folder. ``spell`` puts SHA-256 sums, one after
-    another, as they identify the set. ``known`` are, for files, the key of their index and their stamps. ``bad`` is
-    what the reader met that is no image, with the reason.
-    """
-
-    source: str
-    classes: tuple[str, ...]
-    cells: Sequence[bytes | Path]
-    labels: Numbers
-    names: Sequence[str]
-    divide: Callable[[Numbers], dict[SplitName, Numbers]]
-    spell: Callable[[bytes], bytes] = lambda digests: digests
-    judge: Callable[[Mapping[SplitName, Numbers]], list[str]] = lambda _: []
-    folders: bool = False
-    known: tuple[str, Stamps] | None = None
-    bad: Sequence[tuple[str, str]] = ()
-    notes: tuple[str, ...] = ()
 
 
 def ingest(

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,15 +15,40 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from resnetlab.core.files import open_file, read_file
-from resnetlab.data.dataset import Numbers
+from resnetlab.data.dataset import Numbers, SplitName
 from resnetlab.data.decode import FORMATS, MOST_PIXELS, Pixels, check_size, is_lossy, read_image, reason
 from resnetlab.data.encoded import in_processes
+from resnetlab.data.stamps import Stamps
 
 HEAD_BYTES = 4096
 """Of a JPEG: its size mostly stands there. Where it does not, Pillow reads as far as it needs."""
 Head = tuple[int, bool]
 Seen = TypeVar("Seen")
 LEVELS = np.arange(256, dtype=np.uint64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedSet:
+    """What a reader of encoded images hands over: ``cells`` (bytes or paths), ``labels`` and ``names``, by number.
+
+    ``divide`` gives the numbers of each split out of those of the images that can be read, both rising; ``judge`` the
+    reasons not to train on these. ``folders`` is whether each class is a folder. ``spell`` puts SHA-256 sums, one after
+    another, as they identify the set. ``known`` are, for files, the key of their index and their stamps. ``bad`` is
+    what the reader met that is no image, with the reason.
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    cells: Sequence[bytes | Path]
+    labels: Numbers
+    names: Sequence[str]
+    divide: Callable[[Numbers], dict[SplitName, Numbers]]
+    spell: Callable[[bytes], bytes] = lambda digests: digests
+    judge: Callable[[Mapping[SplitName, Numbers]], list[str]] = lambda _: []
+    folders: bool = False
+    known: tuple[str, Stamps] | None = None
+    bad: Sequence[tuple[str, str]] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from resnetlab.data.dataset import TEST_SHARE, ImageData, Normalisation, Numbers
 from resnetlab.data.splits import parse_choice
 
 if TYPE_CHECKING:
-    from resnetlab.data.ingest import EncodedSet
+    from resnetlab.data.opening import EncodedSet
 
 Progress = Callable[[int, int], None]
 

@@ -11,7 +11,7 @@ import numpy as np
 from resnetlab.core.errors import ConfigError, DataError, do_all, printable
 from resnetlab.data.classes import MISSING, Refuse, raise_it, without_unlabelled
 from resnetlab.data.dataset import Chosen, Numbers, SplitName, split_by_class
-from resnetlab.data.ingest import EncodedSet
+from resnetlab.data.opening import EncodedSet
 
 NUMBERS = ("int", "uint", "float", "double")
 """How the types of numbers begin. pandas stores whole numbers as floats where one is missing."""
