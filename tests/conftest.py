@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnetlab.data.dataset import ImageData, Split
+from resnetlab.data.dataset import ImageData, Moments, Split
 
 # Two test processes share two cores; and one thread makes every sum's order, so its bits, the same anywhere.
 torch.set_num_threads(1)
@@ -35,6 +35,14 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory) -> Iterator[None]:
+    """Indices of folders are kept where the tests write, and not where the user's are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESNETLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +71,12 @@ def make_data(
 @pytest.fixture(scope="session")
 def data() -> ImageData:
     return make_data()
+
+
+def moments_of(images: torch.Tensor) -> Moments:
+    """Those of images ``(N, C, H, W)``."""
+    flat = images.flatten(2).numpy().astype(np.uint64)
+    return Moments(pixels=flat.shape[2], sums=flat.sum(axis=2), squares=(flat**2).sum(axis=2))
 
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

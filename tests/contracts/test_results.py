@@ -76,6 +76,24 @@ def feed_rows() -> list[str]:
     return [*rows, environment_line(found["environment"])]
 
 
+def start_rows() -> list[str]:
+    """A number of files: seconds of what ImageFolder does, and how many times as long each start takes."""
+    found = read("start.json")
+    rows = []
+    for count, one in found["counts"].items():
+        over, starts = one["over_image_folder"], one["starts"]
+        cells = [
+            f"{over[name]['median']:.1f} ({over[name]['quartile_1']:.1f} to {over[name]['quartile_3']:.1f})"
+            if name in over
+            else "not measured"
+            for name in ("head", "second after head", "full", "second after full")
+        ]
+        seconds = f"{starts['ImageFolder']['processor']['median']:.3f}"
+        memory = f"{starts['second after head']['mib']['median']:.0f} / {starts['ImageFolder']['mib']['median']:.0f}"
+        rows.append(f"| {int(count):,} | {seconds} | {' | '.join(cells)} | {memory} | {one['turns']} |")
+    return [*rows, environment_line(found["environment"])]
+
+
 def probe_rows() -> list[str]:
     found = read("probe.json")
     turns = found["settings"]["turns"]
@@ -259,6 +277,7 @@ def test_there_are_runs():
 BENCHMARKS = (
     loop_rows,
     decode_rows,
+    start_rows,
     feed_rows,
     probe_rows,
     startup_rows,

@@ -19,7 +19,7 @@ from resnetlab.data.decode import decode
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.processes import _begin_worker
 from resnetlab.data.transforms import ResizedCrop
-from tests.conftest import ROOT
+from tests.conftest import ROOT, moments_of
 from tests.faults.images import encoded
 
 RNG = np.random.default_rng(0)
@@ -37,7 +37,7 @@ def split(images=FILES, **settings) -> EncodedSplit:
     given = {
         "labels": torch.arange(len(images)) % 3,
         "side": 16,
-        "levels": torch.ones(3, 256, dtype=torch.float64),
+        "moments": moments_of(torch.zeros(12, 3, 16, 16)),
         "identity": "0" * 64,
         "encoding": "mixed",
     }
@@ -286,3 +286,31 @@ def test_identity_side_and_labels_make_the_fingerprint():
     assert digest(first) == digest(replace(first, workers=3))
     others = [replace(first, identity="1" * 64), replace(first, side=17), replace(first, labels=first.labels.flip(0))]
     assert len({digest(first), *map(digest, others)}) == 4
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_image_met_on_the_way_is_replaced_by_the_next_of_its_class_and_named(tmp_path, workers):
+    """In every epoch alike, whatever was asked for before."""
+    paths = [tmp_path / f"{n}.png" for n in range(12)]
+    for path, content in zip(paths, FILES, strict=True):
+        path.write_bytes(content)
+    crop = ResizedCrop(uniforms=BOXES, scale=USUAL)
+    whole = torch.cat(list(split(paths).batches(PLAN, crop)))
+    for broken in (5, 8):
+        paths[broken].write_bytes(b"no image")
+    with pytest.warns(UserWarning, match=r"5\.png cannot be read: .*; the next image of its class") as told:
+        found = torch.cat(list(split(paths, on_bad="skip", workers=workers).batches(PLAN, crop)))
+    assert len({str(one.message) for one in told}) == 1
+    order = torch.cat(PLAN)
+    assert torch.equal(found[order != 5], whole[order != 5])
+    # Of the class of 5 comes 8, which is bad too, and then 11; past the end it would be 2.
+    expected = torch.from_numpy(decode(FILES[11], 16, BOXES[11].tolist()).transpose(2, 0, 1).copy())
+    assert all(torch.equal(image, expected) for image in found[order == 5])
+    with pytest.raises(DataError, match=r"5\.png cannot be read"):
+        list(split(paths).batches(PLAN))
+
+
+def test_class_without_a_readable_image_is_an_error_though_bad_ones_are_skipped():
+    files = [b"" if n % 3 == 2 else FILES[n] for n in range(12)]
+    with pytest.raises(DataError, match="image 11 cannot be read"):
+        list(split(files, on_bad="skip").batches(PLAN))

@@ -12,7 +12,7 @@ from resnetlab.data.dataset import ImageData, Split
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.loader import Loader
 from resnetlab.data.transforms import draw_offsets
-from tests.conftest import make_data
+from tests.conftest import make_data, moments_of
 
 KINDS = {
     "none": AugmentConfig(crop_padding=0),
@@ -101,7 +101,7 @@ def test_images_decoded_when_asked_for_give_the_batches_of_those_in_memory(kind,
         store=files,
         labels=held.labels,
         side=8,
-        levels=held.histogram(),
+        moments=moments_of(held.images),
         identity="made",
         encoding="lossless",
         workers=workers,

@@ -19,7 +19,7 @@ from resnetlab.data.encoded import EncodedSplit
 from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import fit
-from tests.conftest import make_data
+from tests.conftest import make_data, moments_of
 from tests.faults import processes
 from tests.faults.images import encoded
 from tests.faults.processes import Pool
@@ -34,12 +34,11 @@ def encoded_data(workers: int) -> ImageData:
 
     def split(images: np.ndarray, labels: torch.Tensor) -> EncodedSplit:
         files = [encoded(Image.fromarray(image[0]).convert("RGB"), "PNG") for image in images]
-        levels = np.bincount(images.reshape(-1), minlength=256)
         return EncodedSplit(
             store=files,
             labels=labels,
             side=images.shape[-1],
-            levels=torch.from_numpy(np.stack([levels] * 3)).double(),
+            moments=moments_of(torch.from_numpy(images).repeat(1, 3, 1, 1)),
             identity="0" * 64,
             encoding="lossless",
             workers=workers,

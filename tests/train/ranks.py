@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,20 +15,23 @@ from torch import distributed as dist
 from torch import nn
 
 from resnetlab.cli import main
-from resnetlab.core.errors import ConfigError
+from resnetlab.core.errors import ConfigError, DataError
 from resnetlab.core.serialize import as_plain
-from resnetlab.data.config import AugmentConfig
+from resnetlab.data import ingest, opening, stamps
+from resnetlab.data.config import AugmentConfig, DecodeConfig
 from resnetlab.data.loader import Loader
 from resnetlab.models.zoo import create_model
 from resnetlab.records.run import EpochRecord
+from resnetlab.train import distributed
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import process_group, world
 from resnetlab.train.evaluate import evaluate_batches
 from resnetlab.train.loop import fit
-from resnetlab.train.recipe import Recipe
+from resnetlab.train.recipe import Recipe, recipe_data
 from resnetlab.train.run import run_recipe
 from resnetlab.train.sync_bn import SyncBatchNorm
 from tests.conftest import make_data
+from tests.data.test_folder import classes_of
 from tests.train.runs import StopAfter
 
 PLAIN = AugmentConfig(crop_padding=0)
@@ -150,6 +154,30 @@ def run(out: Path) -> None:
     note(out, "trace", as_plain(record.gradient_trace))
 
 
+def read(out: Path) -> None:
+    """A folder of images, on the leading rank by a full check that takes too long, on the other one not; and one that
+    cannot be read."""
+    place = out / "images"
+    if world().leads:
+        classes_of(place, "a", "b", size=(80, 90))
+        time.sleep(2 * stamps.TICK / 1e9)
+    dist.barrier()
+    opened: list[int] = []
+    original, opening.read_cell = opening.read_cell, lambda cell: opened.append(1) or original(cell)
+    ingest.read_cell = opening.read_cell
+    if world().leads:
+        ingest.MEASURED = ingest.ALONE = ingest.PATIENCE = 0
+        distributed.SILENCE = 0
+    recipe = replace(RUN, data=str(place), decode=DecodeConfig(image_size=70))
+    data = recipe_data(recipe)
+    errors = []
+    try:
+        recipe_data(replace(recipe, data=str(out / "nowhere")))
+    except DataError as error:
+        errors.append(str(error))
+    note(out, "read", {"data": data.fingerprint, "opened": len(opened), "errors": errors})
+
+
 def command(out: Path) -> None:
     """``resnetlab train``, which joins the other rank by itself; what it prints."""
     words = ["train", "--model", "cifar_resnet8", "--batch-size", "256", "--epochs", "1", "--device", "cpu", "--out"]
@@ -166,5 +194,5 @@ if __name__ == "__main__":
     os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
     with process_group("cpu"):
         os.environ["TORCHELASTIC_RESTART_COUNT"] = "0"
-        for part in (train, evaluate, resume, refuse, norms, run):
+        for part in (train, evaluate, resume, refuse, norms, run, read):
             part(folder)

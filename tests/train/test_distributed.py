@@ -136,6 +136,15 @@ def test_run_of_two_ranks_has_one_record_and_is_found_again(two):
     assert len(record["history"]) == 1
 
 
+def test_leading_rank_looks_at_the_images_and_the_other_opens_none(two):
+    """And looks at them as the leading one did; where none can read them, each says so."""
+    leading, other = (noted(two, "read", rank) for rank in range(2))
+    assert leading["data"]["check"] == "head"
+    assert other["data"] == leading["data"]
+    assert leading["opened"] > other["opened"] == 0
+    assert [len(one["errors"]) for one in (leading, other)] == [1, 1]
+
+
 def test_command_of_two_ranks_gives_one_progress_and_one_result(two):
     codes, printed, said = zip(*(noted(two, "command", rank) for rank in (0, 1)), strict=True)
     assert codes == (0, 0), said

@@ -36,6 +36,8 @@ class Data:
     """Decides the split of data that comes without one."""
     decode: Annotated[DecodeConfig, tyro.conf.OmitArgPrefixes]
     """How images and labels are read."""
+    reindex: bool = False
+    """Open every file of a folder of images again, whatever its index says."""
     out: Path | None = None
     """Folder for contact-sheet.png and inspect.json, by default runs/inspect; with pack a new folder for shards, or a
     new file .npz for arrays."""
@@ -77,8 +79,10 @@ class Data:
         from resnetlab.cli.progress import progress_of
         from resnetlab.core.files import atomic_write
         from resnetlab.data.inspect import inspect_data, read_anyway, unread
-        from resnetlab.data.sources import split_source
+        from resnetlab.data.sources import forget_index, split_source
 
+        if self.reindex:
+            forget_index(self.source)
         with progress_of("reading") as on_progress:
             data, refusals = read_anyway(self.source, self.split_seed, self.decode, on_progress)
         if data is not None and len(data.train):
@@ -133,7 +137,7 @@ def draw(data: "ImageData") -> bytes:
         data.source,
         f"{_counts(mark)} images, {_shape(mark)}, {len(data.classes)} classes{shown}",
         rows,
-        peak=int(data.train.histogram().sum(0).nonzero().max()),
+        peak=data.train.brightest,
     )
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -31,6 +32,8 @@ class WithRecipe:
     override it."""
     recipe: Annotated[Recipe, tyro.conf.OmitArgPrefixes]
     """What is trained."""
+    reindex: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Open every file of a folder of images again, whatever its index says."""
 
     @classmethod
     def read(cls, words: list[str], prog: str, base: Recipe | None = None) -> Self:
@@ -50,7 +53,15 @@ class WithRecipe:
         # A dict that is not empty would become flags of its own, --norm instead of --options norm.
         command = tyro.cli(cls, default=cls(recipe=replace(base, options={})), args=words, prog=prog)
         check_file(command.file, words, prog)
+        command.forget()
         return replace(command, recipe=replace(command.recipe, options=base.options | command.recipe.options))
+
+    def forget(self) -> None:
+        """With --reindex remove the index of the images; of several ranks the leading one does."""
+        if self.reindex and os.environ.get("RANK", "0") == "0":
+            from resnetlab.data.sources import forget_index
+
+            forget_index(self.recipe.data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +168,10 @@ FIRST = (
 GROUPS = {
     "Run and output": ("log", "quiet", "json", "print_config", "max_steps", "save_every", "keep_top", "evaluate_train"),
     "Network": ("shortcut", "options", "freeze", "freeze_epochs"),
-    "Data": ("choose", "split_seed", "on_bad", "workers", "compact_labels", "sampler", "overfit_batches"),
+    "Data": (
+        *("choose", "split_seed", "check", "reindex", "on_bad", "workers", "compact_labels", "sampler"),
+        "overfit_batches",
+    ),
     "Validation": ("best_by", "early_stop"),
     "Optimizer": ("optimizer", "head_lr", "momentum", "nesterov", "weight_decay", "decay_all", "clip_norm", "ema"),
     "Schedule": (*("warmup_epochs", "warmup_steps", "warmup_until_error", "milestones", "milestone_steps", "gamma"),),

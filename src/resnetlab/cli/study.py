@@ -98,6 +98,7 @@ class StudyCommand(WithRecipe):
         default = cls(recipe=StudyRecipe.of(replace(recipe, options={})), seeds=3 if seeds is None else seeds)
         command = tyro.cli(cls, default=default, args=words, prog=prog)
         check_file(command.file, words, prog)
+        command.forget()
         if command.family and command.recipe.model not in (recipe.model, FAMILIES[command.family]):
             raise ConfigError(
                 f"--family {command.family} and --model {command.recipe.model} name two networks; give one"

@@ -362,6 +362,24 @@ def _holder(folder: Path) -> str:
         return ""
 
 
+@contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Hold the file ``path``, once whoever holds it lets go; the system does so for a process that ends. Nothing is
+    held where the system refuses: this saves work, and guards nothing."""
+    import fcntl
+
+    handle = None
+    with suppress(OSError):
+        _make_folder(path.parent)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def _remove_made(folder: Path, made: list[Path]) -> None:
     with suppress(OSError):  # what another process has put there meanwhile stays
         (folder / LOCK).unlink()

@@ -6,6 +6,8 @@ from typing import Literal
 from resnetlab.core.errors import require, require_choice
 
 OnBad = Literal["error", "skip"]
+Checked = Literal["full", "head", "none"]
+Check = Literal["auto", "full", "head", "none"]
 Policy = Literal["none", "rand", "trivial"]
 SOURCES = {
     "digits": "the 8×8 handwritten digits that come with scikit-learn",
@@ -35,16 +37,22 @@ class DecodeConfig:
     image_size: int | None = None
     """Side of the square in pixels; by default the images' own where all have one size, else 224."""
     on_bad: OnBad = "error"
-    """error stops with the list of images that cannot be read; skip leaves them out and counts them."""
+    """error stops with the list of images that cannot be read; skip leaves them out and counts them. In training, skip
+    takes the next readable image of the class for one that cannot be read."""
+    check: Check = "auto"
+    """What is looked at before training: full decodes every image, head reads the head of each file, none opens none.
+    auto is full where that takes less than a minute, else head, and says so. Files that an index knows are not opened
+    again."""
     workers: int = 0
-    """Threads that open images before training, and processes that decode them while the network trains; 0 does both
-    in this one. The result is the same."""
+    """Processes that decode images while the network trains; 0 decodes in this one. As many open the images before, or
+    with 0 as many as there are cores. The result is the same."""
     compact_labels: bool = False
     """Leave out classes that no image has, and number the others anew: for labels from 1 on, or with gaps."""
 
     def __post_init__(self) -> None:
         require(self.image_size is None or 1 <= self.image_size <= 8192, "image_size", self.image_size, "1 to 8192")
         require_choice("on_bad", self.on_bad, ("error", "skip"))
+        require_choice("check", self.check, ("auto", "full", "head", "none"))
         require(0 <= self.workers <= 256, "workers", self.workers, "from 0 to 256")
 
 

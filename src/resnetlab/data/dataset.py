@@ -1,6 +1,7 @@
 """Sets of images: what every split can be asked for, splits held in memory, and what identifies a set."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -74,8 +75,12 @@ class Images(Protocol):
     def relabelled(self, labels: Tensor) -> Self:
         """The same images with other labels ``(N,)``."""
 
-    def histogram(self) -> Tensor:
-        """How often each grey level occurs in each channel: ``(C, 256)``, float64."""
+    def statistics(self) -> "Normalisation":
+        """Mean and standard deviation of each channel, in grey levels; 1 in place of a deviation of 0."""
+
+    @property
+    def brightest(self) -> int:
+        """The highest grey level of any image; 255 for images that are decoded when asked for."""
 
     def feed(self, content: "hashlib._Hash") -> None:
         """Update the hash with images and labels."""
@@ -128,8 +133,16 @@ class Split:
         return replace(self, labels=labels)
 
     def histogram(self) -> Tensor:
+        """How often each grey level occurs in each channel: ``(C, 256)``, float64."""
         channels = [self.images[:, channel].flatten() for channel in range(self.shape[0])]
         return torch.stack([torch.bincount(values, minlength=256) for values in channels]).double()
+
+    def statistics(self) -> "Normalisation":
+        return Normalisation.of_counts(self.histogram())
+
+    @property
+    def brightest(self) -> int:
+        return int(self.images.max())
 
     def feed(self, content: "hashlib._Hash") -> None:
         content.update(self.images.contiguous().numpy().data)
@@ -186,6 +199,53 @@ class Normalisation:
 
         return in_parts
 
+    @classmethod
+    def of_counts(cls, counts: Tensor) -> "Normalisation":
+        """That of images of which each grey level occurs so often in each channel, ``(C, 256)``."""
+        mean, std = [], []
+        values = torch.arange(256, dtype=torch.float64)
+        for channel in counts:
+            average = (channel * values).sum() / channel.sum()
+            variance = (channel * (values - average) ** 2).sum() / channel.sum()
+            mean.append(average.item())
+            std.append(variance.sqrt().item() or 1.0)
+        return cls(mean=tuple(mean), std=tuple(std))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Of each image the sum of its grey levels in each channel and that of their squares, ``(N, 3)``, over ``pixels``
+    of them. Of a sample they are those of the images ``numbers``, which rise; None are all.
+
+    Whole numbers, so that mean and variance are exact before they are rounded once.
+    """
+
+    pixels: int
+    sums: np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
+    squares: np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
+    numbers: Numbers | None = None
+
+    def only(self, numbers: Numbers) -> "Moments":
+        """Those of the images of these numbers, which become 0, 1, …"""
+        if self.numbers is None:
+            return replace(self, sums=self.sums[numbers], squares=self.squares[numbers])
+        _, places, rows = np.intersect1d(numbers, self.numbers, return_indices=True)
+        order = np.argsort(places)
+        rows = rows[order]
+        return replace(self, sums=self.sums[rows], squares=self.squares[rows], numbers=places[order])
+
+    def statistics(self) -> Normalisation:
+        """Mean and standard deviation. Raises ``DataError`` where there are none of any image."""
+        count = self.pixels * len(self.sums)
+        if not count:
+            raise DataError("no image was looked at for mean and standard deviation; give those to standardise by")
+        mean, std = [], []
+        for channel in range(self.sums.shape[1]):
+            total, squares = (int(of[:, channel].sum(dtype=np.uint64)) for of in (self.sums, self.squares))
+            mean.append(total / count)
+            std.append(math.sqrt((count * squares - total**2) / count**2) or 1.0)
+        return Normalisation(mean=tuple(mean), std=tuple(std))
+
 
 SplitName = Literal["train", "validation", "test"]
 ORDER: tuple[SplitName, ...] = ("train", "test", "validation")
@@ -199,7 +259,8 @@ class ImageData:
     What chooses (an epoch, a rate, an early end) is ``validation``; what is reported is ``test``. A set may lack either
     of the two, never both. ``notes`` are what a user should know of how they were read, such as files that were left
     out; ``unreadable`` are these, with the reason. ``standard`` are the statistics to standardise by where they are not
-    the training images' own. ``white`` is the value of a white pixel, or None where the data do not say it.
+    the training images' own. ``white`` is the value of a white pixel, or None where the data do not say it. ``check``
+    is how the images were looked at (``DecodeConfig.check``).
     """
 
     source: str
@@ -211,6 +272,7 @@ class ImageData:
     unreadable: tuple[tuple[str, str], ...] = ()
     standard: Normalisation | None = None
     white: int | None = 255
+    check: Literal["full", "head", "none"] = "full"
 
     @property
     def splits(self) -> "dict[SplitName, Images]":
@@ -240,20 +302,14 @@ class ImageData:
     @cached_property
     def normalisation(self) -> Normalisation:
         """Mean and standard deviation of each channel over the training images; a constant channel is not divided."""
-        if self.standard is not None:
-            return self.standard
-        mean, std = [], []
-        values = torch.arange(256, dtype=torch.float64)
-        for counts in self.train.histogram():
-            average = (counts * values).sum() / counts.sum()
-            variance = (counts * (values - average) ** 2).sum() / counts.sum()
-            mean.append(average.item())
-            std.append(variance.sqrt().item() or 1.0)
-        return Normalisation(mean=tuple(mean), std=tuple(std))
+        return self.train.statistics() if self.standard is None else self.standard
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What identifies the set in a record: counts, shape, statistics, and SHA-256 over images and labels."""
+        """What identifies the set in a record: counts, shape, statistics, and SHA-256 over images and labels.
+
+        Of images that were not all read (``check``, which it has then), names and sizes of the files stand for them.
+        """
         content = hashlib.sha256()
         counts = {}
         # In this order a set without validation has the sum that it always had.
@@ -272,6 +328,7 @@ class ImageData:
             "mean": list(self.normalisation.mean),
             "sd": list(self.normalisation.std),
             "white": self.white,
+            **({} if self.check == "full" else {"check": self.check}),
             "sha256": content.hexdigest(),
         }
 
@@ -281,21 +338,19 @@ TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
 
 def split_by_class(
     labels: Numbers, seed: int, share: float = TEST_SHARE, purpose: str = "split"
-) -> tuple[list[int], list[int]]:
+) -> tuple[Numbers, Numbers]:
     """Numbers of the training images and of those split off, each rising: ``share`` of every class is split off.
 
     What becomes of a class depends on (seed, class, its count) alone. At least one image of a class is split off, and
     at least one stays: a class of one image has it in training.
     """
-    train: list[int] = []
-    rest: list[int] = []
-    for label in np.unique(labels).tolist():
-        members = np.flatnonzero(labels == label)
+    off = np.zeros(len(labels), bool)
+    order = np.argsort(labels, kind="stable")
+    classes, starts = np.unique(labels[order], return_index=True)
+    for label, members in zip(classes.tolist(), np.split(order, starts[1:]), strict=False):
         members = members[generator(seed, purpose, label).permutation(len(members))]
-        count = min(max(1, round(share * len(members))), len(members) - 1)
-        rest += members[:count].tolist()
-        train += members[count:].tolist()
-    return sorted(train), sorted(rest)
+        off[members[: min(max(1, round(share * len(members))), len(members) - 1)]] = True
+    return np.flatnonzero(~off), np.flatnonzero(off)
 
 
 def hold_out(data: ImageData, seed: int) -> ImageData:
@@ -309,10 +364,10 @@ def hold_out(data: ImageData, seed: int) -> ImageData:
     if data.validation is not None:
         raise DataError(f"{data.source} has a validation split of its own; hold none out of its training images")
     _, held = split_by_class(data.train.labels.cpu().numpy(), seed, VALIDATION_SHARE, "validation")
-    if not held:
+    if not len(held):
         raise DataError(
             f"{data.source}: every class has one training image, so none can be held out to validate on; add images, "
             "or train without validation"
         )
-    train, validation = data.train.divide(torch.tensor(held))
+    train, validation = data.train.divide(torch.from_numpy(held))
     return replace(data, train=train, validation=validation)

@@ -163,7 +163,7 @@ def _upright_or_not(
     """The pixels the way that the file has them, how to turn them, and what else a ``DecodedImage`` tells."""
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         check_size(image)
-        lossy = _is_lossy(image, data)
+        lossy = is_lossy(image, data)
         if missing := missing_strips(image):
             raise ValueError(missing)
         if image.format not in JPEG:
@@ -258,7 +258,7 @@ def in_threads(function: Callable[[Given], Made], given: Iterable[Given], worker
             yield waiting.popleft().result()
 
 
-def _is_lossy(image: Image.Image, data: bytes) -> bool:
+def is_lossy(image: Image.Image, data: bytes) -> bool:
     """Whether the pixels went through lossy compression: JPEG, WebP with a "VP8 " chunk, TIFF with either inside."""
     if image.format == "WEBP":
         return _has_lossy_chunk(data)

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from resnetlab.core.errors import DataError, printable
-from resnetlab.data.dataset import Chosen, Encoding, Numbers, Split, others
+from resnetlab.data.config import OnBad
+from resnetlab.data.dataset import Chosen, Encoding, Moments, Normalisation, Numbers, others
 from resnetlab.data.decode import read_image, reason
 from resnetlab.data.processes import Workers
 from resnetlab.data.transforms import ResizedCrop
@@ -23,20 +26,22 @@ from resnetlab.data.transforms import ResizedCrop
 class EncodedSplit:
     """Images that are decoded, as RGB squares of ``side``, when they are asked for.
 
-    ``levels`` ``(3, 256)`` counts their grey levels, and ``identity`` is a digest of their files; both come from
-    whoever opened them all. ``names`` are what they are called where they are shown. ``workers``
-    processes decode ahead; with 0 it is done in this process. What comes out is the same. ``waiting`` are the processes
-    between two passes: splits of one set have one list, and with it the same processes.
+    ``moments`` are of their grey levels, and ``identity`` is a digest of their files; both come from whoever looked at
+    them. ``names`` are what they are called where they are shown. ``workers`` processes decode ahead; with 0 it is done
+    in this process. What comes out is the same. ``waiting`` are the processes between two passes: splits of one set
+    have one list, and with it the same processes. With ``on_bad`` "skip" an image that cannot be read is replaced by
+    the next of its class that can, in every epoch alike, and named in a warning.
     """
 
     store: Sequence[bytes | Path]
     labels: Tensor
     side: int
-    levels: Tensor
+    moments: Moments
     identity: str
     encoding: Encoding
     workers: int = 0
     names: Sequence[str] | None = None
+    on_bad: OnBad = "error"
     waiting: list[Workers] = field(default_factory=list, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -50,20 +55,16 @@ class EncodedSplit:
         return replace(self, labels=self.labels.to(device))
 
     def divide(self, numbers: Tensor) -> "tuple[EncodedSplit, EncodedSplit]":
-        """As ``Images.divide``; the images of ``numbers`` are decoded once, for their grey levels."""
-        levels = torch.zeros_like(self.levels)
-        for images in self.batches(torch.split(numbers, 64)):
-            levels += Split(images=images.cpu(), labels=numbers).histogram()
-        rest = others(numbers, len(self))
-        return self._only(rest, self.levels - levels), self._only(numbers, levels)
+        """As ``Images.divide``; no image is opened."""
+        return self._only(others(numbers, len(self))), self._only(numbers)
 
-    def _only(self, numbers: Tensor, levels: Tensor) -> "EncodedSplit":
+    def _only(self, numbers: Tensor) -> "EncodedSplit":
         which = numbers.numpy()
         return replace(
             self,
             store=Chosen(self.store, which),
             labels=self.labels[numbers.to(self.labels.device)],
-            levels=levels,
+            moments=self.moments.only(which),
             identity=hashlib.sha256(self.identity.encode() + which.tobytes()).hexdigest(),
             names=self.names and Chosen(self.names, which),
         )
@@ -71,8 +72,12 @@ class EncodedSplit:
     def relabelled(self, labels: Tensor) -> "EncodedSplit":
         return replace(self, labels=labels)
 
-    def histogram(self) -> Tensor:
-        return self.levels
+    def statistics(self) -> Normalisation:
+        return self.moments.statistics()
+
+    @property
+    def brightest(self) -> int:
+        return 255
 
     def feed(self, content: "hashlib._Hash") -> None:
         content.update(f"{self.identity} {self.side}".encode())
@@ -82,15 +87,19 @@ class EncodedSplit:
         """As ``Images.batches``, in the memory format channels_last; a crop's box is one of the image's own size,
         before it is resized.
 
-        Raises ``DataError`` for an image that cannot be read any more, and where a worker was killed.
+        Raises ``DataError`` for an image that cannot be read, unless ``on_bad`` is to skip it, and where a worker was
+        killed.
         """
         requests = _Requests(plan, self.store, crop and crop.to(torch.device("cpu")))
         # An error keeps its frames, and with them a generator that is not closed would keep its workers.
         with closing(self._decoded(requests)) as made:
             for which, (images, failures) in zip(plan, made, strict=True):
-                if failures:
-                    place, why = failures[0]
-                    raise DataError(f"{self._called(int(which[place]))} cannot be read: {why}")
+                for place, why in failures:
+                    line = f"{self._called(int(which[place]))} cannot be read: {why}"
+                    if self.on_bad == "error" or (found := self._next_readable(int(which[place]), requests)) is None:
+                        raise DataError(line)
+                    images[place] = found
+                    warn(f"{line}; the next image of its class is taken in its place", stacklevel=2)
                 yield images.permute(0, 3, 1, 2).to(self.labels.device)
 
     def _decoded(self, requests: "_Requests") -> "Generator[Batch]":
@@ -116,6 +125,17 @@ class EncodedSplit:
                 return workers
             workers.end()
         return Workers(images, self.workers)
+
+    def _next_readable(self, sample: int, requests: "_Requests") -> Tensor | None:
+        """The next image of the class of ``sample``, in the order of the split and around its end, that can be read."""
+        labels = self.labels.cpu().numpy()
+        members = np.flatnonzero(labels == labels[sample])
+        images = _Images(requests.store, self.side)
+        for other in np.roll(members, -int(np.searchsorted(members, sample)))[1:]:
+            pixels, failures = images[requests.of(torch.from_numpy(other[None]))]
+            if not failures:
+                return pixels[0]
+        return None
 
     def _called(self, sample: int) -> str:
         cell = self.store[sample]
@@ -143,7 +163,10 @@ class _Requests(Sequence[Request]):
         return len(self.plan)
 
     def __getitem__(self, number: int) -> Request:  # type: ignore[override]  # no slices
-        which = self.plan[number]
+        return self.of(self.plan[number])
+
+    def of(self, which: Tensor) -> Request:
+        """What a batch of those samples asks."""
         numbers = which.numpy() if self.numbers is None else self.numbers[which.numpy()]
         if self.crop is None:
             return numbers, None, (1, 1)

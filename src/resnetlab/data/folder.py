@@ -1,8 +1,9 @@
 """Folders of images: one folder for each class, with or without parts for training, validation and testing."""
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import numpy as np
 from resnetlab.core.errors import ConfigError, DataError, listed, printable
 from resnetlab.data.classes import some
 from resnetlab.data.dataset import Numbers, SplitName, split_by_class
-from resnetlab.data.ingest import EncodedSet
-from resnetlab.data.listing import Listing, entries, walk
+from resnetlab.data.listing import Listing, list_place, walk
+from resnetlab.data.opening import EncodedSet
 from resnetlab.data.splits import WORDS, Choice, parse_choice, read_name, suggestion
+from resnetlab.data.stamps import Paths, Stamps
 
 LAYOUTS = (
     "read are: train/ with validation/, test/ or both, each with a folder for each class; or a folder for each class "
@@ -34,27 +36,23 @@ class Tree(Listing):
     """What lies in a folder of classes.
 
     ``classes`` are names of folders as they are. ``parts`` are the folders of the splits, none where the folder does
-    not say which files are for testing.
+    not say which files are for testing. ``names`` and ``stamps`` are of the files, of which ``groups`` says how many
+    after one another are of which class and split.
     """
 
     classes: tuple[str, ...] = ()
     parts: dict[SplitName, list[str]] = field(default_factory=dict)
-    files: list[File] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    stamps: Stamps = field(default_factory=Stamps)
+    groups: list[tuple[int, int, SplitName | None]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Paths(Sequence[Path]):
-    """Files of one folder; a million names take less memory than a million paths."""
-
-    folder: Path
-    names: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, number: int) -> Path:  # type: ignore[override]  # no slices
-        return self.folder / self.names[number]
+    @property
+    def files(self) -> Iterator[File]:
+        """The files one by one."""
+        names = iter(self.names)
+        for count, label, split in self.groups:
+            yield from (File(name=name, label=label, split=split) for name in islice(names, count))
 
 
 def read_folder(place: str, split_seed: int) -> EncodedSet:
@@ -68,12 +66,14 @@ def read_folder(place: str, split_seed: int) -> EncodedSet:
     where, choice = (place, None) if Path(place).exists() else parse_choice(place)
     folder = Path(where)
     tree = list_folder(folder, choice)
-    labels = np.array([file.label for file in tree.files], dtype=np.int64)
-    splits = np.array([file.split or "" for file in tree.files])
+    counts = [count for count, _, _ in tree.groups]
+    labels = np.repeat(np.array([label for _, label, _ in tree.groups], np.int64), counts)
+    places = list(tree.parts)
+    parts = np.repeat(np.array([places.index(split) if split else 0 for *_, split in tree.groups], np.int8), counts)
 
     def divide(numbers: Numbers) -> dict[SplitName, Numbers]:
-        if len(tree.parts) > 1:
-            chosen = {name: numbers[splits[numbers] == name] for name in tree.parts}
+        if len(places) > 1:
+            chosen = {name: numbers[parts[numbers] == place] for place, name in enumerate(places)}
         else:  # no parts, or one that the user chose
             train, test = split_by_class(labels[numbers], split_seed)
             chosen = {"train": numbers[train], "test": numbers[test]}
@@ -83,21 +83,28 @@ def read_folder(place: str, split_seed: int) -> EncodedSet:
     if tree.junk:
         kinds = ", ".join(f"{count} {printable(kind)}" for kind, count in sorted(tree.junk.items()))
         notes.append(f"passed over {tree.junk.total()} entries that are no images: {kinds}")
-    names = tuple(file.name for file in tree.files)
+    printed = all(map(str.isprintable, tree.names))
     return EncodedSet(
         source=f"folder:{printable(place)}",
         classes=tuple(printable(name) for name in tree.classes),
-        cells=Paths(folder=folder, names=names),
+        cells=Paths(folder=folder, names=tree.names),
         labels=labels,
-        # Most names are the same objects: a million are not held twice.
-        names=tuple(name if name.isprintable() else printable(name) for name in names),
+        # A million names are not held twice.
+        names=tree.names if printed else [printable(name) for name in tree.names],
         divide=divide,
         judge=lambda chosen: judge_splits(tree, labels, chosen),
         folders=True,
-        digest=lambda content: hashlib.sha256(content).hexdigest().encode(),
+        spell=lambda digests: digests.hex().encode(),
+        known=(index_key(place), tree.stamps),
         bad=[(printable(name), why) for name, why in tree.bad],
         notes=tuple(notes),
     )
+
+
+def index_key(place: str) -> str:
+    """What the index of a folder is kept under: its real path, and what the brackets behind it choose."""
+    where = place if Path(place).exists() else parse_choice(place)[0]
+    return f"{os.path.realpath(where)}{place.removeprefix(where)}"
 
 
 def judge_splits(tree: Tree, labels: Numbers, chosen: Mapping[SplitName, Numbers]) -> list[str]:
@@ -279,21 +286,29 @@ def _list_classes(tree: Tree, prefix: str, names: list[str], split: SplitName | 
     labels = {name: label for label, name in enumerate(tree.classes)}
     for name in sorted(names):
         place = f"{prefix}/{name}" if prefix else name
-        tree.files += [File(name=found, label=labels[name], split=split) for found in sorted(_walk(tree, place))]
+        some: list[str] = []
+        stamps, folders = Stamps(), 0
+        for found, theirs in _walk(tree, place):
+            some += found
+            stamps.extend(theirs)
+            folders += 1
+        # The names of one folder are sorted already, but not beside those of folders in it.
+        order = sorted(range(len(some)), key=some.__getitem__) if folders > 1 else None
+        tree.names += some if order is None else [some[number] for number in order]
+        tree.stamps.extend(stamps, order)
+        tree.groups.append((len(some), labels[name], split))
 
 
 def _class_folders(tree: Tree, place: str) -> list[str]:
     """Names of the folders in ``place``, sorted; files beside them belong to no class and are junk."""
-    names = []
-    for name, kind in entries(tree, place):
-        if kind == "folder":
-            names.append(Path(name).name)
-        else:
-            tree.junk["outside of a class"] += 1
-    return names
+    files: list[str] = []
+    folders = list_place(tree, place, files, Stamps())
+    if files:
+        tree.junk["outside of a class"] += len(files)
+    return [Path(name).name for name in folders]
 
 
-def _walk(tree: Tree, place: str) -> Iterator[str]:
-    """Names of the files in the folder ``place`` and below."""
+def _walk(tree: Tree, place: str) -> Iterator[tuple[list[str], Stamps]]:
+    """Names and stamps of the files in the folder ``place`` and below."""
     # A link to a folder around this one would bring the other classes' images into this class.
     return walk(tree, place, (tree.folder, (tree.folder / place).parent))

@@ -17,7 +17,7 @@ from typing import Any
 from resnetlab.core.errors import ConfigError, DataError, do_all, first_line, load_extra, printable
 from resnetlab.data.classes import Refuse, raise_it
 from resnetlab.data.dataset import SplitName
-from resnetlab.data.ingest import EncodedSet
+from resnetlab.data.opening import EncodedSet
 from resnetlab.data.splits import Choice, parse_choice, place_names, read_name, without_shard
 from resnetlab.data.tables import read_tables
 

@@ -1,22 +1,47 @@
 """From encoded images to splits: each image is opened once, judged, and held in memory or left encoded."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, nullcontext
+from dataclasses import replace
+from functools import partial
+from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from resnetlab.core.errors import DataError
-from resnetlab.core.files import read_file
+from resnetlab.core.randomness import generator
 from resnetlab.data.classes import LISTED, Refuse, raise_it
-from resnetlab.data.config import DecodeConfig
-from resnetlab.data.dataset import Chosen, Encoding, ImageData, Images, Numbers, Split, SplitName
-from resnetlab.data.decode import DecodedImage, Pixels, in_threads, read_image, reason
+from resnetlab.data.config import Checked, DecodeConfig
+from resnetlab.data.dataset import (
+    Chosen,
+    Encoding,
+    ImageData,
+    Images,
+    Moments,
+    Normalisation,
+    Numbers,
+    Split,
+    SplitName,
+)
+from resnetlab.data.decode import Pixels
 from resnetlab.data.encoded import EncodedSplit
+from resnetlab.data.index import FULL, HEAD, UNKNOWN, Entries, Index
+from resnetlab.data.opening import (
+    Cut,
+    EncodedSet,
+    Head,
+    Opened,
+    cores,
+    in_pieces,
+    open_cell,
+    open_image,
+    read_cell,
+    read_head,
+)
 from resnetlab.data.processes import Workers
+from resnetlab.data.stamps import Paths
 
 MOST_ARRAY_BYTES = 1 << 30
 """Decoded images of all splits together that are held in memory; those that turn out bad count too."""
@@ -26,33 +51,20 @@ USUAL_SIDE = 224
 """Side of images that have no common one of their own."""
 RETAINED_BYTES = 256 << 20
 """Files that are kept while they may have to be decoded again, so that they need not be opened again."""
+SAMPLE = 2048
+"""Training images of which mean and standard deviation are taken where not all images are decoded."""
+MEASURED = 0.25
+"""Seconds after which it is known how long the rest will take."""
+ALONE = 1.0
+"""Seconds of work that are not worth starting processes for."""
+PATIENCE = 60.0
+"""Seconds that a full check may take before the heads have to do."""
+IMAGES_AT_ONCE, HEADS_AT_ONCE, PIECE = 32, 1024, 1 << 16
+"""Images that a process decodes, or whose heads it reads, before it hands over; and whose sums are at hand at once."""
 CHANNELS = 3
-NEARLY_GREY = 8
-"""Grey levels by which the channels of a grey JPEG may differ."""
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedSet:
-    """What a reader of encoded images hands over: ``cells`` (bytes or paths), ``labels`` and ``names``, by number.
-
-    ``divide`` gives the numbers of each split out of those of the images that can be read, both rising; ``judge`` the
-    reasons not to train on these. ``folders`` is whether each class is a folder. ``digest`` makes of a file what
-    identifies it. ``bad`` is what the reader met that is no image, with the reason.
-    """
-
-    source: str
-    classes: tuple[str, ...]
-    cells: Sequence[bytes | Path]
-    labels: Numbers
-    names: Sequence[str]
-    divide: Callable[[Numbers], dict[SplitName, Numbers]]
-    digest: Callable[[bytes], bytes]
-    judge: Callable[[Mapping[SplitName, Numbers]], list[str]] = lambda _: []
-    folders: bool = False
-    bad: Sequence[tuple[str, str]] = ()
-    notes: tuple[str, ...] = ()
+Seen = TypeVar("Seen")
 
 
 def ingest(
@@ -61,21 +73,33 @@ def ingest(
     on_progress: Progress | None = None,
     refuse: Refuse = raise_it,
     check: Callable[[Mapping[SplitName, Numbers]], None] = lambda _: None,
+    standard: Normalisation | None = None,
 ) -> ImageData:
-    """The images of ``given``; ``decode.workers`` threads open them, and the result is the same for any number.
+    """The images of ``given``; all cores open them, or ``decode.workers``, and the result is the same for any number.
 
     The side is ``decode.image_size``; by default the images' own where all are squares of one size, else 224. In memory
     are sets up to 1 GiB whose images have that size, or are cut to at most 64 pixels; others are decoded when asked
-    for. ``on_progress`` is told how many of how many images were read.
+    for, and of those that are files an index is kept, so that the next start opens new and changed ones alone.
+    ``on_progress`` is told how many of how many images were read.
+
+    With ``decode.check`` "head" or "none" no image is held in memory. ``standard`` are the statistics to standardise
+    by, where no others are needed.
 
     Refuses, with their list, images that cannot be read, unless ``on_bad`` is to skip them. ``check`` is given the
     numbers of each split before any image is opened, and again without those that cannot be read.
     """
-    state = _Ingestion(given, decode)
+    state = _Ingestion(given, decode, standard is None)
     check(state.planned)
-    for done in state.read():
-        if on_progress:
-            on_progress(done, state.count)
+    if not state.recall():
+        with state.index.alone() if state.index else nullcontext():
+            if not state.recall():
+                try:
+                    for done in state.read():
+                        if on_progress:
+                            on_progress(done, state.count)
+                finally:
+                    # Also what a start that is broken off has opened.
+                    state.keep()
     unreadable, left_out = state.judge(refuse)
     chosen = state.chosen()
     check(chosen)
@@ -86,148 +110,209 @@ def ingest(
         validation=splits.get("validation"),
         test=splits.get("test"),
         classes=given.classes,
-        notes=(*given.notes, *left_out),
+        notes=(*given.notes, *left_out, *state.notes()),
         unreadable=unreadable,
+        standard=standard,
+        check=state.check,
     )
 
 
-LOOKED_AT = 48
-"""Images by which ``glance`` judges a set."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Glance:
-    """What some images of a set are like: the median ``side``, the shorter one, in pixels, and whether all are
-    ``grey``."""
-
-    side: int
-    grey: bool
-
-
-def glance(given: EncodedSet, numbers: Numbers) -> Glance:
-    """What images of those numbers are like, by ``LOOKED_AT`` of them, evenly spread. Those that cannot be read are
-    passed over. Raises ``DataError`` where none can."""
-    sides, grey = [], True
-    spread = np.linspace(0, len(numbers) - 1, min(LOOKED_AT, len(numbers))).round().astype(int)
-    for number in numbers[spread]:
-        cell = given.cells[int(number)]
-        try:
-            image = read_image(cell, SMALL)
-        except Exception:  # what is wrong with it is told when all are read
-            continue
-        sides.append(min(image.width, image.height))
-        grey = grey and bool((image.pixels.max(axis=2) - image.pixels.min(axis=2)).max() <= NEARLY_GREY)
-    if not sides:
-        raise DataError(f"{given.source}: none of {len(spread)} images that were looked at can be read")
-    return Glance(side=int(np.median(sides)), grey=grey)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Opened:
-    """An image that was read: its file, and how often each of its grey levels occurs, ``(3, 256)``."""
-
-    content: bytes
-    digest: bytes
-    image: DecodedImage
-    levels: NDArray[np.int64]
-
-
 class _Ingestion:
-    """What is known of the images so far, in rows: the order in which the splits would hold them if none were bad.
+    """What is known of the images so far, and what is to be known of them.
 
     As long as all images are squares of one size, that is their side. Where another comes, ``fallback`` is, and those
     before are decoded again: from files that were retained, so none is opened again unless these have more than
-    ``RETAINED_BYTES``. To read the heads of all files first would open each twice.
+    ``RETAINED_BYTES`` or processes opened them. To read the heads of all files first would open each twice.
     """
 
-    def __init__(self, given: EncodedSet, decode: DecodeConfig) -> None:
-        self.given, self.decode, self.count = given, decode, len(given.labels)
+    def __init__(self, given: EncodedSet, decode: DecodeConfig, statistics: bool) -> None:
+        self.given, self.decode, self.statistics = given, decode, statistics
+        self.count = len(given.labels)
         self.planned = given.divide(np.arange(self.count))
         self.order = np.concatenate(list(self.planned.values()))
-        self.part = np.repeat(np.arange(len(self.planned)), [len(numbers) for numbers in self.planned.values()])
+        self.workers = decode.workers or cores()
+        self.check: Checked = "full" if decode.check == "auto" else decode.check
+        self.seconds = 0.0
         self.fallback = decode.image_size or USUAL_SIDE
-        self.side = decode.image_size
-        self.uniform = True
+        self.index = given.known and Index(given.known[0], decode.image_size, given.known[1])
+        self._begin()
+
+    def _begin(self) -> None:
+        self.side, self.uniform = self.decode.image_size, True
+        if self.check == "none":
+            self.side, self.uniform = self.fallback, False
+        self.entries = Entries(self.count, self.fallback)
         self.bad: dict[int, str] = {}
-        self.digests: list[bytes] = [b""] * self.count
-        self.lossy = np.zeros(self.count, bool)
-        self.levels = np.zeros((len(self.planned), CHANNELS, 256), np.int64)
+        self.done = 0
         self.pixels: Pixels | None = None
         self.retained: dict[int, bytes] = {}
         self.room = RETAINED_BYTES
         self.waiting: list[Workers] = []
 
+    def recall(self) -> bool:
+        """Take from the index what it has; whether that is all that is wanted."""
+        found = self.index and self.index.read()
+        if not found:
+            return False
+        self.entries, self.seconds = found
+        checked = self.entries.checked
+        self.done = int((checked > UNKNOWN).sum())
+        if self.decode.check == "auto" and self.seconds > PATIENCE and (checked == HEAD).any():
+            self.check = "head"
+        self._settle_side()
+        if self.done and self._holds():
+            # Whatever is known of images that are held, they have to be decoded.
+            self._begin()
+            return False
+        return not len(self._unread()) and not len(self._unseen())
+
+    def _settle_side(self) -> None:
+        """The side as the images that are known have it; those whose pixels were looked at in another are to be looked
+        at again."""
+        sizes = np.unique(self.entries.square[self.entries.checked > UNKNOWN])
+        if self.check != "none" and len(sizes):
+            own = int(sizes[0]) if len(sizes) == 1 else 0
+            self.side = self.decode.image_size or own or self.fallback
+            self.uniform = own == self.side
+        if self.side not in (None, self.entries.side):
+            self.entries.cut_to(self.side)
+
+    def _holds(self) -> bool:
+        """Whether pixels are kept: they fit, and are whole (not cut or resized), or small."""
+        side = self.side or 1
+        fits = self.count * CHANNELS * side**2 <= MOST_ARRAY_BYTES
+        return self.check == "full" and fits and (self.uniform or side <= SMALL)
+
+    def _unread(self) -> Numbers:
+        """Numbers of the images whose pixels are wanted and not known, in the order of the splits."""
+        wanted = self.order if self.check == "full" else self._sample()
+        return self._readable(wanted[self.entries.checked[wanted] < FULL])
+
+    def _unseen(self) -> Numbers:
+        """Numbers of the images whose heads are wanted and not known."""
+        unseen = np.flatnonzero(self.entries.checked == UNKNOWN)
+        return np.setdiff1d(self._readable(unseen), self._sample()) if self.check == "head" else unseen[:0]
+
+    def _readable(self, numbers: Numbers) -> Numbers:
+        return numbers[~np.isin(numbers, list(self.bad))] if self.bad else numbers
+
+    def _sample(self) -> Numbers:
+        """The training images that mean and standard deviation are taken of: which, their number alone decides."""
+        train = self.planned["train"]
+        if not self.statistics or len(train) <= SAMPLE:
+            return train if self.statistics else train[:0]
+        return np.sort(generator(0, "statistics", len(train)).choice(train, SAMPLE, replace=False))
+
     def read(self) -> Iterator[int]:
-        """Read every image; yields how many were."""
-        rows, done = iter(range(self.count)), 0
-        # By itself, until one can be read: its size is what the others are expected to have.
-        while self.side is None and (row := next(rows, None)) is not None:
-            self._take(row, self._open(row))
-            yield (done := done + 1)
-        for row, found in self._open_all(rows):
-            self._take(row, found)
-            yield (done := done + 1)
+        """Look at every image as is asked; yields how many were."""
+        while True:
+            if len(unseen := self._unseen()):
+                for number, head in self._spread(self._head, lambda: self._head, unseen, HEADS_AT_ONCE):
+                    self._note_head(number, head)
+                    yield self.done
+                self._settle_side()
+            if not len(unread := self._unread()):
+                return
+            with closing(self._spread(self._open, self._opener, unread, IMAGES_AT_ONCE)) as opened:
+                for number, found in opened:
+                    turned = self._take(number, found)
+                    yield self.done
+                    if turned:
+                        break
 
-    def _open_all(self, rows: Iterable[int]) -> Iterator[tuple[int, _Opened | str]]:
-        return in_threads(lambda row: (row, self._open(row)), rows, self.decode.workers)
-
-    def _open(self, row: int, content: bytes | None = None) -> _Opened | str:
-        """The image of a row, from its file where that is not at hand, or in words why it cannot be read."""
-        own = self.side
-        try:
-            cell = content or self.retained.get(row) or self.given.cells[int(self.order[row])]
-            content = cell if isinstance(cell, bytes) else read_file(cell)
-            image = read_image(content, own and self.fallback, own=own, thorough=True)
-        except Exception as error:  # a damaged image can fail in any way
-            return reason(error)
-        channels = image.pixels.reshape(-1, CHANNELS).T
-        levels = np.stack([np.bincount(values, minlength=256) for values in channels])
-        return _Opened(content=content, digest=self.given.digest(content), image=image, levels=levels)
-
-    def _take(self, row: int, found: _Opened | str) -> None:
-        if not isinstance(found, str):
-            size = found.image.width, found.image.height
-            self.side = self.side or size[0]
-            if self.uniform and size != (self.side, self.side):
-                self._turn_mixed(row)
-            if found.image.pixels.shape[:2] != (self.side, self.side):
-                # Opened while the side was another.
-                found = self._open(row, found.content)
-        if isinstance(found, str):
-            self.bad[int(self.order[row])] = found
-            self.digests[row] = b""
+    def _spread(
+        self, here: Callable[[int], Seen], there: Callable[[], Callable[[int], Seen]], numbers: Numbers, at_once: int
+    ) -> Generator[tuple[int, Seen]]:
+        """What is seen of each of the images: the first here, until it is known how long the others take; those in
+        processes, by the function that ``there`` gives, if that is worth it. It stops where a full check, which nobody
+        asked for, would take too long."""
+        started = perf_counter()
+        for place, number in enumerate(numbers.tolist(), 1):
+            yield number, here(number)
+            spent = perf_counter() - started
+            rest = spent / place * (len(numbers) - place)
+            if spent > MEASURED and rest > ALONE:
+                break
+        numbers = numbers[place:]
+        if not len(numbers):
             return
-        self.digests[row], self.lossy[row] = found.digest, found.image.lossy
-        self.levels[self.part[row]] += found.levels
-        self._hold(row, found.image.pixels)
-        if self._may_come_again and len(found.content) <= self.room and row not in self.retained:
-            self.retained[row] = found.content
-            self.room -= len(found.content)
+        if self.decode.check == "auto" and self.check == "full" and not self._holds():
+            self.seconds = rest / self.workers
+            if self.seconds > PATIENCE:
+                self.check = "head"
+                return
+        if self.workers > 1:
+            yield from in_pieces(there(), numbers, at_once, self.workers)
+        else:
+            for number in numbers.tolist():
+                yield number, here(number)
+
+    def _head(self, number: int) -> Head | str:
+        cells = self.given.cells
+        return read_head(cells.text(number) if isinstance(cells, Paths) else cells[number])
+
+    def _note_head(self, number: int, head: Head | str) -> None:
+        self.done += 1
+        if isinstance(head, str):
+            self.bad[number] = head
+        else:
+            self.entries.square[number], self.entries.lossy[number] = head
+            self.entries.checked[number] = HEAD
+
+    def _opener(self) -> Callable[[int], Opened | str]:
+        return partial(open_cell, self.given.cells, self._cut)
 
     @property
-    def _may_come_again(self) -> bool:
-        """Whether images may be decoded again: at another side, or as one of another split without the bad ones."""
-        return self.decode.on_bad == "skip" or (self.uniform and self.decode.image_size is None)
+    def _cut(self) -> Cut:
+        return Cut(own=self.side, fallback=self.fallback, pixels=self._holds())
 
-    def _turn_mixed(self, row: int) -> None:
-        self.uniform = False
-        if self.side != self.fallback:
-            self.side = self.fallback
-            self.levels[:] = 0
-            for earlier, found in self._open_all([each for each in range(row) if self.digests[each]]):
-                self._take(earlier, found)
-        if not self._may_come_again:
-            self.retained.clear()
+    def _open(self, number: int) -> Opened | str:
+        """The image, from its file where that was not retained."""
+        content = self.retained.pop(number, None) or read_cell(self.given.cells[number])
+        if isinstance(content, str):
+            return content
+        # It may have to be decoded again, at another side.
+        if self.uniform and self.decode.image_size is None and len(content) <= self.room:
+            self.retained[number] = content
+            self.room -= len(content)
+        return open_image(content, self._cut)
 
-    def _hold(self, row: int, pixels: Pixels) -> None:
-        """Keep the pixels where all are to be kept: they fit, and are whole (not cut or resized), or small."""
-        side = len(pixels)
-        if not (self.uniform or side <= SMALL) or self.count * CHANNELS * side**2 > MOST_ARRAY_BYTES:
+    def _take(self, number: int, found: Opened | str) -> bool:
+        """Note what an image is like; whether it changes the side, so that those before are to be decoded again."""
+        entries, turned = self.entries, False
+        self.done += entries.checked[number] == UNKNOWN
+        if not isinstance(found, str) and self.uniform and found.square != self.side:
+            first = self.side is None
+            self.uniform = first and found.square > 0
+            self.side = found.square if self.uniform else self.fallback
+            turned = self.side != entries.side and not first
+            if self.side != entries.side:
+                entries.cut_to(self.side)
+            if found.side != self.side:
+                found = self._open(number)
+        if isinstance(found, str):
+            self.bad[number] = found
+            return turned
+        entries.digest[number] = np.frombuffer(found.digest, np.uint8)
+        entries.square[number], entries.lossy[number] = found.square, found.lossy
+        entries.sums[number], entries.squares[number] = found.sums, found.squares
+        entries.checked[number] = FULL
+        self._hold(number, found)
+        return turned
+
+    def _hold(self, number: int, found: Opened) -> None:
+        if not self._holds() or found.pixels is None:
             self.pixels = None
             return
         if self.pixels is None:
-            self.pixels = np.empty((self.count, CHANNELS, side, side), np.uint8)
-        self.pixels[row] = pixels.transpose(2, 0, 1)
+            self.rows = np.argsort(self.order)
+            self.pixels = np.empty((self.count, CHANNELS, found.side, found.side), np.uint8)
+        self.pixels[self.rows[number]] = found.pixels.transpose(2, 0, 1)
+
+    def keep(self) -> None:
+        """Keep what is known of the files, but of images that are held, which every start has to decode."""
+        if self.index and self.pixels is None:
+            self.index.write(self.entries, self.seconds)
 
     def judge(self, refuse: Refuse) -> tuple[tuple[tuple[str, str], ...], list[str]]:
         """The bad images, and what should be said of them. Refuses them, with their list, unless they are skipped."""
@@ -248,44 +333,77 @@ class _Ingestion:
             return self.planned
         return self.given.divide(np.delete(np.arange(self.count), list(self.bad)))
 
+    def notes(self) -> list[str]:
+        """What was not looked at, and what that means; and what should be said of the index."""
+        said = [self.index.note] if self.index and self.index.note else []
+        if self.check != "full":
+            cost = f"would take about {in_words(self.seconds)} and " if self.seconds else ""
+            what = "of each image only the head was checked" if self.check == "head" else "no image was opened"
+            said.append(
+                f"{what}, so the SHA-256 is of names and sizes, and a damaged image is met in training: --check full "
+                f"{cost}decodes each once"
+            )
+            if self.statistics and len(self.planned["train"]) > SAMPLE:
+                said.append(f"mean and standard deviation are of {SAMPLE:,} training images")
+        return said
+
     def splits(self, chosen: dict[SplitName, Numbers]) -> dict[SplitName, Images]:
         """The images of those numbers."""
-        row_of = np.argsort(self.order)
-        rows = [row_of[numbers] for numbers in chosen.values()]
-        if self.pixels is None:
-            self._move_levels(rows)
-        return {name: self._split(place, numbers, rows[place]) for place, (name, numbers) in enumerate(chosen.items())}
+        return {name: self._split(numbers) for name, numbers in chosen.items()}
 
-    def _move_levels(self, rows: list[Numbers]) -> None:
-        """Count images that came into another split than was planned, since others are bad, where they are now."""
-        now = {int(row): place for place, some in enumerate(rows) for row in some if self.part[row] != place}
-        for row, found in self._open_all(now):
-            if isinstance(found, str):
-                raise DataError(f"{self.given.names[int(self.order[row])]} cannot be read any more: {found}")
-            self.levels[self.part[row]] -= found.levels
-            self.levels[now[row]] += found.levels
-
-    def _split(self, place: int, numbers: Numbers, rows: Numbers) -> Images:
-        lossy = set(self.lossy[rows].tolist())
-        encoding: Encoding = "mixed" if len(lossy) > 1 else "jpeg" if True in lossy else "lossless"
+    def _split(self, numbers: Numbers) -> Images:
         labels = torch.from_numpy(self.given.labels[numbers])
         names, store = Chosen(self.given.names, numbers), Chosen(self.given.cells, numbers)
+        if self.check == "none":
+            kinds = {name.lower().endswith((".jpg", ".jpeg")) for name in names}
+        else:
+            kinds = set(self.entries.lossy[numbers].tolist())
+        encoding: Encoding = "mixed" if len(kinds) > 1 else "jpeg" if True in kinds else "lossless"
         if self.pixels is not None:
-            start = int(np.searchsorted(self.part, place))
+            rows = self.rows[numbers]
             # A view where it can be one: a copy would hold the set twice.
-            images = self.pixels[rows] if self.bad else self.pixels[start : start + len(rows)]
+            images = self.pixels[rows] if self.bad or not len(rows) else self.pixels[rows[0] : rows[-1] + 1]
             return Split(images=torch.from_numpy(images), labels=labels, encoding=encoding, names=names, store=store)
-        identity = hashlib.sha256()
-        for row in rows:
-            identity.update(self.digests[row])
         return EncodedSplit(
             store=store,
             labels=labels,
             side=self.side or self.fallback,
-            levels=torch.from_numpy(self.levels[place]).double(),
-            identity=identity.hexdigest(),
+            moments=self._moments(numbers),
+            identity=self._identity(numbers),
             encoding=encoding,
             workers=self.decode.workers,
             names=names,
             waiting=self.waiting,
+            on_bad=self.decode.on_bad,
         )
+
+    def _moments(self, numbers: Numbers) -> Moments:
+        entries = self.entries
+        every = Moments(pixels=entries.side**2, sums=entries.sums, squares=entries.squares)
+        if self.check == "full":
+            return every.only(numbers)
+        sample = np.intersect1d(self._readable(self._sample()), numbers, assume_unique=True)
+        return replace(every.only(sample), numbers=np.searchsorted(numbers, sample))
+
+    def _identity(self, numbers: Numbers) -> str:
+        """A SHA-256 of the files: of their own sums, or where not all were read of their names and sizes."""
+        identity = hashlib.sha256()
+        for some in np.array_split(numbers, len(numbers) // PIECE + 1):
+            if self.check == "full":
+                identity.update(self.given.spell(self.entries.digest[some].tobytes()))
+            else:
+                named = zip(Chosen(self.given.names, some), self._sizes(some), strict=True)
+                lines = (f"{name}\0{size}\n" for name, size in named)
+                identity.update("".join(lines).encode())
+        return identity.hexdigest()
+
+    def _sizes(self, numbers: Numbers) -> list[int]:
+        """Bytes of the files."""
+        if self.given.known:
+            return list(self.given.known[1].sizes[numbers].tolist())
+        return [len(read_cell(self.given.cells[number])) for number in numbers.tolist()]
+
+
+def in_words(seconds: float) -> str:
+    """A time as one says it: ``12 minutes``, ``1.5 hours``."""
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

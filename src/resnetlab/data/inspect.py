@@ -82,6 +82,8 @@ def read_anyway(
     A set whose splits are not clear is read as one. Raises ``ConfigError`` for a source that is none.
     """
     reasons: list[str] = []
+    # All are gone through in any case.
+    decode = replace(decode, check="full")
     try:
         return load_data(source, split_seed, decode, on_progress, refuse=reasons.append), reasons
     except DataError as error:

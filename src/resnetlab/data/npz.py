@@ -159,10 +159,10 @@ class _Reader:
 
     def _divide(self, whole: Images, split_seed: int) -> dict[SplitName, Images]:
         _, test = split_by_class(whole.labels.numpy(), split_seed)
-        if not test:
+        if not len(test):
             raise DataError(f"{self.path}: every class has one image; a split needs two")
         self.notes.append(f"split by split_seed={split_seed}: a fifth of every class is the test")
-        return dict(zip(("train", "test"), whole.divide(torch.tensor(test)), strict=True))
+        return dict(zip(("train", "test"), whole.divide(torch.from_numpy(test)), strict=True))
 
     def _pixels(self, name: str) -> Array:
         array = _read_array(self.archive, self.path, name, _require_numbers)

@@ -19,7 +19,7 @@ import numpy as np
 from resnetlab.core.errors import DataError, do_all, first_line, listed, printable
 from resnetlab.data.classes import MISSING, NAMES, Refuse, raise_it, read_names
 from resnetlab.data.dataset import Numbers, SplitName
-from resnetlab.data.ingest import EncodedSet
+from resnetlab.data.opening import EncodedSet
 from resnetlab.data.splits import parse_choice, place_names, without_shard
 from resnetlab.data.tables import labelled_set, number_labels
 

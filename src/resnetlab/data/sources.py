@@ -12,11 +12,11 @@ import torch
 from resnetlab.core.errors import ConfigError, DataError, unknown_name
 from resnetlab.data.classes import Refuse, compact_classes, judge_classes, raise_it
 from resnetlab.data.config import SCALE, SOURCES, DecodeConfig
-from resnetlab.data.dataset import TEST_SHARE, ImageData, Numbers, Split, SplitName
+from resnetlab.data.dataset import TEST_SHARE, ImageData, Normalisation, Numbers, Split, SplitName
 from resnetlab.data.splits import parse_choice
 
 if TYPE_CHECKING:
-    from resnetlab.data.ingest import EncodedSet
+    from resnetlab.data.opening import EncodedSet
 
 Progress = Callable[[int, int], None]
 
@@ -37,12 +37,13 @@ def load_data(
     on_progress: Progress | None = None,
     *,
     refuse: Refuse = raise_it,
+    standard: Normalisation | None = None,
 ) -> ImageData:
     """The data that ``source`` names: a row of ``SOURCES``, or the path of a folder of images.
 
     ``split_seed`` decides the split of a set that comes without one. ``on_progress`` is told how many of how many
     images were decoded. ``refuse`` is told of every reason not to train on what was read; who only looks at the set may
-    gather them.
+    gather them. ``standard`` are the statistics to standardise images of three channels by, where not their own.
 
     Raises ``ConfigError`` for an unknown source or a setting that it does not have, ``DataError`` for what cannot be
     read, ``MissingExtraError`` where the extra ``hub`` is needed and not there.
@@ -63,8 +64,9 @@ def load_data(
     read = _read(scheme, place, split_seed, tell)
     if isinstance(read, ImageData):
         data, folders = replace(read, white=_white(scheme, place, read)), False
+        data = replace(data, standard=standard) if standard and data.in_chans == 3 else data
     else:
-        data, folders = _ingest(read, decode, on_progress, tell), read.folders
+        data, folders = _ingest(read, decode, on_progress, tell, standard), read.folders
     if decode.compact_labels:
         data = compact_classes(data)
     labels = {name: split.labels.cpu().numpy() for name, split in data.splits.items()}
@@ -86,6 +88,16 @@ def encoded_images(source: str, split_seed: int = 0) -> "EncodedSet | None":
     scheme, place = _parse(source)
     read = _read(scheme, place, split_seed, raise_it) if scheme in ENCODED else None
     return None if isinstance(read, ImageData) else read
+
+
+def forget_index(source: str) -> None:
+    """Remove what is kept of a folder of images, so that all its files are opened again; nothing for other sources."""
+    scheme, place = _parse(source)
+    if scheme == "folder":
+        from resnetlab.data.folder import index_key
+        from resnetlab.data.index import forget
+
+        forget(index_key(place))
 
 
 def _white(scheme: str, place: str, data: ImageData) -> int | None:
@@ -122,7 +134,13 @@ def split_source(source: str) -> tuple[str, str, str]:
     return head, where, place[len(where) :]
 
 
-def _ingest(given: "EncodedSet", decode: DecodeConfig, on_progress: Progress | None, refuse: Refuse) -> ImageData:
+def _ingest(
+    given: "EncodedSet",
+    decode: DecodeConfig,
+    on_progress: Progress | None,
+    refuse: Refuse,
+    standard: Normalisation | None,
+) -> ImageData:
     from resnetlab.data.ingest import ingest
 
     told: set[str] = set()
@@ -137,7 +155,7 @@ def _ingest(given: "EncodedSet", decode: DecodeConfig, on_progress: Progress | N
                 told.add(reason)
                 refuse(reason)
 
-    return ingest(given, decode, on_progress, refuse, check)
+    return ingest(given, decode, on_progress, refuse, check, standard)
 
 
 def _parse(source: str) -> tuple[str, str]:

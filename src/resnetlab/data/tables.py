@@ -1,6 +1,5 @@
 """Images and labels in tables, as the library ``datasets`` opens them."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ import numpy as np
 from resnetlab.core.errors import ConfigError, DataError, do_all, printable
 from resnetlab.data.classes import MISSING, Refuse, raise_it, without_unlabelled
 from resnetlab.data.dataset import Chosen, Numbers, SplitName, split_by_class
-from resnetlab.data.ingest import EncodedSet
+from resnetlab.data.opening import EncodedSet
 
 NUMBERS = ("int", "uint", "float", "double")
 """How the types of numbers begin. pandas stores whole numbers as floats where one is missing."""
@@ -244,7 +243,7 @@ def labelled_set(
     said += unlabelled
     if len(whole) == 1:
         train, test = split_by_class(together, split_seed)
-        whole = {"train": np.array(train, dtype=np.int64), "test": np.array(test, dtype=np.int64)}
+        whole = {"train": train, "test": test}
         said.append(f"split by split_seed={split_seed}: a fifth of every class is the test")
     return EncodedSet(
         source=source,
@@ -253,7 +252,6 @@ def labelled_set(
         labels=together,
         names=Chosen(names, labelled),
         divide=lambda numbers: {split: part[np.isin(part, numbers)] for split, part in whole.items()},
-        digest=lambda content: hashlib.sha256(content).digest(),
         notes=(*notes, *said),
     )
 

@@ -180,7 +180,15 @@ class DatasetSplit:
     def _all(self) -> Iterator[Tensor]:
         return self.to(torch.device("cpu")).batches(torch.split(torch.arange(len(self)), AT_ONCE))
 
+    def statistics(self) -> Normalisation:
+        return Normalisation.of_counts(self.histogram())
+
+    @property
+    def brightest(self) -> int:
+        return int(self.histogram().sum(0).nonzero().max())
+
     def histogram(self) -> Tensor:
+        """As ``Split.histogram``; every image is read."""
         counts = torch.zeros(self.shape[0], 256, dtype=torch.float64)
         for images in self._all():
             counts += Split(images=images, labels=self.labels).histogram()

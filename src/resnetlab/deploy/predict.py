@@ -81,9 +81,9 @@ class Sources:
             yield Item(path)
             return
         listing = Listing(Path(path), junk=self.junk)
-        for name in walk(listing):
+        for names, _ in walk(listing):
             yield from _bad(listing)
-            yield Item(str(listing.folder / name))
+            yield from (Item(str(listing.folder / name)) for name in names)
         yield from _bad(listing)
 
 

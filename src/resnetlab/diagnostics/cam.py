@@ -134,8 +134,7 @@ def own_image(path: Path, data: ImageData) -> Tensor:
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
     grey = torch.frombuffer(bytearray(Image.fromarray(pixels).convert("L").tobytes()), dtype=torch.uint8)
     # As in ``brighten``, the other way: digits have grey levels from 0 to 16.
-    brightest = int(data.train.histogram().sum(dim=0).nonzero().max())
-    return grey.view(1, *pixels.shape[:2]) // (255 // max(1, brightest))
+    return grey.view(1, *pixels.shape[:2]) // (255 // max(1, data.train.brightest))
 
 
 def _grey_levels(images: Tensor) -> Tensor:

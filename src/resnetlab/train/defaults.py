@@ -347,7 +347,7 @@ def look(recipe: Recipe, given: Collection[str]) -> Facts:
     """
     from numpy import arange
 
-    from resnetlab.data.ingest import glance
+    from resnetlab.data.glance import glance
     from resnetlab.data.sources import encoded_images
     from resnetlab.train.prepare import pick_device
 

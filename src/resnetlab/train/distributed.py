@@ -1,10 +1,12 @@
 """Several ranks, as torchrun starts them: which one this is, what they share, and the group they form."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from time import monotonic
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,13 @@ from torch.distributed.rendezvous import rendezvous
 
 from resnetlab.core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from resnetlab.data.config import Check
+    from resnetlab.data.dataset import ImageData
+    from resnetlab.data.sources import Progress
+
+READING, SILENCE = b"reading", 60.0
+"""What the leading rank tells the others while it reads, and after how many seconds again."""
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for the others, who may still be reading their data."""
 
@@ -115,6 +124,39 @@ def share_bytes(data: bytes | None) -> bytes | None:
     if size:
         dist.broadcast(buffer, src=0)
     return buffer.cpu().numpy().tobytes()
+
+
+def leading_first(
+    read: "Callable[[Check, Progress | None], ImageData]", check: "Check", on_progress: "Progress | None"
+) -> "ImageData":
+    """What ``read`` gives for ``check``: the leading rank reads first, and the others as it did, however long it takes.
+
+    Where it fails, they read too, and fail alike.
+    """
+    if world().size == 1:
+        return read(check, on_progress)
+    if not world().leads:
+        # Less than PATIENCE lies between two words of the leading rank.
+        while (said := share_bytes(None)) == READING:
+            pass
+        return read(cast("Check", said.decode()) if said else check, on_progress)
+    last = monotonic()
+    told: bytes | None = None
+
+    def on_each(done: int, total: int) -> None:
+        nonlocal last
+        if monotonic() - last > SILENCE:
+            last = monotonic()
+            share_bytes(READING)
+        if on_progress:
+            on_progress(done, total)
+
+    try:
+        data = read(check, on_each)
+        told = data.check.encode()
+    finally:
+        share_bytes(told)
+    return data
 
 
 def share_buffers(net: nn.Module) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from resnetlab.core.errors import CheckpointError, ConfigError, DataError, printable
+from resnetlab.core.errors import CheckpointError, ConfigError, DataError, printable, require_choice
 from resnetlab.core.files import (
     atomic_write,
     digest,
@@ -21,6 +21,7 @@ from resnetlab.core.serialize import as_plain
 from resnetlab.train.recipe import Recipe, changed_settings, differences, read_recipe, recipe_data, write_recipe
 
 if TYPE_CHECKING:
+    from resnetlab.data.config import Check
     from resnetlab.data.dataset import ImageData
 
 RECIPE, RECORD, DATA, CLASSES = "recipe.yaml", "record.json", "data.json", "classes.json"
@@ -172,6 +173,7 @@ def run_data(
     ``DataError`` where they are nowhere, or cannot be read.
     """
     places = data_places(folder, recipe.data) if place is None else [place]
+    recipe = replace(recipe, decode=replace(recipe.decode, check=begun_check(folder, recipe.decode.check)))
     weights = recipe.weights if names_hub(folder, recipe) else None
     for source in places:
         # A file of weights says nothing of the data, and may be gone.
@@ -184,6 +186,17 @@ def run_data(
         break
     # A record says the same, wherever the data were read.
     return replace(data, source=data.source.replace(source, recipe.data)) if place is None else data
+
+
+def begun_check(folder: Path, check: "Check") -> "Check":
+    """How the images of the run in ``folder`` were looked at when it began, where the recipe leaves that open: how long
+    it took then decided it, and it decides their SHA-256."""
+    if check != "auto" or not (folder / DATA).is_file():
+        return check
+    noted = read_json(folder / DATA)
+    begun = noted.get("check", "full") if isinstance(noted, dict) else "full"
+    require_choice(f"check in {folder / DATA}", begun, ("full", "head", "none"))
+    return cast("Check", begun)
 
 
 def data_places(folder: Path, source: str) -> list[str]:

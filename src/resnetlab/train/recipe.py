@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from resnetlab.data.config import Check
     from resnetlab.data.dataset import ImageData
     from resnetlab.models.config import NetConfig
 
@@ -79,23 +80,27 @@ class Recipe:
 
 def recipe_data(recipe: Recipe, on_progress: "Callable[[int, int], None] | None" = None) -> "ImageData":
     """The recipe's images, with validation images or without; with weights ``name.tag`` standardised as these were
-    trained.
+    trained. Of several ranks the leading one reads them first, and makes the index with which the others do.
 
     Raises ``DataError`` for what cannot be read.
     """
     from resnetlab.data.dataset import Normalisation
     from resnetlab.data.sources import load_data
+    from resnetlab.train.distributed import leading_first
 
-    data = choose_splits(load_data(recipe.data, recipe.split_seed, recipe.decode, on_progress), recipe)
-    tag = hub_tag(recipe)
-    if tag is None or data.in_chans != 3:
-        return data
+    standard = None
+    if (tag := hub_tag(recipe)) is not None:
+        from resnetlab.models.pretrained import PRETRAINED
 
-    from resnetlab.models.pretrained import PRETRAINED
+        given = PRETRAINED[tag].preprocessing
+        mean, std = (tuple(255 * value for value in values) for values in (given.mean, given.std))
+        standard = Normalisation(mean=mean, std=std)
 
-    given = PRETRAINED[tag].preprocessing
-    mean, sd = (tuple(255 * value for value in values) for values in (given.mean, given.std))
-    return replace(data, standard=Normalisation(mean=mean, std=sd))
+    def read(check: "Check", on_progress: "Callable[[int, int], None] | None") -> "ImageData":
+        decode = replace(recipe.decode, check=check)
+        return load_data(recipe.data, recipe.split_seed, decode, on_progress, standard=standard)
+
+    return choose_splits(leading_first(read, recipe.decode.check, on_progress), recipe)
 
 
 def choose_splits(data: "ImageData", recipe: Recipe) -> "ImageData":
