@@ -59,6 +59,16 @@ def loop_rows() -> list[str]:
     return [*rows, environment_line(found["environment"])]
 
 
+def checkpoint_rows() -> list[str]:
+    found = read("checkpoint.json")
+    said = {"wait": "what training waits for", "all": "until all is on the disk"}
+    rows = [
+        f"| {said[name.partition(', ')[0]]}, {name.partition(', ')[2]} | {spread(one, 2)} | {found['n']} |"
+        for name, one in found["over_torch_save"].items()
+    ]
+    return [*rows, environment_line(found["environment"])]
+
+
 def decode_rows() -> list[str]:
     found = read("decode.json")
     rows = [
@@ -164,7 +174,7 @@ def test_there_are_runs():
     assert {path.stem for path in RUNS} == {"run-fashion-mnist", "run-cifar10-jpeg"}
 
 
-@pytest.mark.parametrize("rows", [loop_rows, decode_rows, probe_rows, export_rows, serve_rows])
+@pytest.mark.parametrize("rows", [loop_rows, checkpoint_rows, decode_rows, probe_rows, export_rows, serve_rows])
 def test_rows_of_a_benchmark_are_drawn_from_its_record(rows):
     for row in rows():
         assert row in page(), row

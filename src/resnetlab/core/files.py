@@ -175,7 +175,7 @@ def _write_summed(path: Path, data: bytes | Iterable[bytes | memoryview]) -> dic
             stream.write(piece)
             if len(piece) >= LARGE and sys.platform == "linux":
                 # Begins to write to the disk, and waits for nothing: the sum is taken meanwhile.
-                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                os.posix_fadvise(stream.fileno(), size, len(piece), os.POSIX_FADV_DONTNEED)
             total.update(piece)
             size += len(piece)
         stream.flush()

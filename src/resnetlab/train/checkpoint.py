@@ -83,20 +83,30 @@ class Checkpoint:
     origin: Path = Path()
 
 
-def snapshot(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with copies of its tensors in the host's memory, which training does not change as it goes on."""
+def snapshot(checkpoint: Checkpoint, spare: Checkpoint | None = None) -> Checkpoint:
+    """The checkpoint with copies of its tensors in the host's memory, which training does not change as it goes on.
 
-    def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            name: torch.empty_like(value, device="cpu", pin_memory=value.is_cuda).copy_(value, non_blocking=True)
-            for name, value in tensors.items()
-        }
-
+    They take the memory of ``spare``, which nobody needs any more: new pages would cost more than the copies.
+    """
     with torch.no_grad():
-        held = replace(checkpoint, model=copied(checkpoint.model), training=copied(checkpoint.training))
+        held = replace(
+            checkpoint,
+            model=_copied(checkpoint.model, spare.model if spare else {}),
+            training=_copied(checkpoint.training, spare.training if spare else {}),
+        )
     if torch.cuda.is_initialized():
         torch.cuda.current_stream().synchronize()
     return held
+
+
+def _copied(tensors: dict[str, Tensor], spare: dict[str, Tensor]) -> dict[str, Tensor]:
+    copies = {}
+    for name, value in tensors.items():
+        copy = spare.get(name)
+        if copy is None or (copy.dtype, copy.shape, copy.stride()) != (value.dtype, value.shape, value.stride()):
+            copy = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+        copies[name] = copy.copy_(value, non_blocking=True)
+    return copies
 
 
 def pack(checkpoint: Checkpoint) -> dict[str, bytes | Iterator[bytes | memoryview]]:

@@ -59,6 +59,8 @@ class CheckpointManager:
         self._held: dict[str, Checkpoint] = {}
         """What is still to be written, by folder, in this order: ``last/`` says that ``best/`` was written too."""
         self._writing: Future[None] | None = None
+        self._spare: Checkpoint | None = None
+        """The last one that was written, whose memory the next one takes."""
         self._wrote, self._lines = -inf, 0
 
     def __enter__(self) -> Self:
@@ -142,14 +144,15 @@ class CheckpointManager:
         finite = bool(checkpoint.training["epoch/losses"].isfinite().all()) and self.state.is_finite()
         if self.saves and finite:
             self._held.pop(LAST, None)
-            self._held[LAST] = snapshot(checkpoint)
+            self._held[LAST] = self._snapshot(checkpoint)
             self._begin_writing()
 
     def end_epoch(self) -> None:
         """Save the epoch, or hold it back where the last save is not ``save_every_seconds`` ago."""
         if not self.saves or self.out is None:
             return
-        checkpoint, history = snapshot(self.state.to_checkpoint(self.environment, self.settings)), self.state.history
+        checkpoint = self._snapshot(self.state.to_checkpoint(self.environment, self.settings))
+        history = self.state.history
         ranking = self.ranking(history)
         self._held.pop(LAST, None)
         if ranking[0] is history[-1]:
@@ -159,6 +162,10 @@ class CheckpointManager:
         self._held[LAST] = checkpoint
         if self.config.keep_top or perf_counter() - self._wrote >= self.config.save_every_seconds:
             self._begin_writing()
+
+    def _snapshot(self, checkpoint: Checkpoint) -> Checkpoint:
+        spare, self._spare = self._spare, None
+        return snapshot(checkpoint, spare)
 
     def _begin_writing(self) -> None:
         """Hand over what is held to a thread, when the one before has ended."""
@@ -189,6 +196,7 @@ class CheckpointManager:
         if len(history) > self._lines:
             write_metrics(self.out / METRICS, history)
             self._lines = len(history)
+        self._spare = held[LAST]
 
     def _clear_top(self, history: list[EpochRecord]) -> None:
         assert self.out is not None
