@@ -103,7 +103,7 @@ class GradientTrace:
 
     Plain nets with BN explode at initialisation, by a constant factor a block (Yang et al. 2019, arXiv:1902.08129), and
     the first steps change that most: so the moments lie close together at first. A run of T steps takes
-    log2(T) + 3 passes of the batch forward and backward for it, in float32, of the whole batch on every rank.
+    log2(T) + 3 passes of the batch forward and backward for it, in float32. Every rank takes the same images.
     """
 
     def __init__(self, net: "nn.Module", batch: "tuple[Tensor, Tensor]", seed: int) -> None:
