@@ -79,7 +79,9 @@ def main() -> None:
         for _ in range(asked.turns + 1):
             usual_seconds = seconds(other)
             wait, rest = seconds(checkpoints.end_epoch), seconds(checkpoints.wait)
-            rows.append({"torch.save": usual_seconds, "wait": wait, "all": {key: wait[key] + rest[key] for key in wait}})
+            rows.append(
+                {"torch.save": usual_seconds, "wait": wait, "all": {key: wait[key] + rest[key] for key in wait}}
+            )
         size = sum(path.stat().st_size for path in (Path(name) / "last").iterdir())
     rows = rows[1:]
     over = {

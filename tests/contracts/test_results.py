@@ -69,6 +69,19 @@ def checkpoint_rows() -> list[str]:
     return [*rows, environment_line(found["environment"])]
 
 
+def memory_rows() -> list[str]:
+    found = read("memory.json")
+    rows = [
+        "| `{}` | {} | {:.2f} |".format(
+            row["setting"],
+            " | ".join(f"{row[key] / 2**20:,.0f}" for key in ("predicted", "measured", "usual_heap")),
+            row["predicted"] / row["measured"],
+        )
+        for row in found["settings"]
+    ]
+    return [*rows, environment_line(found["environment"])]
+
+
 def decode_rows() -> list[str]:
     found = read("decode.json")
     rows = [
@@ -174,7 +187,9 @@ def test_there_are_runs():
     assert {path.stem for path in RUNS} == {"run-fashion-mnist", "run-cifar10-jpeg"}
 
 
-@pytest.mark.parametrize("rows", [loop_rows, checkpoint_rows, decode_rows, probe_rows, export_rows, serve_rows])
+@pytest.mark.parametrize(
+    "rows", [loop_rows, checkpoint_rows, memory_rows, decode_rows, probe_rows, export_rows, serve_rows]
+)
 def test_rows_of_a_benchmark_are_drawn_from_its_record(rows):
     for row in rows():
         assert row in page(), row

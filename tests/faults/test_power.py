@@ -18,7 +18,7 @@ BREAKS = {
         sync_folder(upcoming)
         write_json(upcoming / MANIFEST, {"files": entries})
 """,
-        """        contents = {name: data if isinstance(data, bytes) else b"".join(data) for name, data in contents.items()}
+        """        contents = {name: _joined(data) for name, data in contents.items()}
         entries = {name: {"bytes": len(data), "sha256": digest(data)} for name, data in contents.items()}
         write_json(upcoming / MANIFEST, {"files": entries})
         for name, data in contents.items():
@@ -51,7 +51,7 @@ BREAKS = {
 def broken(function, old: str, new: str):
     source = inspect.getsource(function)
     assert old in source
-    names = dict(vars(files))
+    names = dict(vars(files)) | {"_joined": lambda data: data if isinstance(data, bytes) else b"".join(data)}
     exec(source.replace(old, new), names)
     return names[function.__name__]
 
@@ -93,7 +93,9 @@ def test_version_that_was_saved_is_there_though_the_next_save_has_begun(tmp_path
     assert all(cuts_between_saves(tmp_path, files.replace_folder))
     (tmp_path / "broken").mkdir()
     flush = "        os.replace(upcoming, folder)\n        sync_folder(folder.parent)\n"
-    monkeypatch.setattr(files, "_new_version", broken(files._new_version, flush, "        os.replace(upcoming, folder)\n"))
+    monkeypatch.setattr(
+        files, "_new_version", broken(files._new_version, flush, "        os.replace(upcoming, folder)\n")
+    )
     assert not all(cuts_between_saves(tmp_path / "broken", files.replace_folder))
 
 

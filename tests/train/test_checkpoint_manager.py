@@ -14,7 +14,6 @@ from resnetlab.core.errors import StorageError
 from resnetlab.core.files import read_folder, replace_folder
 from resnetlab.data.config import AugmentConfig
 from resnetlab.records.run import EpochRecord, Metrics, rank_epochs
-from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import DTYPES, read_checkpoint, safetensors_pieces
 from resnetlab.train.checkpoint_manager import CheckpointManager
 from resnetlab.train.config import TrainConfig

@@ -33,11 +33,20 @@ def whole(tmp_path_factory) -> RunRecord:
 
 
 @pytest.mark.parametrize(
-    ("batch", "parts", "ranks", "traced"), [(32, 1, 1, 32), (256, 1, 1, 64), (256, 16, 1, 16), (256, 2, 4, 32)]
+    ("batch", "parts", "ranks", "precision", "traced"),
+    [
+        (32, 1, 1, "fp32", 32),
+        (256, 1, 1, "fp32", 64),
+        (256, 16, 1, "fp32", 16),
+        (256, 2, 4, "fp32", 32),
+        (32, 1, 1, "bf16", 16),
+    ],
 )
-def test_trace_takes_a_micro_batch_of_the_leading_rank_and_64_images_at_most(monkeypatch, batch, parts, ranks, traced):
+def test_trace_takes_a_micro_batch_of_the_leading_rank_and_64_images_at_most(
+    monkeypatch, batch, parts, ranks, precision, traced
+):
     data = make_data()
-    recipe = replace(SMALL, training=TrainConfig(batch_size=batch, accumulate=parts))
+    recipe = replace(SMALL, training=TrainConfig(batch_size=batch, accumulate=parts, precision=precision))
     data = replace(data, train=Split(images=data.train.images.repeat(4, 1, 1, 1), labels=data.train.labels.repeat(4)))
     monkeypatch.setattr("resnetlab.train.distributed.world", lambda: World(ranks - 1, ranks))
     images, labels = traced_images(recipe, data, torch.device("cpu"))

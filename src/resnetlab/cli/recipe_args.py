@@ -155,7 +155,10 @@ FIRST = (
     *("device", "out", "resume"),
 )
 GROUPS = {
-    "Run and output": ("log", "quiet", "json", "print_config", "max_steps", "save_every", "save_every_seconds", "keep_top", "evaluate_train"),
+    "Run and output": (
+        *("log", "quiet", "json", "print_config", "max_steps"),
+        *("save_every", "save_every_seconds", "keep_top", "evaluate_train"),
+    ),
     "Network": ("shortcut", "options", "freeze", "freeze_epochs"),
     "Data": ("choose", "split_seed", "on_bad", "workers", "compact_labels", "sampler", "overfit_batches"),
     "Validation": ("best_by", "early_stop"),

@@ -131,7 +131,7 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes | Iterable[bytes |
 
 
 def share_folder(source: Path, folder: Path) -> None:
-    """Put a new version of ``folder`` in its place as ``replace_folder`` does, with the files that ``source`` holds now.
+    """Put a new version of ``folder`` in its place as ``replace_folder`` does, with the files that ``source`` holds.
 
     They lie on the disk once, as hard links, and where the file system has none they are copied. Neither folder changes
     with the other: a file is never written in place.

@@ -188,7 +188,7 @@ def _whole(value: Any) -> int:
 def safetensors_pieces(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> Iterator[bytes | memoryview]:
-    """The bytes that ``safetensors.torch.save`` gives, piece by piece, with no copy of a contiguous tensor on the CPU."""
+    """The bytes that ``safetensors.torch.save`` gives, in pieces; a contiguous tensor on the CPU is not copied."""
     order, gathered = list(DTYPES), bytearray()
     named = sorted(tensors.items(), key=lambda item: (order.index(item[1].dtype), item[0].encode()))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}

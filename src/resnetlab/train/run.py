@@ -196,15 +196,13 @@ def make_network(recipe: Recipe, data: "ImageData", device: "torch.device") -> "
     return net, [*notes, *data.notes, *balance_note(data, recipe.training), *batch_note(recipe.training), *images]
 
 
-MOST_TRACED = 64
-
-
 def traced_images(recipe: Recipe, data: "ImageData", device: "torch.device") -> "tuple[Tensor, Tensor]":
-    """The first images of the run's first step, the same on every rank: of the leading rank's first micro-batch at most
-    ``MOST_TRACED``, so that the trace takes no more memory than a step does."""
+    """The first images of the run's first step, the same on every rank: of the leading rank's first micro-batch as many
+    as ``traced_of`` says, so that the trace takes no more memory than a step does."""
     from dataclasses import replace
 
     from resnetlab.train.distributed import world
+    from resnetlab.train.gradients import traced_of
     from resnetlab.train.prepare import make_loader
 
     config = recipe.training
@@ -213,7 +211,8 @@ def traced_images(recipe: Recipe, data: "ImageData", device: "torch.device") -> 
     # Shares that do not come out even are refused when training begins.
     loader.micro_batches = shares if loader.batch_size % shares == 0 and loader.batch_size // shares > 1 else 1
     images, labels = next(loader.shuffled(recipe.seed, epoch=1))
-    return images[:MOST_TRACED].clone(), labels[:MOST_TRACED].clone()
+    count = traced_of(len(images), config.precision)
+    return images[:count].clone(), labels[:count].clone()
 
 
 def _fit(

@@ -48,7 +48,9 @@ class TrainingState:
         nets = dict.fromkeys((self.net, self.eval_net))
         values = [value for net in nets for value in net.state_dict().values() if value.numel() and not is_whole(value)]
         # The largest size of each is not finite where one number is not; a device is waited for once.
-        return not values or bool(torch.stack([one.double() for one in torch._foreach_norm(values, inf)]).isfinite().all())
+        return not values or bool(
+            torch.stack([one.double() for one in torch._foreach_norm(values, inf)]).isfinite().all()
+        )
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Take the epoch into the history and begin the next one."""
