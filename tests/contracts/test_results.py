@@ -59,6 +59,29 @@ def loop_rows() -> list[str]:
     return [*rows, environment_line(found["environment"])]
 
 
+def checkpoint_rows() -> list[str]:
+    found = read("checkpoint.json")
+    said = {"wait": "what training waits for", "all": "until all is on the disk"}
+    rows = [
+        f"| {said[name.partition(', ')[0]]}, {name.partition(', ')[2]} | {spread(one, 2)} | {found['n']} |"
+        for name, one in found["over_torch_save"].items()
+    ]
+    return [*rows, environment_line(found["environment"])]
+
+
+def memory_rows() -> list[str]:
+    found = read("memory.json")
+    rows = [
+        "| `{}` | {} | {:.2f} |".format(
+            row["setting"],
+            " | ".join(f"{row[key] / 2**20:,.0f}" for key in ("predicted", "measured", "usual_heap")),
+            row["predicted"] / row["measured"],
+        )
+        for row in found["settings"]
+    ]
+    return [*rows, environment_line(found["environment"])]
+
+
 def decode_rows() -> list[str]:
     found = read("decode.json")
     rows = [
@@ -276,6 +299,8 @@ def test_there_are_runs():
 
 BENCHMARKS = (
     loop_rows,
+    checkpoint_rows,
+    memory_rows,
     decode_rows,
     start_rows,
     feed_rows,

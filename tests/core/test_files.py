@@ -42,7 +42,14 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, number: int) -> dict[str, int]:
 
         return call
 
-    for owner, name in ((os, "replace"), (os, "fsync"), (os, "open"), (builtins, "open"), (shutil, "rmtree")):
+    for owner, name in (
+        (os, "replace"),
+        (os, "link"),
+        (os, "fsync"),
+        (os, "open"),
+        (builtins, "open"),
+        (shutil, "rmtree"),
+    ):
         monkeypatch.setattr(owner, name, guarded(getattr(owner, name)))
     monkeypatch.setattr(Path, "unlink", guarded(Path.unlink))
     return count

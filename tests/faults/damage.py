@@ -11,7 +11,7 @@ from safetensors.torch import load
 from resnetlab.core.errors import CheckpointError
 from resnetlab.core.files import read_folder
 from tests.faults import processes
-from tests.faults.operations import checkpoint_manager_at, packed
+from tests.faults.operations import checkpoint_manager_at, packed, save
 from tests.faults.processes import Pool
 from tests.faults.runs import Notes
 
@@ -43,7 +43,7 @@ def _damage(out: Path, draw: str, count: int) -> dict[str, int]:
         ("n", "held", "flips", "truncations", "detected", "fell_back", "control_n", "control_lost"), 0
     )
     for epoch in (1, 2):
-        checkpoint_manager_at(out, epoch, WIDTHS).end_epoch()
+        save(checkpoint_manager_at(out, epoch, WIDTHS))
     before = read_folder(out / "last.previous")[1]
     paths = sorted((out / "last").iterdir())
     for number in range(count):

@@ -5,7 +5,8 @@ import os
 import random
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from resnetlab.core.errors import CheckpointError
 from resnetlab.core.files import read_folder, replace_folder
 from resnetlab.records.run import EpochRecord, Metrics
+from resnetlab.train import checkpoint_manager
 from resnetlab.train.checkpoint import pack
 from resnetlab.train.checkpoint_manager import CheckpointManager
 from resnetlab.train.config import TrainConfig
@@ -77,7 +79,7 @@ def disturb(number: int, way: str) -> dict[str, int]:
         return call
 
     # rmtree is not among them: what it calls is, so it ends half done.
-    for name in ("replace", "fsync", "open", "unlink", "rmdir", "mkdir"):
+    for name in ("replace", "link", "fsync", "open", "unlink", "rmdir", "mkdir"):
         setattr(os, name, guarded(getattr(os, name)))
     opened = guarded(builtins.open)
     builtins.open = lambda *args, **kwargs: Torn(opened(*args, **kwargs), at_end, leave)  # type: ignore[assignment]
@@ -101,37 +103,54 @@ def _record(epoch: int) -> EpochRecord:
     return EpochRecord(epoch=epoch, learning_rate=0.1, running_loss=1, train=metrics, validation=metrics, seconds=1)
 
 
-def in_place(folder: Path, contents: dict[str, bytes]) -> None:
-    """The control: each file is written anew where it lies."""
-    folder.mkdir(exist_ok=True)
-    for name, data in contents.items():
-        with open(folder / name, "wb") as stream:
-            stream.write(data)
-            os.fsync(stream.fileno())
+@contextmanager
+def in_place() -> Iterator[None]:
+    """The control: within, each file is written anew where it lies."""
+
+    def replace(folder: Path, contents: dict[str, Any]) -> None:
+        folder.mkdir(exist_ok=True)
+        for name, data in contents.items():
+            with open(folder / name, "wb") as stream:
+                stream.write(data if isinstance(data, bytes) else b"".join(data))
+                os.fsync(stream.fileno())
+
+    def share(source: Path, folder: Path) -> None:
+        replace(folder, {path.name: path.read_bytes() for path in source.iterdir()})
+
+    before = checkpoint_manager.replace_folder, checkpoint_manager.share_folder
+    checkpoint_manager.replace_folder, checkpoint_manager.share_folder = replace, share  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        checkpoint_manager.replace_folder, checkpoint_manager.share_folder = before
 
 
 def write_epochs(out: Path, before: int, number: int, way: str, protected: bool) -> None:
     """Write that many epochs, and one more until the given operation. Exit code 3: it took fewer operations."""
-    if not protected:
-        from resnetlab.train import checkpoint_manager
+    with nullcontext() if protected else in_place():
+        out.mkdir(exist_ok=True)
+        for epoch in range(1, before + 1):
+            save(checkpoint_manager_at(out, epoch))
+        checkpoints = checkpoint_manager_at(out, before + 1)
+        count = disturb(number, way)
+        try:
+            save(checkpoints)
+        except Crash:
+            # Nothing that Python does at its end may touch the files.
+            os._exit(1)
+        os._exit(3 if count["operations"] < number else 1)
 
-        checkpoint_manager.replace_folder = in_place
-    out.mkdir(exist_ok=True)
-    for epoch in range(1, before + 1):
-        checkpoint_manager_at(out, epoch).end_epoch()
-    checkpoints = checkpoint_manager_at(out, before + 1)
-    count = disturb(number, way)
-    try:
-        checkpoints.end_epoch()
-    except Crash:
-        # Nothing that Python does at its end may touch the files.
-        os._exit(1)
-    os._exit(3 if count["operations"] < number else 1)
+
+def save(checkpoints: CheckpointManager) -> None:
+    """The end of an epoch, until all is on the disk."""
+    checkpoints.end_epoch()
+    checkpoints.wait()
 
 
 def packed(checkpoints: CheckpointManager) -> dict[str, bytes]:
     """The files of the checkpoint that it would write now."""
-    return pack(checkpoints.state.to_checkpoint(checkpoints.environment, checkpoints.settings))
+    files = pack(checkpoints.state.to_checkpoint(checkpoints.environment, checkpoints.settings))
+    return {name: data if isinstance(data, bytes) else b"".join(data) for name, data in files.items()}
 
 
 def wanted(epoch: int) -> dict[str, bytes]:
@@ -207,8 +226,8 @@ def _length(out: Path, before: int) -> int:
 def _count_operations(out: Path, before: int) -> int:
     out.mkdir()
     for epoch in range(1, before + 1):
-        checkpoint_manager_at(out, epoch).end_epoch()
+        save(checkpoint_manager_at(out, epoch))
     checkpoints = checkpoint_manager_at(out, before + 1)
     count = disturb(10**9, "crash")
-    checkpoints.end_epoch()
+    save(checkpoints)
     return count["operations"]

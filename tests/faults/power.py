@@ -17,7 +17,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from resnetlab.train.folder import RECIPE, Claim, begun_settings, edited_files
 from resnetlab.train.recipe import Recipe
 from tests.conftest import make_data
 from tests.faults import processes
-from tests.faults.operations import checkpoint_manager_at, in_place, packed, wanted
+from tests.faults.operations import checkpoint_manager_at, in_place, packed, save, wanted
 from tests.faults.processes import Pool
 
 EPOCHS = 3
@@ -107,6 +107,8 @@ class Disk:
         elif kind == "rename":
             assert Path(more).parent == Path(path).parent
             self.parent(path).change(name, Path(more).name, self.at(path))
+        elif kind == "link":
+            self.parent(more).change(None, Path(more).name, self.at(path))
         else:
             self.parent(path).change(name)
 
@@ -135,7 +137,7 @@ def _leave(folder: Folder, out: Path, rng: random.Random, keep: float) -> None:
 def recorded(root: Path) -> Iterator[list[tuple[str, str, Any]]]:
     """Note every operation on files below ``root``, which is done all the same."""
     events: list[tuple[str, str, Any]] = []
-    real = {name: getattr(os, name) for name in ("mkdir", "replace", "unlink", "rmdir", "fsync", "open")}
+    real = {name: getattr(os, name) for name in ("mkdir", "replace", "link", "unlink", "rmdir", "fsync", "open")}
     opened = builtins.open
 
     def named(handle: int) -> Path:
@@ -161,6 +163,10 @@ def recorded(root: Path) -> Iterator[list[tuple[str, str, Any]]]:
     def replace(source: Any, target: Any, **kwargs: Any) -> None:
         real["replace"](source, target, **kwargs)
         note("rename", place(source), place(target))
+
+    def link(source: Any, target: Any, **kwargs: Any) -> None:
+        real["link"](source, target, **kwargs)
+        note("link", place(source), place(target))
 
     def fsync(handle: int) -> None:
         real["fsync"](handle)
@@ -197,7 +203,7 @@ def recorded(root: Path) -> Iterator[list[tuple[str, str, Any]]]:
         return Writing(stream, place(path))
 
     changed = {"mkdir": plain("mkdir", "mkdir"), "unlink": plain("unlink", "unlink"), "rmdir": plain("rmdir", "unlink")}
-    changed |= {"replace": replace, "fsync": fsync, "open": os_open}
+    changed |= {"replace": replace, "link": link, "fsync": fsync, "open": os_open}
     try:
         for name, function in changed.items():
             setattr(os, name, function)
@@ -235,7 +241,7 @@ def record_run(out: Path, damage: bool) -> Record:
                 for event in (("open", None), ("write", bytes(content)), ("sync", None)):
                     events.append((event[0], "run/last/model.safetensors", event[1]))
             checkpoints = checkpoint_manager_at(run, epoch)
-            checkpoints.end_epoch()
+            save(checkpoints)
             saved.append(len(events))
             # As within an epoch, where nothing else is written between two saves.
             for _ in range(2):
@@ -270,23 +276,18 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 def cuts(draw: str, count: int, protected: bool = True) -> list[bool]:
     """Whether each of ``count`` cuts was survived."""
     rng, found = random.Random(draw), []
-    whole = checkpoint_manager.replace_folder
-    if not protected:
-        checkpoint_manager.replace_folder = in_place
-    try:
-        # The model alone decides what is lost, so that the files may lie in memory.
-        with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
-            folder = Path(name).resolve()
-            records = []
-            for damage in (False, True):
-                (folder / f"record{damage}").mkdir()
-                records.append(record_run(folder / f"record{damage}", damage and protected))
-            states = [wanted(epoch) for epoch in range(1, EPOCHS + 1)]
-            for number in range(count):
-                found.append(_survives(folder / str(number), records[number % 2], rng, states, protected))
-                shutil.rmtree(folder / str(number), ignore_errors=True)
-    finally:
-        checkpoint_manager.replace_folder = whole
+    # The model alone decides what is lost, so that the files may lie in memory.
+    place = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
+    with place as name, nullcontext() if protected else in_place():
+        folder = Path(name).resolve()
+        records = []
+        for damage in (False, True):
+            (folder / f"record{damage}").mkdir()
+            records.append(record_run(folder / f"record{damage}", damage and protected))
+        states = [wanted(epoch) for epoch in range(1, EPOCHS + 1)]
+        for number in range(count):
+            found.append(_survives(folder / str(number), records[number % 2], rng, states, protected))
+            shutil.rmtree(folder / str(number), ignore_errors=True)
     return found
 
 

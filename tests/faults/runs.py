@@ -17,13 +17,13 @@ EPOCHS, STEPS = 3, 10
 SMALL = Recipe(
     model="cifar_resnet8",
     options={"widths": "[4,8,16]", "stem_width": "4"},
-    training=TrainConfig(epochs=EPOCHS, batch_size=128, save_every=2),
+    training=TrainConfig(epochs=EPOCHS, batch_size=128, save_every=2, save_every_seconds=0),
 )
 """30 steps, a second or so, with a checkpoint after every other step."""
 
 WORDS = (
     "--model cifar_resnet8 --options widths [4,8,16] stem_width 4 "
-    f"--epochs {EPOCHS} --batch-size 128 --save-every 2 --resume auto"
+    f"--epochs {EPOCHS} --batch-size 128 --save-every 2 --save-every-seconds 0 --resume auto"
 ).split()
 """The same run on the command line."""
 

@@ -18,7 +18,6 @@ from safetensors.torch import load
 
 from resnetlab.core.errors import CheckpointError, StoppedError
 from resnetlab.core.files import read_folder
-from resnetlab.train import checkpoint_manager
 from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.run import run_recipe
 from resnetlab.train.signals import StopRequest
@@ -234,8 +233,8 @@ def _hold(out: Path, go: Path) -> Any:
 
 def without_protection(out: Path, draw: int) -> None:
     """The control: a size limit while files are written in place."""
-    checkpoint_manager.replace_folder = in_place
-    troubled(out, "file size limit", draw)
+    with in_place():
+        troubled(out, "file size limit", draw)
 
 
 def _loses(out: Path, draw: str) -> bool:

@@ -14,28 +14,31 @@ from tests.faults.power import Disk, cuts, recorded
 BREAKS = {
     "manifest before what it vouches for": (
         files.replace_folder,
-        """        for name, data in contents.items():
-            atomic_write(upcoming / name, data)
-        entries = {name: {"bytes": len(data), "sha256": digest(data)} for name, data in contents.items()}
+        """        entries = {name: _write_summed(upcoming / name, data) for name, data in contents.items()}
+        sync_folder(upcoming)
         write_json(upcoming / MANIFEST, {"files": entries})
 """,
-        """        entries = {name: {"bytes": len(data), "sha256": digest(data)} for name, data in contents.items()}
+        """        contents = {name: _joined(data) for name, data in contents.items()}
+        entries = {name: {"bytes": len(data), "sha256": digest(data)} for name, data in contents.items()}
         write_json(upcoming / MANIFEST, {"files": entries})
         for name, data in contents.items():
-            atomic_write(upcoming / name, data)
+            _write_summed(upcoming / name, data)
+        sync_folder(upcoming)
 """,
     ),
     "oldest version gone before the newest has its name": (
-        files.replace_folder,
+        files._new_version,
         "        sync_folder(folder.parent)\n        if folder.exists():",
         "        if folder.exists():",
     ),
     "oldest version gone before the newest is written": (
-        files.replace_folder,
+        files._new_version,
         "        _settle(folder)\n",
         "        _settle(folder)\n        shutil.rmtree(previous, ignore_errors=True)\n",
     ),
-    "no flush of a file": (files.atomic_stream, "                os.fsync(stream.fileno())\n", ""),
+    "no flush of the names of links": (files.share_folder, "        sync_folder(upcoming)\n", ""),
+    "no flush of a file": (files._write_summed, "        os.fsync(stream.fileno())\n", ""),
+    "no flush of the names of files": (files.replace_folder, "        sync_folder(upcoming)\n", ""),
     "no flush of a file's name": (files.atomic_stream, "        sync_folder(path.parent)\n", ""),
     "no flush of a new folder's name": (
         files._make_folder,
@@ -47,8 +50,8 @@ BREAKS = {
 
 def broken(function, old: str, new: str):
     source = inspect.getsource(function)
-    assert source.count(old) == 1
-    names = dict(vars(files))
+    assert old in source
+    names = dict(vars(files)) | {"_joined": lambda data: data if isinstance(data, bytes) else b"".join(data)}
     exec(source.replace(old, new), names)
     return names[function.__name__]
 
@@ -86,12 +89,14 @@ def cuts_between_saves(root: Path, replace: Callable[..., None]) -> list[bool]:
     return found
 
 
-def test_version_that_was_saved_is_there_though_the_next_save_has_begun(tmp_path):
+def test_version_that_was_saved_is_there_though_the_next_save_has_begun(tmp_path, monkeypatch):
     assert all(cuts_between_saves(tmp_path, files.replace_folder))
     (tmp_path / "broken").mkdir()
     flush = "        os.replace(upcoming, folder)\n        sync_folder(folder.parent)\n"
-    unflushed = broken(files.replace_folder, flush, "        os.replace(upcoming, folder)\n")
-    assert not all(cuts_between_saves(tmp_path / "broken", unflushed))
+    monkeypatch.setattr(
+        files, "_new_version", broken(files._new_version, flush, "        os.replace(upcoming, folder)\n")
+    )
+    assert not all(cuts_between_saves(tmp_path / "broken", files.replace_folder))
 
 
 def test_disk_keeps_what_was_flushed_and_no_name_that_was_not(tmp_path):

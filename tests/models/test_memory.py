@@ -98,10 +98,24 @@ def test_network_gradients_and_optimizer_state_are_those_of_a_real_step(optimize
         (predicted.optimizer_state, [tensor for tensor in state if isinstance(tensor, torch.Tensor)]),
     ):
         assert count == sum(tensor.untyped_storage().nbytes() for tensor in tensors)
-    assert predicted.total == sum(
-        getattr(predicted, part)
-        for part in ("parameters", "buffers", "gradients", "optimizer_state", "saved_activations")
-    )
+    held = predicted.parameters + predicted.buffers + predicted.optimizer_state
+    assert predicted.total == held + predicted.step
+    # Gradients come as activations go.
+    assert predicted.saved_activations < predicted.step < predicted.saved_activations + predicted.gradients
+
+
+def test_accumulation_precision_average_and_trace_count():
+    config = model_config("cifar_resnet20")
+    whole = predict_memory(config, 64)
+    parts = predict_memory(config, 64, accumulate=4)
+    assert parts.step == pytest.approx(whole.step / 4 + whole.gradients, rel=0.05)
+    assert parts.multiply_adds == whole.multiply_adds
+    halves = predict_memory(config, 64, precision="bf16")
+    assert halves.step == pytest.approx(whole.step / 2, rel=0.05)
+    averaged = predict_memory(config, 64, ema=True)
+    assert averaged.total - whole.total == whole.parameters + whole.buffers
+    assert predict_memory(config, 64, precision="bf16", traced=64).total > halves.total + 0.4 * whole.step
+    assert predict_memory(config, 64, traced=64).total == whole.total
 
 
 def test_multiply_adds_are_those_counted_by_hand():
@@ -136,6 +150,8 @@ def test_the_given_net_is_left_alone():
         ({"batch": 1}, "batch=1 .* at least 2"),
         ({"batch": 2, "optimizer": "sdg"}, "did you mean 'sgd'"),
         ({"batch": 2, "checkpointing": 0}, "every=0"),
+        ({"batch": 6, "accumulate": 4}, "divides the batch of 6"),
+        ({"batch": 2, "precision": "fp8"}, "precision"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):

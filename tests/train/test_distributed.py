@@ -153,8 +153,10 @@ def test_command_of_two_ranks_gives_one_progress_and_one_result(two):
     assert "batch: 256 images a step = 2 ranks × 1 micro-batch × 128" in "".join(said)
 
 
-def test_gradients_of_two_ranks_are_traced_as_those_of_one(two, tmp_path):
-    """Between the steps of a run with sync_bn, where the ranks sum statistics in the measuring pass too."""
+def test_gradients_of_two_ranks_are_traced_as_those_of_one(two, tmp_path, monkeypatch):
+    """Between the steps of a run with sync_bn, where the ranks sum statistics in the measuring pass too. One rank
+    measures on what is the leading one's share of two."""
+    monkeypatch.setattr("resnetlab.train.gradients.MOST_TRACED", RUN.training.batch_size // 2)
     assert noted(two, "trace", 0) == noted(two, "trace", 1)
     found = from_plain(list[GradientMoment], noted(two, "trace", 0), "")
     expected = run_recipe(RUN, tmp_path / "run", page=False).gradient_trace

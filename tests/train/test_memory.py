@@ -10,7 +10,10 @@ from resnetlab.models.memory import predict_memory
 from resnetlab.models.zoo import model_config
 from tests.conftest import ROOT
 
-STEP = "from resnetlab.cli.memory import measure_step; print(measure_step({name!r}, None, {batch}, {every}, 'sgd'))"
+STEP = (
+    "from resnetlab.cli.memory import Plan, measure_step; "
+    "print(measure_step(Plan(name={name!r}, batch_size={batch}, checkpoint_every={every})))"
+)
 RUN = """
 import sys, torch
 from pathlib import Path

@@ -3,15 +3,20 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from resnetlab.core.errors import StoppedError
 from resnetlab.core.serialize import as_plain, from_plain
+from resnetlab.data.dataset import Split
 from resnetlab.records.gradients import moment
 from resnetlab.records.run import RunRecord
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.distributed import World
+from resnetlab.train.prepare import make_loader
 from resnetlab.train.recipe import Recipe
-from resnetlab.train.run import run_recipe
+from resnetlab.train.run import run_recipe, traced_images
 from resnetlab.train.signals import StopRequest
+from tests.conftest import make_data
 from tests.faults.runs import StopAt
 
 SMALL = Recipe(
@@ -25,6 +30,31 @@ SMALL = Recipe(
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> RunRecord:
     return run_recipe(SMALL, tmp_path_factory.mktemp("whole") / "run", page=False)
+
+
+@pytest.mark.parametrize(
+    ("batch", "parts", "ranks", "precision", "traced"),
+    [
+        (32, 1, 1, "fp32", 32),
+        (256, 1, 1, "fp32", 64),
+        (256, 16, 1, "fp32", 16),
+        (256, 2, 4, "fp32", 32),
+        (32, 1, 1, "bf16", 16),
+    ],
+)
+def test_trace_takes_a_micro_batch_of_the_leading_rank_and_64_images_at_most(
+    monkeypatch, batch, parts, ranks, precision, traced
+):
+    data = make_data()
+    recipe = replace(SMALL, training=TrainConfig(batch_size=batch, accumulate=parts, precision=precision))
+    data = replace(data, train=Split(images=data.train.images.repeat(4, 1, 1, 1), labels=data.train.labels.repeat(4)))
+    monkeypatch.setattr("resnetlab.train.distributed.world", lambda: World(ranks - 1, ranks))
+    images, labels = traced_images(recipe, data, torch.device("cpu"))
+    assert (len(images), len(labels)) == (traced, traced)
+    whole = make_loader(data, TrainConfig(batch_size=batch), torch.device("cpu"), recipe.seed, alone=True)
+    first, _ = next(whole.shuffled(recipe.seed, 1))
+    assert torch.equal(images, first[:traced])
+    assert images.untyped_storage().nbytes() == images.nbytes
 
 
 def test_trace_goes_from_the_first_step_to_the_last(whole):

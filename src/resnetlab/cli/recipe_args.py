@@ -166,7 +166,10 @@ FIRST = (
     *("device", "out", "resume"),
 )
 GROUPS = {
-    "Run and output": ("log", "quiet", "json", "print_config", "max_steps", "save_every", "keep_top", "evaluate_train"),
+    "Run and output": (
+        *("log", "quiet", "json", "print_config", "max_steps"),
+        *("save_every", "save_every_seconds", "keep_top", "evaluate_train"),
+    ),
     "Network": ("shortcut", "options", "freeze", "freeze_epochs"),
     "Data": (
         *("choose", "split_seed", "check", "reindex", "on_bad", "workers", "compact_labels", "sampler"),

@@ -10,7 +10,8 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
@@ -24,6 +25,8 @@ MANIFEST = "manifest.json"
 LOCK = ".lock"
 LOOK_EVERY = 0.1
 """Seconds between two looks at a lock that is busy."""
+LARGE = 1 << 20
+"""Bytes of a piece that the disk begins to write at once."""
 
 
 @contextmanager
@@ -123,22 +126,48 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+def replace_folder(folder: Path, contents: Mapping[str, bytes | Iterable[bytes | memoryview]]) -> None:
     """Put a new version of ``folder``, holding just ``contents``, in its place; the version before stays beside it.
 
     The new version is complete under ``<folder>.next`` before the old one becomes ``<folder>.previous``, so at every
-    moment one of the three is whole (``read_folder`` looks at all of them). A manifest is added and written last.
+    moment one of the three is whole (``read_folder`` looks at all of them). A manifest is added and written last. What
+    is given in pieces goes to the disk piece by piece, and is summed up on the way. Raises ``StorageError`` where the
+    system refuses.
     """
+    with _new_version(folder) as upcoming:
+        entries = {name: _write_summed(upcoming / name, data) for name, data in contents.items()}
+        sync_folder(upcoming)
+        write_json(upcoming / MANIFEST, {"files": entries})
+
+
+def share_folder(source: Path, folder: Path) -> None:
+    """Put a new version of ``folder`` in its place as ``replace_folder`` does, with the files that ``source`` holds.
+
+    They lie on the disk once, as hard links, and where the file system has none they are copied. Neither folder changes
+    with the other: a file is never written in place.
+    """
+    with _new_version(folder) as upcoming:
+        for name in _manifest_entries(source):
+            _link_or_copy(source / name, upcoming / name)
+        sync_folder(upcoming)
+        _link_or_copy(source / MANIFEST, upcoming / MANIFEST)
+        sync_folder(upcoming)
+
+
+@contextmanager
+def _new_version(folder: Path) -> Iterator[Path]:
+    """An empty ``<folder>.next`` to fill, which then takes the place of ``folder``."""
     upcoming, previous = _sibling(folder, "next"), _sibling(folder, "previous")
     with storage_errors(folder):
         _settle(folder)
         shutil.rmtree(upcoming, ignore_errors=True)
         _make_folder(folder.parent)
         upcoming.mkdir(exist_ok=True)
-        for name, data in contents.items():
-            atomic_write(upcoming / name, data)
-        entries = {name: {"bytes": len(data), "sha256": digest(data)} for name, data in contents.items()}
-        write_json(upcoming / MANIFEST, {"files": entries})
+        try:
+            yield upcoming
+        except BaseException:
+            shutil.rmtree(upcoming, ignore_errors=True)
+            raise
         # The new version must be on the disk by its name before the oldest one goes.
         sync_folder(folder.parent)
         if folder.exists():
@@ -146,6 +175,30 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
             os.replace(folder, previous)
         os.replace(upcoming, folder)
         sync_folder(folder.parent)
+
+
+def _write_summed(path: Path, data: bytes | Iterable[bytes | memoryview]) -> dict[str, int | str]:
+    """Write ``data`` to the new file ``path`` and flush it; its entry in the manifest."""
+    size, total = 0, hashlib.sha256()
+    with open(path, "wb") as stream:
+        for piece in [data] if isinstance(data, bytes) else data:
+            stream.write(piece)
+            if len(piece) >= LARGE and sys.platform == "linux":
+                # Begins to write to the disk, and waits for nothing: the sum is taken meanwhile.
+                os.posix_fadvise(stream.fileno(), size, len(piece), os.POSIX_FADV_DONTNEED)
+            total.update(piece)
+            size += len(piece)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return {"bytes": size, "sha256": total.hexdigest()}
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        with open(source, "rb") as content:
+            _write_summed(target, iter(lambda: content.read(LARGE), b""))
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def saved_bytes(net: nn.Module, image: tuple[int, ...], batch: int, *, with_inpu
     The difference between two batch sizes is the cost of an image, free of what BN keeps once for a batch.
     ``with_input=False`` leaves the images themselves out too.
     """
-    images = torch.empty(batch, *image, device="meta")
+    images = torch.empty(batch, *image, device=next(net.parameters()).device)
     given = (*net.parameters(), *net.buffers(), *(() if with_input else (images,)))
     own = {tensor.untyped_storage()._cdata for tensor in given}
     sizes: dict[int, int] = {}

@@ -37,7 +37,7 @@ class Callback(Protocol):
         """``step`` of ``steps`` of the whole run is done; now and then with statistics."""
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
-        """An epoch was trained, evaluated and saved."""
+        """An epoch was trained and evaluated; its checkpoint is being written, or is held back for a later save."""
 
 
 class NoCallback:

@@ -7,13 +7,15 @@ depends on the one before it (``resnetlab.core.randomness``). Nothing is pickled
 """
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from resnetlab.core.errors import CheckpointError
@@ -24,6 +26,27 @@ from resnetlab.records.run import EpochRecord
 
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 FILES = (MODEL, TRAINING, STATE)
+DTYPES = {
+    torch.uint64: "U64",
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.float32: "F32",
+    torch.uint32: "U32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint16: "U16",
+    torch.int16: "I16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""What safetensors calls the types of numbers, in the order in which it lays them out: no tensor is misaligned."""
+PIECE = 1 << 20
+"""Bytes from which on a tensor is written by itself; smaller ones are gathered."""
 
 
 @dataclass(kw_only=True)
@@ -60,8 +83,34 @@ class Checkpoint:
     origin: Path = Path()
 
 
-def pack(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """The checkpoint as the files of a folder."""
+def snapshot(checkpoint: Checkpoint, spare: Checkpoint | None = None) -> Checkpoint:
+    """The checkpoint with copies of its tensors in the host's memory, which training does not change as it goes on.
+
+    They take the memory of ``spare``, which nobody needs any more: new pages would cost more than the copies.
+    """
+    with torch.no_grad():
+        held = replace(
+            checkpoint,
+            model=_copied(checkpoint.model, spare.model if spare else {}),
+            training=_copied(checkpoint.training, spare.training if spare else {}),
+        )
+    if torch.cuda.is_initialized():
+        torch.cuda.current_stream().synchronize()
+    return held
+
+
+def _copied(tensors: dict[str, Tensor], spare: dict[str, Tensor]) -> dict[str, Tensor]:
+    copies = {}
+    for name, value in tensors.items():
+        copy = spare.get(name)
+        if copy is None or (copy.dtype, copy.shape, copy.stride()) != (value.dtype, value.shape, value.stride()):
+            copy = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+        copies[name] = copy.copy_(value, non_blocking=True)
+    return copies
+
+
+def pack(checkpoint: Checkpoint) -> dict[str, bytes | Iterator[bytes | memoryview]]:
+    """The checkpoint as the files of a folder, those of tensors in pieces."""
     state = {
         "history": as_plain(checkpoint.history),
         "moments": as_plain(checkpoint.moments),
@@ -73,8 +122,8 @@ def pack(checkpoint: Checkpoint) -> dict[str, bytes]:
         "settings": as_plain(checkpoint.settings),
     }
     return {
-        MODEL: save(_for_file(checkpoint.model), metadata={"format": "pt"}),
-        TRAINING: save(_for_file(checkpoint.training)),
+        MODEL: safetensors_pieces(checkpoint.model, {"format": "pt"}),
+        TRAINING: safetensors_pieces(checkpoint.training),
         STATE: json.dumps(state, allow_nan=False).encode(),
     }
 
@@ -137,5 +186,28 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _for_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def safetensors_pieces(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> Iterator[bytes | memoryview]:
+    """The bytes that ``safetensors.torch.save`` gives, in pieces; a contiguous tensor on the CPU is not copied."""
+    order, gathered = list(DTYPES), bytearray()
+    named = sorted(tensors.items(), key=lambda item: (order.index(item[1].dtype), item[0].encode()))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, tensor in named:
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    gathered += len(text).to_bytes(8, "little") + text
+    for _, tensor in named:
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        if len(flat) < PIECE:
+            gathered += flat.data
+        if len(gathered) >= PIECE or (len(flat) >= PIECE and gathered):
+            yield bytes(gathered)
+            gathered.clear()
+        if len(flat) >= PIECE:
+            yield flat.data
+    if gathered:
+        yield bytes(gathered)

@@ -1,14 +1,24 @@
-"""The checkpoints of a run: last/, best/ and top/, when they are written and how a run resumes; and metrics.jsonl."""
+"""The checkpoints of a run: last/, best/ and top/, when they are written and how a run resumes; and metrics.jsonl.
+
+Training waits only while its state is copied; a thread writes the copy. A checkpoint that is the last and the best one
+lies on the disk once, under both names.
+"""
 
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from math import inf
 from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Self
 
 import torch
 
-from resnetlab.core.files import folder_exists, read_folder, replace_folder
+from resnetlab.core.errors import StorageError
+from resnetlab.core.files import folder_exists, read_folder, replace_folder, share_folder
 from resnetlab.records.run import EpochRecord, ReportedSplit, rank_epochs
 from resnetlab.train.callbacks import Callback, write_metrics
-from resnetlab.train.checkpoint import FILES, Checkpoint, RunSettings, pack, unpack
+from resnetlab.train.checkpoint import FILES, Checkpoint, RunSettings, pack, snapshot, unpack
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import share_bytes, world
 from resnetlab.train.prepare import environment_of
@@ -24,6 +34,10 @@ class CheckpointManager:
 
     With ``chooses`` the best epoch is that of the best metrics on validation, else the last one. Without a folder
     nothing is saved. ``settings`` go into every checkpoint.
+
+    What is saved is on the disk after ``wait``, or when the ``with`` block ends, however it ends: that also writes what
+    was held back for ``save_every_seconds``. An error of the thread that writes is raised by the next save, by ``wait``
+    or by the end of the block.
     """
 
     def __init__(
@@ -42,6 +56,23 @@ class CheckpointManager:
         self.chosen_by: ReportedSplit | None = "validation" if chooses else None
         self.environment = environment_of(device)
         self.settings = settings or RunSettings()
+        self._held: dict[str, Checkpoint] = {}
+        """What is still to be written, by folder, in this order: ``last/`` says that ``best/`` was written too."""
+        self._writing: Future[None] | None = None
+        self._spare: Checkpoint | None = None
+        """The last one that was written, whose memory the next one takes."""
+        self._wrote, self._lines = -inf, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, StorageError):
+            # A disk that has refused is not asked again.
+            self._held.clear()
+        self.wait()
 
     @property
     def saves(self) -> bool:
@@ -75,6 +106,7 @@ class CheckpointManager:
 
     def read(self, which: str) -> Checkpoint | None:
         """A checkpoint that the leading rank reads for all; None where there is none."""
+        self.wait()
         origin, files = None, dict.fromkeys(FILES, b"")
         if self.out is not None and world().leads and folder_exists(self.out / which):
             origin, files = read_folder(self.out / which, fall_back=True)
@@ -96,6 +128,13 @@ class CheckpointManager:
         """Epochs since the best one."""
         return len(history) - self.ranking(history)[0].epoch if history else 0
 
+    def wait(self) -> None:
+        """Wait until all that was saved is on the disk."""
+        self._join()
+        if self._held:
+            self._begin_writing()
+            self._join()
+
     def save_within_epoch(self) -> None:
         """Save the step that was reached, unless a loss or a weight is not finite: no state to resume from."""
         if self.out is None:
@@ -104,31 +143,68 @@ class CheckpointManager:
         checkpoint = self.state.to_checkpoint(self.environment, self.settings)
         finite = bool(checkpoint.training["epoch/losses"].isfinite().all()) and self.state.is_finite()
         if self.saves and finite:
-            replace_folder(self.out / LAST, pack(checkpoint))
+            self._held.pop(LAST, None)
+            self._held[LAST] = self._snapshot(checkpoint)
+            self._begin_writing()
 
     def end_epoch(self) -> None:
-        """Save the epoch. ``best/`` goes first: ``last/`` tells a resumed run that both were written."""
+        """Save the epoch, or hold it back where the last save is not ``save_every_seconds`` ago."""
         if not self.saves or self.out is None:
             return
-        files, history = pack(self.state.to_checkpoint(self.environment, self.settings)), self.state.history
+        checkpoint = self._snapshot(self.state.to_checkpoint(self.environment, self.settings))
+        history = self.state.history
         ranking = self.ranking(history)
+        self._held.pop(LAST, None)
         if ranking[0] is history[-1]:
-            replace_folder(self.out / BEST, files)
-        if self.config.keep_top:
-            self._keep_top(files, ranking[: self.config.keep_top])
-        replace_folder(self.out / LAST, files)
-        self.write_metrics()
+            self._held[BEST] = checkpoint
+        if history[-1] in ranking[: self.config.keep_top]:
+            self._held[_top(history[-1])] = checkpoint
+        self._held[LAST] = checkpoint
+        if self.config.keep_top or perf_counter() - self._wrote >= self.config.save_every_seconds:
+            self._begin_writing()
 
-    def _keep_top(self, files: dict[str, bytes], best: list[EpochRecord]) -> None:
+    def _snapshot(self, checkpoint: Checkpoint) -> Checkpoint:
+        spare, self._spare = self._spare, None
+        return snapshot(checkpoint, spare)
+
+    def _begin_writing(self) -> None:
+        """Hand over what is held to a thread, when the one before has ended."""
+        self._join()
+        held, self._held, self._wrote = self._held, {}, perf_counter()
+        thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing = thread.submit(self._write, held)
+        thread.shutdown(wait=False)
+
+    def _join(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, held: dict[str, Checkpoint]) -> None:
         assert self.out is not None
-        newest = self.state.history[-1]
-        if newest in best:
-            replace_folder(self.out / TOP / _name(newest), files)
-        wanted = {_name(record) for record in best}
+        written: dict[int, Path] = {}
+        history = held[LAST].history
+        for name, checkpoint in held.items():
+            folder = self.out / name
+            if name == LAST and self.config.keep_top:
+                self._clear_top(history)
+            if id(checkpoint) in written:
+                share_folder(written[id(checkpoint)], folder)
+            else:
+                replace_folder(folder, pack(checkpoint))
+                written[id(checkpoint)] = folder
+        if len(history) > self._lines:
+            write_metrics(self.out / METRICS, history)
+            self._lines = len(history)
+        self._spare = held[LAST]
+
+    def _clear_top(self, history: list[EpochRecord]) -> None:
+        assert self.out is not None
+        wanted = {_top(record) for record in self.ranking(history)[: self.config.keep_top]}
         for folder in (self.out / TOP).iterdir() if (self.out / TOP).is_dir() else ():
-            if folder.name not in wanted:
+            if f"{TOP}/{folder.name}" not in wanted:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _name(record: EpochRecord) -> str:
-    return f"epoch-{record.epoch:04}"
+def _top(record: EpochRecord) -> str:
+    return f"{TOP}/epoch-{record.epoch:04}"

@@ -94,6 +94,9 @@ class TrainConfig:
     """Number of best epochs whose checkpoints are kept in top/; without validation, of the last epochs."""
     save_every: int | None = None
     """Steps between checkpoints within an epoch, in addition to the one at its end."""
+    save_every_seconds: float = 10.0
+    """Seconds between the checkpoints of short epochs; what is held back is written later, and always when the run ends
+    or stops. 0 writes every epoch, and so does keep_top."""
     precision: Precision = "fp32"
     """fp32, or mixed precision: bf16 or fp16 for convolutions and matrices, fp32 for weights (fp16 scales the loss)."""
     channels_last: bool = True
@@ -117,6 +120,7 @@ class TrainConfig:
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "at least 1, or left out")
         require(self.keep_top >= 0, "keep_top", self.keep_top, "0 or more")
+        require(0 <= self.save_every_seconds < inf, "save_every_seconds", self.save_every_seconds, "0 or more seconds")
         require_choice("evaluate_train", self.evaluate_train, ("epoch", "end"))
         require_choice("best_by", self.best_by, ("validation_error", "validation_loss"))
         require_choice("precision", self.precision, ("fp32", "bf16", "fp16"))

@@ -17,6 +17,15 @@ from resnetlab.records.gradients import BlockGradient, GradientMoment
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+MOST_TRACED = 64
+"""Images of a run's trace, at most."""
+
+
+def traced_of(share: int, precision: str) -> int:
+    """How many images of a micro-batch of ``share`` are traced. The trace is in float32: in mixed precision half of
+    them take the memory that the step takes."""
+    return min(MOST_TRACED, share if precision == "fp32" else max(2, share // 2))
+
 
 def block_gradients(net: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> list[BlockGradient]:
     """The gradient of the mean cross-entropy with respect to the weights of each block, from input to head.
@@ -103,7 +112,7 @@ class GradientTrace:
 
     Plain nets with BN explode at initialisation, by a constant factor a block (Yang et al. 2019, arXiv:1902.08129), and
     the first steps change that most: so the moments lie close together at first. A run of T steps takes
-    log2(T) + 3 passes of the batch forward and backward for it, in float32, of the whole batch on every rank.
+    log2(T) + 3 passes of the batch forward and backward for it, in float32. Every rank takes the same images.
     """
 
     def __init__(self, net: "nn.Module", batch: "tuple[Tensor, Tensor]", seed: int) -> None:

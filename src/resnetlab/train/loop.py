@@ -76,10 +76,11 @@ def fit(
     test is evaluated at the end, of the last epoch and of the best. Otherwise the split to report is evaluated after
     each epoch, and the last epoch is the best.
 
-    With ``out``, each epoch ends with a checkpoint there (``last/``, and ``best/`` where the epoch is the best yet),
-    and a run that finds one resumes from it, bit for bit, from the middle of an epoch too. The order of the samples is
-    a function of (seed, epoch), how one is augmented of (seed, epoch, sample), and whatever the network draws itself
-    (dropout) of (seed, step, rank). ``trace`` measures the network now and then, and changes no bit of all this.
+    With ``out``, each epoch ends with a checkpoint there (``last/``, and ``best/`` where the epoch is the best yet);
+    of epochs that are shorter than ``save_every_seconds`` only some are written, the last one always. A run that finds
+    one resumes from it, bit for bit, from the middle of an epoch too. The order of the samples is a function of (seed,
+    epoch), how one is augmented of (seed, epoch, sample), and whatever the network draws itself (dropout) of (seed,
+    step, rank). ``trace`` measures the network now and then, and changes no bit of all this.
     ``settings`` stand in every checkpoint, ``config`` and ``seed`` by default: a run that resumes with others says so.
 
     Raises ``ConfigError`` for an unknown setting and an early stop without validation images. Raises ``DivergedError``
@@ -175,7 +176,8 @@ class Trainer:
             state.history = [replace(e, validation=e.validation or e.test, test=None) for e in state.history]
         self.ddp_net = wrap_ddp(state.net)
         try:
-            with self.stop.deferred(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+            with self.stop.deferred(), self.checkpoints, forked:
                 while not self.has_ended(state.history):
                     self.train_epoch()
                     record = self.evaluate_epoch()
@@ -275,6 +277,7 @@ class Trainer:
         if signal is None:
             return
         self.checkpoints.save_within_epoch()
+        self.checkpoints.wait()
         out = self.checkpoints.out
         kept = f"saved in {out}" if out else "nothing is saved, for want of a folder"
         raise StoppedError(f"stopped by {Signals(signal).name} after step {step}; {kept}", signal)

@@ -108,7 +108,7 @@ def run_recipe(
             net, notes = make_network(begun_weights(out, recipe) if resumes or of_study else recipe, data, device)
             for note in [*(f"chosen: {line}" for line in chosen), *notes]:
                 callback.on_note(note)
-            trace = GradientTrace(net, first_batch(recipe, data, device), recipe.seed)
+            trace = GradientTrace(net, traced_images(recipe, data, device), recipe.seed)
             settings = run_settings(recipe, data, chosen or begun_settings(out).get("chosen", []))
             if here.leads:
                 claim.begin(data)
@@ -197,14 +197,23 @@ def make_network(recipe: Recipe, data: "ImageData", device: "torch.device") -> "
     return net, [*notes, *data.notes, *balance_note(data, recipe.training), *batch_note(recipe.training), *images]
 
 
-def first_batch(recipe: Recipe, data: "ImageData", device: "torch.device") -> "tuple[Tensor, Tensor]":
-    """The batch of the run's first step, whole, however many ranks and micro-batches share it."""
+def traced_images(recipe: Recipe, data: "ImageData", device: "torch.device") -> "tuple[Tensor, Tensor]":
+    """The first images of the run's first step, the same on every rank: of the leading rank's first micro-batch as many
+    as ``traced_of`` says, so that the trace takes no more memory than a step does."""
     from dataclasses import replace
 
+    from resnetlab.train.distributed import world
+    from resnetlab.train.gradients import traced_of
     from resnetlab.train.prepare import make_loader
 
-    whole = replace(recipe.training, accumulate=1)
-    return next(make_loader(data, whole, device, recipe.seed, alone=True).shuffled(recipe.seed, epoch=1))
+    config = recipe.training
+    loader = make_loader(data, replace(config, accumulate=1), device, recipe.seed, alone=True)
+    shares = world().size * (config.accumulate if loader.batch_size == config.batch_size else 1)
+    # Shares that do not come out even are refused when training begins.
+    loader.micro_batches = shares if loader.batch_size % shares == 0 and loader.batch_size // shares > 1 else 1
+    images, labels = next(loader.shuffled(recipe.seed, epoch=1))
+    count = traced_of(len(images), config.precision)
+    return images[:count].clone(), labels[:count].clone()
 
 
 def _fit(

@@ -1,6 +1,7 @@
 """What changes while a network is trained: to a checkpoint, and back from one."""
 
 from dataclasses import dataclass, field
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +45,12 @@ class TrainingState:
 
     def is_finite(self) -> bool:
         """Whether all weights and statistics are finite numbers."""
-        nets = [self.net.state_dict(), self.eval_net.state_dict()]
-        return all(bool(value.isfinite().all()) for net in nets for value in net.values())
+        nets = dict.fromkeys((self.net, self.eval_net))
+        values = [value for net in nets for value in net.state_dict().values() if value.numel() and not is_whole(value)]
+        # The largest size of each is not finite where one number is not; a device is waited for once.
+        return not values or bool(
+            torch.stack([one.double() for one in torch._foreach_norm(values, inf)]).isfinite().all()
+        )
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Take the epoch into the history and begin the next one."""
@@ -119,6 +124,11 @@ class TrainingState:
                 raise CheckpointError(f"{checkpoint.origin} is in step {checkpoint.step} of an epoch of another length")
             # Sums over the ranks: the leading one takes them, the others start from 0.
             target[: checkpoint.step] = values.to(target.device) if world().leads else 0
+
+
+def is_whole(values: Tensor) -> bool:
+    """Whether the numbers are whole ones, which are always finite."""
+    return not (values.is_floating_point() or values.is_complex())
 
 
 def restore_model(net: nn.Module, tensors: dict[str, Tensor], checkpoint: Checkpoint) -> None:
