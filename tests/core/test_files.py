@@ -13,13 +13,13 @@ from resnetlab.core.errors import CheckpointError, ConfigError, DataError, Stora
 from resnetlab.core.files import (
     atomic_write,
     folder_exists,
-    folder_lock,
     is_vacant,
     read_folder,
     read_json,
     replace_folder,
     write_json,
 )
+from resnetlab.core.lock import folder_lock
 
 OLD = {"a": b"old " * 999, "b": b"old"}
 NEW = {"a": b"new " * 999, "b": b"new"}

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.core.errors import CheckpointError, DataError
-from resnetlab.core.files import folder_exists, folder_lock, read_folder
+from resnetlab.core.files import folder_exists, read_folder
+from resnetlab.core.lock import folder_lock
 from resnetlab.train import checkpoint_manager
 from resnetlab.train.folder import RECIPE, Claim, begun_settings, edited_files
 from resnetlab.train.recipe import Recipe

@@ -41,7 +41,7 @@ BREAKS = {
     "no flush of the names of files": (files.replace_folder, "        sync_folder(upcoming)\n", ""),
     "no flush of a file's name": (files.atomic_stream, "        sync_folder(path.parent)\n", ""),
     "no flush of a new folder's name": (
-        files._make_folder,
+        files.make_folder,
         "            sync_folder(place.parent)\n",
         "            pass\n",
     ),

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from resnetlab.core.errors import ConfigError, DataError
-from resnetlab.core.files import folder_lock
+from resnetlab.core.lock import folder_lock
 from resnetlab.core.serialize import as_plain
 from resnetlab.study import open_study, read_results, read_study
 from resnetlab.study.convert import as_study, convert_settings

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from resnetlab.core.errors import BusyError, ConfigError
-from resnetlab.core.files import folder_lock
+from resnetlab.core.lock import folder_lock
 from resnetlab.data.config import AugmentConfig
 from resnetlab.study import RUNS, STUDY, NoStudyCallback, Study, plan_runs, run_study, runner, study_command
 from resnetlab.study.config import study_settings

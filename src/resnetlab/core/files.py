@@ -7,7 +7,6 @@ sizes and SHA-256 sums that is written last. A folder without a valid manifest d
 import hashlib
 import json
 import os
-import platform
 import secrets
 import shutil
 import sys
@@ -16,15 +15,12 @@ from contextlib import contextmanager, suppress
 from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from stat import S_ISREG
-from time import monotonic, sleep
 from typing import IO, Any, BinaryIO
 
-from resnetlab.core.errors import BusyError, CheckpointError, ConfigError, DataError, StorageError, printable
+from resnetlab.core.errors import CheckpointError, ConfigError, DataError, StorageError
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
-LOOK_EVERY = 0.1
-"""Seconds between two looks at a lock that is busy."""
 LARGE = 1 << 20
 """Bytes of a piece that the disk begins to write at once."""
 
@@ -43,21 +39,21 @@ def storage_errors(path: Path) -> Iterator[None]:
 def check_place(folder: Path) -> None:
     """Make ``folder`` and, where it was not there, remove it again. Raises ``StorageError`` where the system refuses,
     so that a place that cannot be written to is known before the work, and nothing is left behind."""
-    missing = _missing(folder)
+    missing = missing_folders(folder)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for made in missing:
             made.rmdir()
 
 
-def _missing(folder: Path) -> list[Path]:
+def missing_folders(folder: Path) -> list[Path]:
     """``folder`` and those above it that do not exist, the innermost first."""
     return [place for place in (folder, *folder.parents) if not place.exists()]
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make ``folder`` and those above it, each flushed by name: else the power takes it with all that it holds."""
-    for place in reversed(_missing(folder)):
+    for place in reversed(missing_folders(folder)):
         place.mkdir(exist_ok=True)
         with suppress(PermissionError):  # a folder above that may be entered and not read
             sync_folder(place.parent)
@@ -88,7 +84,7 @@ def atomic_stream(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = _temporary(path)
     with storage_errors(path):
-        _make_folder(path.parent)
+        make_folder(path.parent)
         try:
             with open(temporary, "wb") as stream:
                 yield stream
@@ -161,7 +157,7 @@ def _new_version(folder: Path) -> Iterator[Path]:
     with storage_errors(folder):
         _settle(folder)
         shutil.rmtree(upcoming, ignore_errors=True)
-        _make_folder(folder.parent)
+        make_folder(folder.parent)
         upcoming.mkdir(exist_ok=True)
         try:
             yield upcoming
@@ -208,7 +204,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     place = _temporary(folder)
     with storage_errors(folder):
-        _make_folder(folder.parent)
+        make_folder(folder.parent)
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
     try:
@@ -330,114 +326,6 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-
-
-class FolderLock:
-    """What this process holds of a folder: all of it, or with ``shared`` a share."""
-
-    def __init__(self, handle: int, shared: bool) -> None:
-        self._handle = handle
-        self.shared = shared
-
-    def share(self) -> None:
-        """Let others share the folder from now on."""
-        import fcntl
-
-        fcntl.flock(self._handle, fcntl.LOCK_SH)
-        self.shared = True
-
-    def take(self) -> bool:
-        """Whether this process holds all of the folder now; where others share it, it holds nothing any more."""
-        self.shared = not _flock(self._handle, alone=True)
-        return not self.shared
-
-
-@contextmanager
-def folder_lock(folder: Path, *, share: bool = False, patience: float = 0.0) -> Iterator[FolderLock]:
-    """Hold ``folder`` for this process; the system lets go when the process ends, however it ends.
-
-    With ``share`` it is shared where others share it, and held alone where nobody has it. A folder that is busy is
-    asked for again for ``patience`` seconds. One that was made for this, and in which nothing was written, goes again.
-    Raises ``BusyError`` where another process holds it, ``StorageError`` where the system refuses.
-    """
-    missing = _missing(folder)
-    deadline = monotonic() + patience
-    with storage_errors(folder):
-        _make_folder(folder)
-        while (handle := _opened_lock(folder, share)) is None:
-            if monotonic() > deadline:
-                raise BusyError(folder, _holder(folder))
-            sleep(LOOK_EVERY)
-    lock = FolderLock(*handle)
-    try:
-        yield lock
-    finally:
-        if not lock.shared and [path.name for path in folder.iterdir()] == [LOCK]:
-            _remove_made(folder, missing)
-        os.close(handle[0])
-
-
-def _opened_lock(folder: Path, share: bool) -> tuple[int, bool] | None:
-    """The open lock of ``folder``, and whether it is shared; None where another process has it."""
-    while True:
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        shared = not _flock(handle, alone=True)
-        if shared and not (share and _flock(handle, alone=False)):
-            os.close(handle)
-            return None
-        # Whoever held it before may have removed the file since it was opened: a lock on that holds nothing.
-        if (folder / LOCK).exists() and os.path.samestat(os.fstat(handle), (folder / LOCK).stat()):
-            break
-        os.close(handle)
-    if not shared:
-        with suppress(OSError):  # for others to read, on a disk that is full as well
-            os.ftruncate(handle, 0)
-            os.write(handle, f"{os.getpid()} on {platform.node()}".encode())
-    return handle, shared
-
-
-def _flock(handle: int, alone: bool) -> bool:
-    """Whether the lock is ours now, alone or with others."""
-    import fcntl
-
-    try:
-        fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _holder(folder: Path) -> str:
-    """Who says in the lock of ``folder`` that it holds it; empty where nobody does."""
-    try:
-        return printable((folder / LOCK).read_text(errors="replace"))
-    except OSError:
-        return ""
-
-
-@contextmanager
-def wait_for_lock(path: Path) -> Iterator[None]:
-    """Hold the file ``path``, once whoever holds it lets go; the system does so for a process that ends. Nothing is
-    held where the system refuses: this saves work, and guards nothing."""
-    import fcntl
-
-    handle = None
-    with suppress(OSError):
-        _make_folder(path.parent)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        if handle is not None:
-            os.close(handle)
-
-
-def _remove_made(folder: Path, made: list[Path]) -> None:
-    with suppress(OSError):  # what another process has put there meanwhile stays
-        (folder / LOCK).unlink()
-        for place in made:
-            place.rmdir()
 
 
 MOST_BYTES = 1 << 29

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetlab.core.errors import StorageError
-from resnetlab.core.files import atomic_stream, wait_for_lock
+from resnetlab.core.files import atomic_stream
+from resnetlab.core.lock import wait_for_lock
 from resnetlab.data.stamps import Stamps
 
 UNKNOWN, HEAD, FULL = 0, 1, 2

@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from resnetlab.core.errors import ConfigError, DataError
-from resnetlab.core.files import folder_lock, read_json, require_vacant
+from resnetlab.core.files import read_json, require_vacant
+from resnetlab.core.lock import folder_lock
 from resnetlab.records.study import StudyRecord
 from resnetlab.study.config import Study, study_command, study_settings
 from resnetlab.study.convert import as_study, convert_folder, convert_results

@@ -9,7 +9,8 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from resnetlab.core.errors import BusyError, listed
-from resnetlab.core.files import folder_lock, write_json
+from resnetlab.core.files import write_json
+from resnetlab.core.lock import folder_lock
 from resnetlab.core.serialize import write_record
 from resnetlab.records.study import StudyRecord
 from resnetlab.study.config import Study, study_command, study_settings

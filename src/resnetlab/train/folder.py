@@ -11,12 +11,12 @@ from resnetlab.core.files import (
     atomic_write,
     digest,
     folder_exists,
-    folder_lock,
     read_folder,
     read_json,
     require_vacant,
     write_json,
 )
+from resnetlab.core.lock import folder_lock
 from resnetlab.core.serialize import as_plain
 from resnetlab.train.recipe import Recipe, changed_settings, differences, read_recipe, recipe_data, write_recipe
 
