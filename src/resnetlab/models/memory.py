@@ -133,14 +133,15 @@ def peak_bytes(net: nn.Module, image: tuple[int, ...], batch: int, parts: int, p
             loss.backward()  # type: ignore[no-untyped-call]
             del loss
     net.zero_grad(set_to_none=True)
-    return live.most
+    most: int = live.most
+    return most
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside, counts the bytes of tensors that are made: ``now`` alive, ``most`` of them at once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self.sizes: dict[int, int] = {}
 

@@ -94,7 +94,7 @@ def snapshot(checkpoint: Checkpoint, spare: Checkpoint | None = None) -> Checkpo
             model=_copied(checkpoint.model, spare.model if spare else {}),
             training=_copied(checkpoint.training, spare.training if spare else {}),
         )
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.current_stream().synchronize()
     return held
 
