@@ -103,7 +103,7 @@ def ingest(
     unreadable, left_out = state.judge(refuse)
     chosen = state.chosen()
     check(chosen)
-    splits = state.splits(chosen)
+    splits = {name: state.split(numbers) for name, numbers in chosen.items()}
     return ImageData(
         source=given.source,
         train=splits["train"],
@@ -241,11 +241,8 @@ class _Ingestion:
             if self.seconds > PATIENCE:
                 self.check = "head"
                 return
-        if self.workers > 1:
-            yield from in_pieces(there(), numbers, at_once, self.workers)
-        else:
-            for number in numbers.tolist():
-                yield number, here(number)
+        shared = in_pieces(there(), numbers, at_once, self.workers) if self.workers > 1 else None
+        yield from shared or ((number, here(number)) for number in numbers.tolist())
 
     def _head(self, number: int) -> Head | str:
         cells = self.given.cells
@@ -347,11 +344,8 @@ class _Ingestion:
                 said.append(f"mean and standard deviation are of {SAMPLE:,} training images")
         return said
 
-    def splits(self, chosen: dict[SplitName, Numbers]) -> dict[SplitName, Images]:
+    def split(self, numbers: Numbers) -> Images:
         """The images of those numbers."""
-        return {name: self._split(numbers) for name, numbers in chosen.items()}
-
-    def _split(self, numbers: Numbers) -> Images:
         labels = torch.from_numpy(self.given.labels[numbers])
         names, store = Chosen(self.given.names, numbers), Chosen(self.given.cells, numbers)
         if self.check == "none":
@@ -393,8 +387,7 @@ class _Ingestion:
                 identity.update(self.given.spell(self.entries.digest[some].tobytes()))
             else:
                 named = zip(Chosen(self.given.names, some), self._sizes(some), strict=True)
-                lines = (f"{name}\0{size}\n" for name, size in named)
-                identity.update("".join(lines).encode())
+                identity.update("".join(f"{name}\0{size}\n" for name, size in named).encode())
         return identity.hexdigest()
 
     def _sizes(self, numbers: Numbers) -> list[int]:
