@@ -126,8 +126,7 @@ class _Ingestion:
     """
 
     def __init__(self, given: EncodedSet, decode: DecodeConfig, statistics: bool) -> None:
-        self.given, self.decode, self.statistics = given, decode, statistics
-        self.count = len(given.labels)
+        self.given, self.decode, self.statistics, self.count = given, decode, statistics, len(given.labels)
         self.planned = given.divide(np.arange(self.count))
         self.order = np.concatenate(list(self.planned.values()))
         self.workers = decode.workers or cores()
@@ -138,9 +137,8 @@ class _Ingestion:
         self._begin()
 
     def _begin(self) -> None:
-        self.side, self.uniform = self.decode.image_size, True
-        if self.check == "none":
-            self.side, self.uniform = self.fallback, False
+        self.side = self.fallback if self.check == "none" else self.decode.image_size
+        self.uniform = self.check != "none"
         self.entries = Entries(self.count, self.fallback)
         self.bad: dict[int, str] = {}
         self.done = 0
