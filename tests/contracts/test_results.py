@@ -309,6 +309,7 @@ BENCHMARKS = (
     study_rows,
     export_rows,
     serve_rows,
+    defaults_rows,
 )
 
 
