@@ -147,7 +147,7 @@ def page(record: dict[str, Any]) -> str:
     table = [f"| network | images | {heads} |", f"|---|---|{'---|' * 2 * len(FORMATS_HERE)}", *rows]
     machine = (
         f"{environment['processor']}, {environment['system']}; Python {environment['python']}, "
-        f"torch {environment['torch']}, {environment['threads']} thread: the rows that were recorded last; older ones are "
+        f"torch {environment['torch']}, {environment['threads']} thread, of the rows recorded last; older ones are "
         "of an AMD EPYC. Written by `tests/deploy/zoo.py`."
     )
     return "\n".join(["# Every network in every format", "", fill(text, 120), "", *table, "", machine, ""])
