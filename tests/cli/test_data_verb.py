@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.test_folder import add
+from resnetlab.cli import main
+from tests.data.test_folder import add, classes_of
 from tests.data.test_idx import NAMES, idx, make_folder
+from tests.data.test_index import settle
 
 
 def test_digits_are_shown_with_counts_and_a_sheet(run, tmp_path):
@@ -224,3 +226,14 @@ def test_pack_writes_what_train_reads_and_says_how(run, tmp_path):
     assert (code, "--to shards|arrays" in errors) == (2, True)
     code, _, errors = run("data", "inspect", "digits", "--to", "arrays")
     assert (code, "is for data pack" in errors) == (2, True)
+
+
+def test_reindex_makes_the_index_anew(tmp_path, monkeypatch):
+    folder = settle(classes_of(tmp_path / "set", "a", "b", size=(9, 8)))
+    monkeypatch.setenv("RESNETLAB_CACHE", str(tmp_path / "cache"))
+    words = ["data", "inspect", str(folder), "--image-size", "70", "--out", str(tmp_path / "out")]
+    made = []
+    for more in ([], [], ["--reindex"]):
+        assert main([*words, *more]) == 0
+        made += [path.stat().st_mtime_ns for path in (tmp_path / "cache" / "index").glob("*.npz")]
+    assert made[0] == made[1] < made[2]

@@ -130,6 +130,7 @@ def test_help_shows_what_matters_first_then_every_flag_once(run):
         "--print-config",
         "--time",
         "--choose",
+        "--reindex",
     }
     assert expected | own == set(flags)
 

@@ -248,7 +248,7 @@ def test_auto_is_head_where_a_full_check_would_take_long_and_stays_so(folder, op
     first = read(folder)
     assert first.check == "head"
     assert max(opened.values()) == 1
-    assert [note for note in first.notes if "would take about 0 minutes" in note]
+    assert [note for note in first.notes if "would take about 1 minute" in note]
     opened.clear()
     monkeypatch.setattr(ingest, "PATIENCE", 1e-9)
     assert read(folder).fingerprint == first.fingerprint

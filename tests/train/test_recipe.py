@@ -220,7 +220,7 @@ def test_weights_of_the_hub_bring_their_standard(monkeypatch):
     assert hub_tag(Recipe(weights="resnet18")) == "resnet18.tv_in1k"
     data = make_data()
     colour = replace(data, train=Split(images=data.train.images.repeat(1, 3, 1, 1), labels=data.train.labels))
-    monkeypatch.setattr("resnetlab.data.sources.load_data", lambda *_: colour)
+    monkeypatch.setattr("resnetlab.data.sources.load_data", lambda *_, standard: replace(colour, standard=standard))
     assert recipe_data(Recipe(weights="resnet18")).normalisation.mean == pytest.approx((123.675, 116.28, 103.53))
     assert recipe_data(Recipe()).normalisation.mean != pytest.approx((123.675, 116.28, 103.53))
 
@@ -237,7 +237,7 @@ def test_report_of_a_run_in_16_bits_counts_what_the_run_counted(tmp_path):
 @pytest.mark.parametrize("validation", [True, False])
 def test_recipe_says_which_splits_are_used(monkeypatch, own, validation):
     data = make_data(validation=15 * own)
-    monkeypatch.setattr("resnetlab.data.sources.load_data", lambda *_: data)
+    monkeypatch.setattr("resnetlab.data.sources.load_data", lambda *_, **__: data)
     found = recipe_data(Recipe(validation=validation, split_seed=3))
     assert found.test is data.test
     if own or not validation:
@@ -248,7 +248,7 @@ def test_recipe_says_which_splits_are_used(monkeypatch, own, validation):
         assert (len(found.train), len(found.validation)) == (87, 9)
     # What is reported stays, where there is nothing else to report.
     without_test = replace(make_data(validation=15), test=None)
-    monkeypatch.setattr("resnetlab.data.sources.load_data", lambda *_: without_test)
+    monkeypatch.setattr("resnetlab.data.sources.load_data", lambda *_, **__: without_test)
     assert recipe_data(Recipe(validation=validation)).validation is without_test.validation
 
 

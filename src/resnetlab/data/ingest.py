@@ -53,14 +53,12 @@ RETAINED_BYTES = 256 << 20
 """Files that are kept while they may have to be decoded again, so that they need not be opened again."""
 SAMPLE = 2048
 """Training images of which mean and standard deviation are taken where not all images are decoded."""
-MEASURED = 0.25
-"""Seconds after which it is known how long the rest will take."""
-ALONE = 1.0
-"""Seconds of work that are not worth starting processes for."""
+MEASURED, ALONE = 0.25, 1.0
+"""Seconds after which it is known how long the rest will take, and of work that processes are not worth."""
 PATIENCE = 60.0
 """Seconds that a full check may take before the heads have to do."""
 IMAGES_AT_ONCE, HEADS_AT_ONCE, PIECE = 32, 1024, 1 << 16
-"""Images that a process decodes, or whose heads it reads, before it hands over; and whose sums are at hand at once."""
+"""Images that a process decodes, or whose heads it reads, before it hands over; and that are identified at once."""
 CHANNELS = 3
 
 Progress = Callable[[int, int], None]
@@ -298,11 +296,11 @@ class _Ingestion:
     def _hold(self, number: int, found: Opened) -> None:
         if not self._holds() or found.pixels is None:
             self.pixels = None
-            return
-        if self.pixels is None:
-            self.rows = np.argsort(self.order)
-            self.pixels = np.empty((self.count, CHANNELS, found.side, found.side), np.uint8)
-        self.pixels[self.rows[number]] = found.pixels.transpose(2, 0, 1)
+        else:
+            if self.pixels is None:
+                self.rows = np.argsort(self.order)
+                self.pixels = np.empty((self.count, CHANNELS, found.side, found.side), np.uint8)
+            self.pixels[self.rows[number]] = found.pixels.transpose(2, 0, 1)
 
     def keep(self) -> None:
         """Keep what is known of the files, but of images that are held, which every start has to decode."""
@@ -332,7 +330,8 @@ class _Ingestion:
         """What was not looked at, and what that means; and what should be said of the index."""
         said = [self.index.note] if self.index and self.index.note else []
         if self.check != "full":
-            cost = f"would take about {in_words(self.seconds)} and " if self.seconds else ""
+            minutes = max(1, round(self.seconds / 60))
+            cost = f"would take about {minutes:,} minute{'s' * (minutes > 1)} and " if self.seconds else ""
             what = "of each image only the head was checked" if self.check == "head" else "no image was opened"
             said.append(
                 f"{what}, so the SHA-256 is of names and sizes, and a damaged image is met in training: --check full "
@@ -393,8 +392,3 @@ class _Ingestion:
         if self.given.known:
             return list(self.given.known[1].sizes[numbers].tolist())
         return [len(read_cell(self.given.cells[number])) for number in numbers.tolist()]
-
-
-def in_words(seconds: float) -> str:
-    """A time as one says it: ``12 minutes``, ``1.5 hours``."""
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
