@@ -31,7 +31,7 @@ KINDS = {
     "file size limit": (5, "File too large; free some space there"),
     "full tmpfs": (5, "No space left on device; free some space there"),
     "read-only tmpfs": (5, "Read-only file system; choose another folder"),
-    "two runs in one folder": (2, "another process is writing in"),
+    "two runs in one folder": (2, "is writing in"),
     "settings changed": (2, "training.lr: 0.05 → 0.01"),
     "other thread count": (0, "threads was 1 and is 2"),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.core import files
+from resnetlab.core import files, lock
 from resnetlab.train import checkpoint_manager, recipe
 from tests.faults.power import Disk, cuts, recorded
 
@@ -60,7 +60,7 @@ def broken(function, old: str, new: str):
 def test_break_is_found_by_cuts(monkeypatch, name):
     function, old, new = BREAKS[name]
     made = broken(function, old, new)
-    for module in (files, checkpoint_manager, recipe):
+    for module in (files, lock, checkpoint_manager, recipe):
         if hasattr(module, function.__name__):
             monkeypatch.setattr(module, function.__name__, made)
     assert not all(cuts("breaks", 100)), f"{name}: no cut lost anything"
