@@ -20,8 +20,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from resnetlab.core.environment import describe_environment
-from resnetlab.core.files import read_json, write_json
+from resnetlab.core.files import write_json
 from resnetlab.core.randomness import generator
+from resnetlab.core.serialize import read_record
+from resnetlab.records.run import RunRecord
 
 PAGE = Path(__file__).parents[1] / "docs" / "photos.md"
 FORMATS = ("jpg", "jpg", "JPEG", "png", "webp")
@@ -78,13 +80,15 @@ def main() -> None:
             # Inspection ends with 3: it names what would stop training without --on-bad.
             if done.returncode != (3 if words[0] == "data" else 0):
                 sys.exit(f"{shlex.join(words)} ended with {done.returncode}")
-        record = read_json(place / "runs" / "photos" / "record.json")
+        record = read_record(RunRecord, place / "runs" / "photos" / "record.json")
+    tested = record.final and record.final.reported
+    assert tested is not None
     found = {
         "photos": 3 * given.each,
-        "model": record["model"],
-        "epochs": record["recipe"]["training"]["epochs"],
-        "test_error": record["final"]["test"]["error"],
-        "n": record["final"]["test"]["n"],
+        "model": record.model,
+        "epochs": record.recipe["training"]["epochs"],
+        "test_error": tested.error,
+        "n": tested.n,
         "seconds": seconds,
         "environment": describe_environment("cpu", len(os.sched_getaffinity(0))),
     }
