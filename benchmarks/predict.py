@@ -9,7 +9,7 @@ the same files with the same network, in turns, in one process; starting worker 
 import argparse
 import csv
 import hashlib
-import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -63,12 +63,17 @@ def command(run: Path, files: Path, out: Path) -> list[str]:
 
 
 def measured(words: list[str]) -> int:
-    """Run the command in a process of its own; the most memory that it held, in bytes."""
-    process = subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    """Run the command in a process of its own; the most memory that it held, in bytes, as the system last told."""
+    process, most = subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL), 0
+    # What wait4 tells of a child begins with the memory of its parent.
+    status = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        most = max(most, 1024 * int(found[1]) if found else 0)
+        time.sleep(0.02)
+    if process.returncode:
         raise RuntimeError(f"{' '.join(words)} failed")
-    return usage.ru_maxrss * 1024
+    return most
 
 
 def killed_at(words: list[str], out: Path, share: float, whole: int) -> float:
