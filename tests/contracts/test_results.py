@@ -308,6 +308,7 @@ BENCHMARKS = (
     startup_rows,
     study_rows,
     export_rows,
+    predict_rows,
     serve_rows,
     defaults_rows,
 )
