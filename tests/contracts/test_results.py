@@ -311,6 +311,7 @@ BENCHMARKS = (
     predict_rows,
     serve_rows,
     defaults_rows,
+    photo_rows,
 )
 
 
