@@ -260,7 +260,7 @@ def _chunks(array: Array) -> Iterator[Array]:
 
 def _split(pixels: Array, labels: Tensor) -> Images:
     if isinstance(pixels, np.memmap):
-        return MappedSplit(array=pixels, numbers=np.arange(len(labels)), labels=labels)
+        return MappedSplit(array=pixels, numbers=np.arange(len(labels)), labels=labels, shape=pixels.shape[1:])
     return Split(images=torch.from_numpy(pixels), labels=labels)
 
 

@@ -1,6 +1,5 @@
 """Data of your own: what torch calls a ``Dataset`` or a ``DataLoader``, as a set of images with its splits."""
 
-import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -26,15 +25,13 @@ from torch.utils.data import (
 from resnetlab.core.errors import ConfigError, DataError, first_line, require_choice
 from resnetlab.data.dataset import (
     ORDER,
-    Encoding,
     ImageData,
     Normalisation,
     Numbers,
-    Split,
     SplitName,
     hold_out,
-    others,
 )
+from resnetlab.data.numbered import NumberedSplit
 from resnetlab.data.processes import in_processes
 from resnetlab.data.transforms import ResizedCrop
 
@@ -45,7 +42,6 @@ KEYS = (("image", "label"), ("img", "label"), ("pixel_values", "labels"))
 """Names of image and label in items that are dicts, as Hugging Face's are."""
 TRIED = 8
 """Images that are read twice to see whether they are the same each time."""
-AT_ONCE = 64
 
 
 def as_image_data(data: OwnData, *, alone: SplitName = "train", outputs: int | None = None) -> ImageData:
@@ -125,29 +121,18 @@ def from_datasets(
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetSplit:
+class DatasetSplit(NumberedSplit):
     """The items ``numbers`` of a map-style Dataset, read when they are asked for; ``floats`` says of which kind.
 
     ``workers`` processes read ahead; with 0 it is done in this process.
     """
 
     dataset: Any
-    numbers: Numbers
-    labels: Tensor
-    shape: tuple[int, int, int]
     floats: bool
     workers: int = 0
-    encoding: Encoding = "lossless"
-    names: None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def __str__(self) -> str:
         return f"{'float' if self.floats else 'uint8'} {self.shape}"
-
-    def to(self, device: torch.device) -> "DatasetSplit":
-        return replace(self, labels=self.labels.to(device))
 
     def batches(self, plan: Sequence[Tensor], crop: ResizedCrop | None = None) -> Iterator[Tensor]:
         requests = [self.numbers[which.numpy()] for which in plan]
@@ -166,38 +151,6 @@ class DatasetSplit:
         # New ones for every pass: other draws for each epoch, and none from the global generator, which would shift
         # those of the network.
         yield from in_processes(batches, requests, count, seed=torch.initial_seed())
-
-    def divide(self, numbers: Tensor) -> "tuple[DatasetSplit, DatasetSplit]":
-        return self._only(others(numbers, len(self))), self._only(numbers)
-
-    def _only(self, numbers: Tensor) -> "DatasetSplit":
-        labels = self.labels[numbers.to(self.labels.device)]
-        return replace(self, numbers=self.numbers[numbers.numpy()], labels=labels)
-
-    def relabelled(self, labels: Tensor) -> "DatasetSplit":
-        return replace(self, labels=labels)
-
-    def _all(self) -> Iterator[Tensor]:
-        return self.to(torch.device("cpu")).batches(torch.split(torch.arange(len(self)), AT_ONCE))
-
-    def statistics(self) -> Normalisation:
-        return Normalisation.of_counts(self.histogram())
-
-    @property
-    def brightest(self) -> int:
-        return int(self.histogram().sum(0).nonzero().max())
-
-    def histogram(self) -> Tensor:
-        """As ``Split.histogram``; every image is read."""
-        counts = torch.zeros(self.shape[0], 256, dtype=torch.float64)
-        for images in self._all():
-            counts += Split(images=images, labels=self.labels).histogram()
-        return counts
-
-    def feed(self, content: "hashlib._Hash") -> None:
-        for images in self._all():
-            content.update(images.contiguous().numpy().data)
-        content.update(self.labels.cpu().contiguous().numpy().data)
 
 
 class _Batches(Dataset[Any]):
