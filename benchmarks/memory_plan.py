@@ -9,10 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from resnetlab.cli.memory import HEAPS, Plan, measure_apart, named_config
+from resnetlab.cli.memory import HEAPS, Plan, measure_apart
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.files import write_json
-from resnetlab.models.memory import predict_memory
 
 SETTINGS = [
     Plan(name="cifar_resnet20", batch_size=128),
@@ -36,20 +35,6 @@ def described(asked: Plan) -> str:
     return " ".join(words)
 
 
-def predicted(asked: Plan) -> int:
-    """Bytes."""
-    return predict_memory(
-        named_config(asked.name, asked.image_size),
-        asked.batch_size,
-        checkpointing=asked.checkpoint_every,
-        optimizer=asked.optimizer,
-        accumulate=asked.accumulate,
-        precision=asked.precision,
-        ema=asked.ema,
-        traced=asked.traced,
-    ).total
-
-
 def main() -> None:
     """Measure, print and write."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,7 +42,7 @@ def main() -> None:
     asked = words.parse_args()
     rows = []
     for setting in SETTINGS:
-        row = {"setting": described(setting), "predicted": predicted(setting)}
+        row = {"setting": described(setting), "predicted": setting.predict().total}
         row["measured"] = measure_apart(setting, HEAPS["freed memory given back"])
         row["usual_heap"] = measure_apart(setting, HEAPS["the usual heap"])
         rows.append(row)

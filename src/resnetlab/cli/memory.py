@@ -64,10 +64,11 @@ class Plan:
 
         return traced_of(self.batch_size // self.accumulate, self.precision)
 
-    def __call__(self) -> None:
+    def predict(self) -> "MemoryPlan":
+        """What the step is predicted to take."""
         from resnetlab.models.memory import predict_memory
 
-        predicted = predict_memory(
+        return predict_memory(
             named_config(self.name, self.image_size),
             self.batch_size,
             checkpointing=self.checkpoint_every,
@@ -77,7 +78,9 @@ class Plan:
             ema=self.ema,
             traced=self.traced,
         )
-        print_columns(prediction_rows(self, predicted))
+
+    def __call__(self) -> None:
+        print_columns(prediction_rows(self, self.predict()))
         show("", HINT)
         if self.measure:
             show("", "measured peak of a training process on the CPU, less what it held before it built the network:")
