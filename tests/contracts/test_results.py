@@ -203,7 +203,7 @@ def predict_rows() -> list[str]:
 
 
 def mean_errors(name: str) -> dict[str, float]:
-    """The mean test error of each setting of a set over the seeds, in percent; settings are named by their place."""
+    """The mean test error of each setting of a set over the seeds, in percent."""
     rows = [row for row in read("defaults.json")["rows"] if row["set"] == name]
     names = list(dict.fromkeys(row["setting"] for row in rows))
     return {each: 100 * fmean(row["error"] for row in rows if row["setting"] == each) for each in names}
