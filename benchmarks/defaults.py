@@ -65,11 +65,16 @@ def imbalanced(folder: Path, _fashion: Path) -> None:
                 save(Image.fromarray(pixels), folder / part / str(label), f"{number:04}")
 
 
-def crops(folder: Path, _fashion: Path) -> None:
-    """Tiles of photographs, which do not overlap; colours permuted and brightness varied, so that they tell little."""
+def photographs() -> dict[str, Image.Image]:
+    """Those that scikit-learn and matplotlib ship, by name."""
     china, flower = (Image.fromarray(image) for image in load_sample_images().images)
     hopper = Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB")
-    for name, photo in {"china": china, "flower": flower, "hopper": hopper}.items():
+    return {"china": china, "flower": flower, "hopper": hopper}
+
+
+def crops(folder: Path, _fashion: Path) -> None:
+    """Tiles of photographs, which do not overlap; colours permuted and brightness varied, so that they tell little."""
+    for name, photo in photographs().items():
         columns = int(np.ceil(np.sqrt(TILES * photo.width / photo.height)))
         rows = -(-TILES // columns)
         photo = photo.resize((columns * TILE, rows * TILE), Image.Resampling.LANCZOS)

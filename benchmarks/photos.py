@@ -15,9 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from matplotlib.cbook import get_sample_data
+from defaults import photographs
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.files import write_json
@@ -33,9 +32,7 @@ SIDES = (240, 640)
 
 def make_messy(folder: Path, each: int) -> None:
     """``each`` photos in a folder for each of three classes, and what does not belong there."""
-    china, flower = (Image.fromarray(image) for image in load_sample_images().images)
-    hopper = Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB")
-    for name, photo in {"china": china, "flower": flower, "hopper": hopper}.items():
+    for name, photo in photographs().items():
         place = folder / name / "camera"
         place.mkdir(parents=True)
         for number in range(each):
