@@ -268,7 +268,10 @@ class StudyProgress(Bars):
     def __init__(self) -> None:
         super().__init__()
         self.bar: TaskID | None = None
-        self.place = ""
+        self.total = 0
+        self.places: dict[str, str] = {}
+        self.shares: dict[str, float] = {}
+        """How much of each run under way is done: several are on a cluster."""
         self.rows: dict[tuple[str, ...], Row] = {}
         self.axes: tuple[str, ...] = ()
         # Table and bar are one display: a terminal has room for no second.
@@ -296,15 +299,23 @@ class StudyProgress(Bars):
 
     def on_run_start(self, run: "PlannedRun", number: int, total: int) -> Callback:
         """Name the run on the bar and let it move with the run's steps."""
+        self.places[run.name] = place(run, number, total)
+        self.total = total
+        self.move(run.name, 0.0)
+        return _Within(self, run.name, self.places[run.name])
+
+    def move(self, name: str, share: float) -> None:
+        """Note how much of the run ``name`` is done, and move the bar to what is done of all."""
+        self.shares[name] = share
+        ended = sum(len(row.records) for row in self.rows.values())
         if self.bar is None:
-            self.bar = self.progress.add_task("", total=total, completed=number - 1)
-        self.place = place(run, number, total)
-        self.progress.update(self.bar, description=self.place, completed=number - 1)
-        return _Within(self, self.bar, number - 1, self.place)
+            self.bar = self.progress.add_task("", total=self.total)
+        self.progress.update(self.bar, description=self.places[name], completed=ended + sum(self.shares.values()))
 
     def on_run_end(self, run: "PlannedRun", record: RunRecord) -> None:
         """Say what the run gave."""
-        self._count(run, self.place, record)
+        self.shares.pop(run.name, None)
+        self._count(run, self.places[run.name], record)
 
     def on_found(self, run: "PlannedRun", number: int, total: int, record: RunRecord) -> None:
         """Say what a run of another worker gave."""
@@ -352,10 +363,10 @@ class Row:
 
 
 class _Within(NoCallback):
-    """Moves the study's bar by the share of the current run that is done."""
+    """Moves the study's bar by the share of the run that is done."""
 
-    def __init__(self, bars: Bars, bar: TaskID, before: int, place: str) -> None:
-        self.bars, self.bar, self.before, self.place = bars, bar, before, place
+    def __init__(self, bars: StudyProgress, name: str, place: str) -> None:
+        self.bars, self.name, self.place = bars, name, place
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         # A bar shows that something happens; where there is none, a line does, unless runs are short.
@@ -366,7 +377,7 @@ class _Within(NoCallback):
         self.bars.on_note(text)
 
     def on_step(self, step: int, steps: int, stats: StepStats | None) -> None:  # noqa: ARG002
-        self.bars.progress.update(self.bar, completed=self.before + step / steps)
+        self.bars.move(self.name, step / steps)
 
 
 def place(run: "PlannedRun", number: int, total: int) -> str:

@@ -1,5 +1,6 @@
 """``resnetlab study`` and ``resnetlab report``: many runs in one folder, and their tables and page."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Self
@@ -82,6 +83,9 @@ class StudyCommand(WithRecipe):
     workers: Workers = "auto"
     """Processes on this machine that share the runs, each with one thread; no figure depends on how many. auto: as many
     as cores, or on cuda as devices."""
+    ray: str | None = None
+    """Instead of --workers: each run is a task of the Ray cluster at this address, HOST:PORT or auto for that of this
+    machine; or local, a Ray of its own. Extra ray."""
     keep: Keep = "weights"
     """What a run keeps once it has ended: weights, which is what diagnose and predict need, checkpoints with the state
     of the optimizer as well, or none, the record alone."""
@@ -98,6 +102,8 @@ class StudyCommand(WithRecipe):
         default = cls(recipe=StudyRecipe.of(replace(recipe, options={})), seeds=3 if seeds is None else seeds)
         command = tyro.cli(cls, default=default, args=words, prog=prog)
         check_file(command.file, words, prog)
+        if command.ray is not None and any(word.partition("=")[0] == "--workers" for word in words):
+            raise ConfigError("--ray and --workers both say who does the runs; give one of them")
         command.forget()
         if command.family and command.recipe.model not in (recipe.model, FAMILIES[command.family]):
             raise ConfigError(
@@ -134,11 +140,9 @@ class StudyCommand(WithRecipe):
 
         try:
             with stop_on_signals() as stop:
-                if leads():
-                    with StudyProgress() as progress:
-                        record = run_study(study, self.out, progress, stop, self.workers, self.keep)
-                else:
-                    record = run_study(study, self.out, NoStudyCallback(), stop, self.workers, self.keep)
+                workers = self.workers if self.ray is None else 1
+                with StudyProgress() if leads() else nullcontext(NoStudyCallback()) as callback:
+                    record = run_study(study, self.out, callback, stop, workers, self.keep, self.ray)
         except StoppedError as error:
             raise StoppedError(f"{error}; to resume, give the same command again", error.signal) from error
         if leads():

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from resnetlab.core.config import build_settings, parse_yaml
 from resnetlab.core.errors import ConfigError, DataError, require
@@ -18,9 +18,14 @@ from resnetlab.core.serialize import as_plain, read_record
 from resnetlab.records.run import RunRecord
 from resnetlab.records.study import in_words
 from resnetlab.study.config import Study
+from resnetlab.study.keep import Keep
 from resnetlab.train.callbacks import Callback, NoCallback
 from resnetlab.train.folder import RECORD
 from resnetlab.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from resnetlab.data.dataset import ImageData
+    from resnetlab.train.signals import StopRequest
 
 STUDY, RUNS, RESULTS = "study.json", "runs", "results.json"
 
@@ -97,6 +102,35 @@ class NoStudyCallback:
 
     def on_note(self, text: str) -> None:
         pass
+
+
+DataKey = tuple[object, ...]
+
+
+def data_key(recipe: Recipe) -> DataKey:
+    """Which data a run reads: those that no axis changes are read once."""
+    return recipe.data, recipe.split_seed, recipe.validation, recipe.decode, recipe.weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The runs of the study in the folder ``out``, for whoever does them.
+
+    ``sets`` are their data by ``data_key``, and ``place`` is where they are now, if they have moved. ``keep`` is what a
+    run keeps (``keep_of``).
+    """
+
+    planned: Sequence[PlannedRun]
+    out: Path
+    sets: "Mapping[DataKey, ImageData]"
+    place: str | None
+    callback: StudyCallback
+    stop: "StopRequest | None"
+    keep: Keep
+
+    def data_of(self, run: PlannedRun) -> "ImageData":
+        """The data that the run reads."""
+        return self.sets[data_key(run.recipe)]
 
 
 def plan_runs(study: Study) -> list[PlannedRun]:

@@ -2,22 +2,35 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from resnetlab.core.errors import BusyError, listed
+from resnetlab.core.errors import BusyError, listed, require
 from resnetlab.core.files import write_json
 from resnetlab.core.lock import folder_lock
 from resnetlab.core.serialize import write_record
 from resnetlab.records.study import StudyRecord
+from resnetlab.study.cluster import check_ray, work_off_on_ray
 from resnetlab.study.config import Study, study_command, study_settings
 from resnetlab.study.convert import convert_folder
 from resnetlab.study.folder import claim_folder, is_former, moved_data, read_config, read_study
 from resnetlab.study.keep import Keep, keep_of
-from resnetlab.study.plan import RESULTS, RUNS, STUDY, NoStudyCallback, PlannedRun, StudyCallback, plan_runs, read_ended
+from resnetlab.study.plan import (
+    RESULTS,
+    RUNS,
+    STUDY,
+    DataKey,
+    NoStudyCallback,
+    PlannedRun,
+    StudyCallback,
+    Work,
+    data_key,
+    plan_runs,
+    read_ended,
+)
 from resnetlab.study.workers import (
     Workers,
     check_workers,
@@ -28,7 +41,7 @@ from resnetlab.study.workers import (
     one_thread,
 )
 from resnetlab.train.folder import DATA, claim_data, data_places, run_data
-from resnetlab.train.recipe import Recipe, fitted_config, recipe_data
+from resnetlab.train.recipe import fitted_config, recipe_data
 from resnetlab.train.run import run_recipe
 
 if TYPE_CHECKING:
@@ -42,8 +55,6 @@ TELL_AFTER = 10.0
 PATIENCE = 60.0
 """Seconds for which another process may hold the folder of the study, to begin it."""
 
-DataKey = tuple[object, ...]
-
 
 def run_study(
     study: Study,
@@ -52,27 +63,40 @@ def run_study(
     stop: "StopRequest | None" = None,
     workers: Workers = 1,
     keep: Keep = "weights",
+    ray: str | None = None,
 ) -> StudyRecord:
     """Do every run of the study that is not recorded yet, then write ``results.json`` and return what it says.
 
     Each run is trained by one process in one thread, so that no figure depends on the cores or on ``workers``: so many
     of them on this machine share the runs, or with ``auto`` one a core. Whoever calls this for the same study in the
     same folder shares them too, in another terminal, under torchrun or on another machine that sees the folder.
-    ``keep`` is what a run keeps of its checkpoints once it has ended (``keep_of``).
+    ``keep`` is what a run keeps of its checkpoints once it has ended (``keep_of``). With ``ray``, the address of a
+    cluster or ``local``, each run is a task of Ray instead, in one thread as well (``work_off_on_ray``).
 
     Raises ``ConfigError`` where ``out`` holds a study of other settings, or for a network that does not exist;
-    ``StoppedError`` where ``stop`` asked for it.
+    ``StoppedError`` where ``stop`` asked for it; ``AddressError`` where no Ray answers, ``MissingExtraError`` without
+    it.
     """
     check_workers(workers)
+    if ray is not None:
+        require(workers == 1, "workers", workers, "left out with ray, which decides how many runs go on at a time")
+        check_ray(ray)
     out, callback = Path(out), callback or NoStudyCallback()
     given, (study, place) = study, moved_data(study, out)
     planned = plan_runs(study)
     claim_folder(study, out)
-    sets = check_runs(planned, out, place)
+    sets = check_runs(planned, out, place, here=ray is None)
     first = sets[data_key(planned[0].recipe)]
     flags = ["--workers", "1", "--keep", keep]
-    with one_thread(), _begun(study, first, out, callback), _shared(given, out, workers, flags):
-        _work_off(planned, out, sets, callback, stop, keep)
+    work = Work(planned=planned, out=out, sets=sets, place=place, callback=callback, stop=stop, keep=keep)
+    with one_thread(), _begun(study, first, out, callback):
+        # What is damaged is better known now than hours later.
+        callback.on_plan(planned, {run.name: read_ended(run, out) for run in planned if run.has_ended(out)})
+        if ray is not None:
+            work_off_on_ray(work, ray)
+        else:
+            with _shared(given, out, workers, flags):
+                _work_off(work)
         record = read_study(out)
         if not is_helper():
             write_record(out / RESULTS, record)
@@ -122,17 +146,9 @@ def _shared(study: Study, out: Path, workers: Workers, flags: Sequence[str]) -> 
         yield
 
 
-def _work_off(
-    planned: Sequence[PlannedRun],
-    out: Path,
-    sets: "Mapping[DataKey, ImageData]",
-    callback: StudyCallback,
-    stop: "StopRequest | None",
-    keep: Keep,
-) -> None:
+def _work_off(work: Work) -> None:
     """Do the runs that no other process does until all are recorded, those of others too."""
-    # What is damaged is better known now than hours later.
-    callback.on_plan(planned, {run.name: read_ended(run, out) for run in planned if run.has_ended(out)})
+    planned, out, callback = work.planned, work.out, work.callback
     left = [(number, run) for number, run in enumerate(planned, start=1) if not run.has_ended(out)]
     told = set[str]()
     worked = monotonic()
@@ -155,12 +171,12 @@ def _work_off(
                     run.folder(out),
                     resume=True,
                     callback=inner,
-                    stop=stop,
+                    stop=work.stop,
                     page=False,
                     alone=True,
-                    data=sets[data_key(run.recipe)],
+                    data=work.data_of(run),
                 )
-                keep_of(record, run.recipe, run.folder(out), keep)
+                keep_of(record, run.recipe, run.folder(out), work.keep)
                 callback.on_run_end(run, record)
                 worked = monotonic()
         left = others
@@ -171,13 +187,11 @@ def _work_off(
             told.update(holders)
 
 
-def data_key(recipe: Recipe) -> DataKey:
-    """Which data a run reads: those that no axis changes are read once."""
-    return recipe.data, recipe.split_seed, recipe.validation, recipe.decode, recipe.weights
-
-
-def check_runs(planned: Sequence[PlannedRun], out: Path, place: str | None = None) -> "dict[DataKey, ImageData]":
-    """The data of the study in ``out``, when all that can be wrong with them, the device or a net is known to be right.
+def check_runs(
+    planned: Sequence[PlannedRun], out: Path, place: str | None = None, *, here: bool = True
+) -> "dict[DataKey, ImageData]":
+    """The data of the study in ``out``, when all that can be wrong with them, the device or a net is known to be right;
+    the device only where runs are trained ``here``.
 
     A study that was begun finds them as its runs do (``train.folder.data_places``), or in ``place``. Raises what the
     first run, or one hours later, would raise.
@@ -190,7 +204,8 @@ def check_runs(planned: Sequence[PlannedRun], out: Path, place: str | None = Non
         if run.seed != planned[0].seed:
             continue
         recipe = run.recipe
-        pick_device(recipe.training.device)
+        if here:
+            pick_device(recipe.training.device)
         key = data_key(recipe)
         if key not in read:
             if (out / DATA).is_file():
