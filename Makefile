@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 REFERENCE := .venv-reference/bin
+RAY := .venv-ray/bin
 DEMO ?= runs/demo
 
 # In the environment rather than as an option, so that it holds for what builds the package too.
@@ -9,7 +10,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-browser test-faults test-breaks test-reference lint format clean
+.PHONY: help demo test test-slow test-browser test-faults test-breaks test-reference test-ray lint format clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -51,6 +52,15 @@ test-faults: .venv/installed-dev  ## inject every fault in full and count what h
 	$(REFERENCE)/python -m pip install --quiet --constraint constraints-reference.txt 'tritonclient[http]'
 	touch $@
 
+# In an environment of its own: the other tests run without it.
+.venv-ray/installed: pyproject.toml constraints.txt
+	test -x $(RAY)/python || $(PYTHON) -m venv .venv-ray
+	$(RAY)/python -m pip install --quiet --editable '.[dev,ray]'
+	touch $@
+
+test-ray: .venv-ray/installed  ## set up Ray beside, then do studies on clusters of it, with a worker killed
+	$(RAY)/python -m pytest -m ray tests/study/test_ray.py
+
 test-breaks: .venv/installed-dev  ## break the code on purpose, a line at a time, and see the tests find each break
 	$(BIN)/python -m tests.breaks
 
@@ -67,5 +77,5 @@ format: .venv/installed-dev  ## put the code in the house's format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-clean:  ## remove both environments and everything that was made
-	rm -rf .venv .venv-reference runs dist .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove the environments and everything that was made
+	rm -rf .venv .venv-reference .venv-ray runs dist .pytest_cache .mypy_cache .ruff_cache

@@ -13,9 +13,10 @@ from resnetlab.core.files import write_json
 from resnetlab.core.lock import folder_lock
 from resnetlab.core.serialize import write_record
 from resnetlab.records.study import StudyRecord
-from resnetlab.study.cluster import check_ray, work_off_on_ray
+from resnetlab.study.cluster import check_ray
 from resnetlab.study.config import Study, study_command, study_settings
 from resnetlab.study.convert import convert_folder
+from resnetlab.study.driver import work_off_on_ray
 from resnetlab.study.folder import claim_folder, is_former, moved_data, read_config, read_study
 from resnetlab.study.keep import Keep, keep_of
 from resnetlab.study.plan import (
