@@ -23,6 +23,10 @@ class DivergedError(ResNetLabError):
     """A loss is no longer a finite number."""
 
 
+class LostRankError(ResNetLabError):
+    """Another rank of the run has ended, or cannot be reached any more."""
+
+
 class ExportError(ResNetLabError):
     """An exported network that does not compute what the trained one does, by the gates of the export."""
 

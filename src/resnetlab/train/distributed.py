@@ -14,7 +14,7 @@ from torch import distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from resnetlab.core.errors import ConfigError
+from resnetlab.core.errors import ConfigError, LostRankError, first_line
 
 if TYPE_CHECKING:
     from resnetlab.data.config import Check
@@ -25,6 +25,8 @@ READING, SILENCE = b"reading", 60.0
 """What the leading rank tells the others while it reads, and after how many seconds again."""
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for the others, who may still be reading their data."""
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "pair closure")
+"""Words by which gloo says that another rank has closed its connection, or is silent for too long."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def restarted_by_torchrun() -> bool:
 def process_group(device: str) -> Iterator[World]:
     """Join the ranks that torchrun started, over nccl on cuda and gloo else, and leave them at the end.
 
-    Without torchrun there is nothing to join. Each rank takes the cuda device of its local rank.
+    Without torchrun there is nothing to join. Each rank takes the cuda device of its local rank. Raises
+    ``LostRankError`` where another rank ends before its time, or does not answer for ``PATIENCE``.
     """
     if not started_by_torchrun() or dist.is_initialized():
         yield world()
@@ -74,8 +77,20 @@ def process_group(device: str) -> Iterator[World]:
     dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield world()
+    except RuntimeError as error:
+        if not says_lost(error):
+            raise
+        raise LostRankError(
+            f"another rank was lost or cannot be reached ({first_line(error)}); start all ranks again with --resume "
+            "auto, and the run resumes from its last checkpoint"
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def says_lost(error: RuntimeError) -> bool:
+    """Whether the network says by the error that another rank is gone; gloo has words for it and no class."""
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in LOST)
 
 
 def take_device(device: str) -> bool:
