@@ -213,6 +213,21 @@ def test_table_on_a_terminal_fills_while_runs_end(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_runs_at_one_time_are_told_by_their_own_names_and_add_up(capsys):
+    planned = plan_runs(DEPTHS)
+    with StudyProgress() as progress:
+        progress.on_plan(planned, {planned[0].name: run_record(0.5)})
+        both = [progress.on_run_start(planned[number], number + 1, 4) for number in (1, 2)]
+        both[0].on_step(1, 2, None)
+        both[1].on_step(1, 4, None)
+        (task,) = progress.progress.tasks
+        assert (task.completed, task.total) == (1.75, 4)
+        progress.on_run_end(planned[1], run_record(0.3))
+        progress.on_run_end(planned[2], run_record(0.3))
+    first, second = capsys.readouterr().err.splitlines()
+    assert (first[:5], second[:5]) == ("[2/4]", "[3/4]")
+
+
 def test_without_a_terminal_each_run_is_a_line_those_of_other_workers_too(capsys):
     with StudyProgress() as progress:
         walk(progress, DEPTHS)

@@ -16,7 +16,6 @@ from resnetlab.core.errors import (
     StoppedError,
     first_line,
     listed,
-    load_extra,
 )
 from resnetlab.core.files import folder_exists
 from resnetlab.core.lock import folder_lock
@@ -279,15 +278,17 @@ def _gpus(device: str, resources: dict[str, float]) -> int:
 
 
 def _task(order: str, files: Files, shipped: dict[str, list[Any]], mailbox: list[Any]) -> Answer:
-    """What a worker of Ray does: ``do_run``, with its words brought to the mailbox."""
-    ray = load_extra("ray", "a task of it", "ray")
+    """What a worker of Ray does: ``do_run``, with its words brought to the mailbox.
+
+    It waits by ``future``: while a worker waits by ``ray.get``, Ray gives its CPU to another task.
+    """
 
     def fetch(what: str) -> Files | None:
-        found: Files | None = ray.get(shipped[what][0]) if shipped[what] else None
+        found: Files | None = shipped[what][0].future().result() if shipped[what] else None
         return found
 
     def say(run: str, attempt: int, news: str, packed: Files | None) -> int | None:
-        asked: int | None = ray.get(mailbox[0].beat.remote(run, attempt, news, packed), timeout=PATIENCE)
+        asked: int | None = mailbox[0].beat.remote(run, attempt, news, packed).future().result(PATIENCE)
         return asked
 
     return do_run(order, files, fetch, say)

@@ -20,6 +20,7 @@ from resnetlab.core.serialize import as_plain, from_plain
 from resnetlab.data.config import Check
 from resnetlab.records.run import EpochRecord
 from resnetlab.study.keep import Keep, keep_of
+from resnetlab.study.plan import data_key
 from resnetlab.study.shipping import Files, files_digest, pack_run, pack_source, unpack_run, unpack_source
 from resnetlab.study.workers import one_thread
 from resnetlab.train.callbacks import NoCallback, StepStats
@@ -219,7 +220,7 @@ def scratch() -> Iterator[Path]:
         yield Path(name)
 
 
-_HELD: "dict[str, ImageData]" = {}
+_HELD: "dict[tuple[object, ...], ImageData]" = {}
 """The data that this process read last, if they are in memory: its next run may read the same."""
 
 
@@ -231,7 +232,7 @@ def _data(given: Order, place: Path, shipped: Callable[[str], Files | None]) -> 
     from resnetlab.data.dataset import Split
     from resnetlab.data.sources import split_source
 
-    key = f"{given.sha256} {given.source}"
+    key = given.source, given.sha256, data_key(given.recipe)
     if key in _HELD:
         return _HELD[key]
     head, where, tail = split_source(given.source)
