@@ -75,7 +75,7 @@ def test_two_machines_give_the_bits_of_two_ranks_on_one(tmp_path):
 @pytest.mark.parametrize("lost", ["killed", "unreachable"])
 def test_machine_that_is_lost_ends_the_other_and_starting_both_again_resumes(tmp_path, lost):
     """A machine that is killed closes its connections; one whose cable is cut does not."""
-    out, epochs = tmp_path / "two", 12
+    out, epochs = tmp_path / "two", 5
     both = [start(number, words(out, epochs), SILENCE) for number in (0, 1)]
     deadline = time.monotonic() + PATIENCE
     while not (out / "last" / "manifest.json").exists():
