@@ -42,7 +42,7 @@ def test_ray_and_workers_are_not_given_together(tmp_path, capsys, workers):
 def test_ray_without_address_by_a_client_or_under_torchrun_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match="--ray names no address; give HOST:PORT, auto for"):
         check_ray("")
-    with pytest.raises(ConfigError, match="no client of Ray, but a machine of the cluster; give HOST:PORT"):
+    with pytest.raises(ConfigError, match="clients of Ray are not supported; give HOST:PORT"):
         check_ray("ray://127.0.0.1:10001")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")

@@ -25,9 +25,7 @@ def check_ray(address: str) -> None:
     if not address:
         raise ConfigError("--ray names no address; give HOST:PORT, auto for the cluster of this machine, or local")
     if "://" in address:
-        raise ConfigError(
-            f"--ray {address}: no client of Ray, but a machine of the cluster; give HOST:PORT"
-        )
+        raise ConfigError(f"--ray {address}: clients of Ray are not supported; give HOST:PORT")
     if started_by_torchrun():
         raise ConfigError("--ray spreads the runs by itself; give the command without torchrun")
     _load_ray(address)
