@@ -4,14 +4,12 @@ What a file is, its content decides and not its name. Whatever is wrong with one
 """
 
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from math import ceil, exp, floor, log
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +22,6 @@ from resnetlab.data.completeness import missing_pixels, missing_strips
 Box = tuple[float, float, float, float]
 Turn = tuple[int, int, int]
 Pixels = NDArray[np.uint8]
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 
 TURNS = {2: (0, 1, 0), 3: (0, 1, 1), 4: (0, 0, 1), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
 """EXIF orientation: whether rows and columns change places, after columns and after rows were mirrored."""
@@ -71,8 +67,6 @@ DRAFT, REDUCE = 2, 4
 wanted side is left; then it is filtered."""
 
 JPEG = ("JPEG", "MPO")
-AHEAD = 8
-"""Results that wait for each thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,24 +232,6 @@ def reason(error: BaseException) -> str:
         return "there is not enough memory for it"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return printable(text)[:200]
-
-
-def in_threads(function: Callable[[Given], Made], given: Iterable[Given], workers: int) -> Iterator[Made]:
-    """``map`` in so many threads, results in order; in none for 0 and 1. Pillow decodes without Python's lock."""
-    if workers < 2:
-        yield from map(function, given)
-        return
-    # Threads that end their own ``catch_warnings`` in another order than they began would leave its filter behind.
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        warnings.simplefilter("ignore")
-        waiting: deque[Future[Made]] = deque()
-        for each in given:
-            waiting.append(pool.submit(function, each))
-            # More would hold their results in memory.
-            if len(waiting) >= AHEAD * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def is_lossy(image: Image.Image, data: bytes) -> bool:
