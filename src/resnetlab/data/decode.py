@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from resnetlab.core.errors import DataError, printable
 from resnetlab.core.files import read_file
-from resnetlab.data.completeness import missing_pixels, missing_strips
+from resnetlab.data.completeness import jpeg_size, missing_pixels, missing_strips
 
 Box = tuple[float, float, float, float]
 Turn = tuple[int, int, int]
@@ -182,6 +182,14 @@ def check_size(image: Image.Image) -> None:
     most = MOST_PIXELS_HELD if held else MOST_PIXELS
     if not 0 < width * height <= most:
         raise ValueError(f"it has {width}×{height} pixels; 1 to {most:,} are read of this kind of {image.format}")
+
+
+def pixels_said(data: bytes) -> int | None:
+    """So many pixels an image has by its head: of PNG and JPEG, without opening it; None of what has no such head."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) >= 24:
+        return int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big")
+    size = jpeg_size(data) if data.startswith(b"\xff\xd8") else None
+    return size[0] * size[1] if size else None
 
 
 def mend_key(image: Image.Image, data: bytes) -> None:

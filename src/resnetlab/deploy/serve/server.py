@@ -38,7 +38,7 @@ FETCHING = 30
 """Seconds after which answers that nobody fetches no longer keep a server from ending."""
 RESTART = 1.0
 """Seconds before a process that was killed is started again."""
-PACKAGES = ("starlette", "uvicorn", "httptools", "uvloop", "prometheus_client")
+PACKAGES = ("uvicorn", "httptools", "uvloop", "prometheus_client")
 
 
 def serve(source: str | Path, config: ServeConfig, tell: Callable[[str], None]) -> None:
@@ -112,6 +112,7 @@ def _serve_here(folder: Path, config: ServeConfig, listener: socket.socket, star
             timeout_graceful_shutdown=FETCHING,
         )
     )
+    service.connections = server.server_state.connections
     service.prepare()
     started()
     server.run([listener])
