@@ -131,10 +131,10 @@ def test_request_that_was_given_up_spoils_no_batch():
 
 
 @pytest.mark.parametrize(("clients", "seconds"), [(3, 0), (4, 0.5)])
-def test_nobody_waits_for_clients_that_cannot_ask(clients, seconds):
+def test_nobody_waits_for_others_that_cannot_ask(clients, seconds):
     """All three that there are have asked; the control waits for a fourth, which never does."""
     started = time.monotonic()
-    _, batches = run(8, 0.5, [numbered(n) for n in range(3)], clients=lambda: clients)
+    _, batches = run(8, 0.5, [numbered(n) for n in range(3)], others=lambda waiting: waiting < clients)
     assert batches == [3]
     assert seconds <= time.monotonic() - started < seconds + 0.4
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import inf
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
@@ -30,7 +29,7 @@ class Batcher(Generic[Job, Answer]):
 
     ``compute`` gives for each job of a batch its answer, or the error that it alone ends in. Images that arrive while a
     batch is computed make the next one. One that finds nothing under way waits up to ``wait`` seconds for others, but
-    not where ``clients``, how many can ask at a time, all wait already. A thread of its own computes, or the event loop
+    not where no ``others`` can ask beside the number that waits. A thread of its own computes, or the event loop
     itself where a batch is ``quick``: to hand it over would cost more than it takes. At most ``queue`` images hold a
     place. ``on_batch`` is told the size of each batch, ``on_held`` how many places are taken. All methods belong to one
     event loop.
@@ -43,13 +42,13 @@ class Batcher(Generic[Job, Answer]):
         most: int,
         wait: float,
         queue: int,
-        clients: Callable[[], float] = lambda: inf,
+        others: Callable[[int], bool] = lambda _: True,
         quick: Callable[[list[Job]], bool] = lambda _: False,
         on_batch: Callable[[int], object] = lambda _: None,
         on_held: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._compute, self._most, self._wait, self._queue = compute, most, wait, queue
-        self._clients, self._quick = clients, quick
+        self._others, self._quick = others, quick
         self._on_batch, self._on_held = on_batch, on_held
         self._waiting: deque[_Waiting[Job, Answer]] = deque()
         self._thread = ThreadPoolExecutor(1, "compute")
@@ -85,7 +84,7 @@ class Batcher(Generic[Job, Answer]):
             loop.call_soon(self._next, loop)
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin the next batch if none is under way, and there are enough images or the first has waited enough."""
+        """Begin the next batch if none is under way, and nothing more is to be waited for."""
         self._looking = False
         if self._timer is not None:
             self._timer.cancel()
@@ -93,8 +92,8 @@ class Batcher(Generic[Job, Answer]):
         if self._busy or not self._waiting:
             return
         left = self._waiting[0].since + self._wait - loop.time()
-        enough = len(self._waiting) >= self._clients() or sum(one.images for one in self._waiting) >= self._most
-        if left > 0 and not enough:
+        full = sum(one.images for one in self._waiting) >= self._most
+        if left > 0 and not full and self._others(len(self._waiting)):
             self._timer = loop.call_later(left, self._next, loop)
             return
         batch = [self._waiting.popleft()]

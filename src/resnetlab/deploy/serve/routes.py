@@ -5,7 +5,7 @@ No torch is loaded here.
 import gc
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from resnetlab.deploy.bundle import Bundle
 from resnetlab.deploy.engines import Logits, Predictor
 from resnetlab.deploy.preprocessing import Prediction, predictions
 from resnetlab.deploy.serve.batching import Batcher, QueueFullError
+from resnetlab.deploy.serve.clients import Clients
 from resnetlab.deploy.serve.config import ServeConfig
 from resnetlab.deploy.serve.messages import (
     BINARY,
@@ -88,7 +89,7 @@ class Service:
             most=config.max_batch,
             wait=config.max_wait_ms / 1000,
             queue=config.queue,
-            clients=lambda: len(self.connections),
+            others=lambda waiting: self.clients is None or self.clients.can_ask(waiting),
             quick=self.is_quick,
             on_batch=self.metrics.batch.observe,
             on_held=self.metrics.held.set,
@@ -96,7 +97,7 @@ class Service:
         self.decoders = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1), "decode")
         self.unready: str | None = None
         self.fast = False
-        self.connections: Collection[object] = ()
+        self.clients: Clients | None = None
         self.most_bytes, self.held_bytes = config.body_bytes, 0
         self.version = str(describe_environment("cpu", threads=1)["resnetlab"])
         self.api = openapi(bundle, self.version)
