@@ -42,14 +42,15 @@ test-browser: .venv/installed-dev  ## open every kind of page in Chromium, which
 test-faults: .venv/installed-dev  ## inject every fault in full and count what holds: about 20 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --out docs/faults.json
 
-# torchvision and timm would ask for another torch than ours, so these come without what they ask for; what captum
-# and transformers import beside torch is there already, but for tokenizers and regex.
+# These come without what they ask for: torchvision and timm would take another torch than ours, tritonclient an older
+# ml-dtypes. What captum, transformers and tritonclient import beside is there already, or stands in the second line.
 .venv-reference/installed: pyproject.toml constraints.txt constraints-reference.txt
 	test -x $(REFERENCE)/python || $(PYTHON) -m venv .venv-reference
 	$(REFERENCE)/python -m pip install --quiet --editable '.[dev,hub,track,keras,export,openvino,serve]'
 	$(REFERENCE)/python -m pip install --quiet --no-deps --constraint constraints-reference.txt torchvision timm captum \
-		transformers tokenizers regex
-	$(REFERENCE)/python -m pip install --quiet --constraint constraints-reference.txt 'tritonclient[http]'
+		transformers tritonclient
+	$(REFERENCE)/python -m pip install --quiet --constraint constraints-reference.txt tokenizers regex geventhttpclient \
+		python-rapidjson urllib3
 	touch $@
 
 # In an environment of its own: the other tests run without it.

@@ -63,17 +63,25 @@ def command(run: Path, files: Path, out: Path) -> list[str]:
 
 
 def measured(words: list[str]) -> int:
-    """Run the command in a process of its own; the most memory that it held, in bytes, as the system last told."""
+    """Run the command in a process of its own; the most bytes that it and its workers held together at a time, pages
+    that several share counted once."""
     process, most = subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL), 0
-    # What wait4 tells of a child begins with the memory of its parent.
-    status = Path(f"/proc/{process.pid}/status")
     while process.poll() is None:
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        most = max(most, 1024 * int(found[1]) if found else 0)
-        time.sleep(0.02)
+        most = max(most, held(process.pid))
+        time.sleep(0.1)
     if process.returncode:
         raise RuntimeError(f"{' '.join(words)} failed")
     return most
+
+
+def held(number: int) -> int:
+    """Bytes of a process and of those that it started; 0 for one that is gone."""
+    try:
+        children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
+        own = re.search(r"\nPss:\s+(\d+) kB", Path(f"/proc/{number}/smaps_rollup").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (1024 * int(own[1]) if own else 0) + sum(held(int(child)) for child in children)
 
 
 def killed_at(words: list[str], out: Path, share: float, whole: int) -> float:

@@ -159,7 +159,7 @@ def main() -> None:
     ratios = {clients: rival[clients]["processor_ms"] / ours[clients]["processor_ms"] for clients in ours}
     print("times less processor time:", *(f"{clients}: {ratio:.2f}" for clients, ratio in ratios.items()))  # noqa: T201
     bundle = read_bundle(given.bundle)
-    versions = {name: version(name) for name in ("litserve", "onnxruntime", "starlette", "uvicorn", "pillow")}
+    versions = {name: version(name) for name in ("litserve", "onnxruntime", "uvicorn", "pillow")}
     record = {
         "n": given.turns,
         "model": bundle.model,

@@ -17,7 +17,7 @@ from PIL import Image
 from resnetlab.core.errors import DataError
 from resnetlab.data.decode import decode
 from resnetlab.data.encoded import EncodedSplit
-from resnetlab.data.processes import _begin_worker
+from resnetlab.data.processes import begin_worker
 from resnetlab.data.transforms import ResizedCrop
 from tests.conftest import ROOT, moments_of
 from tests.faults.images import encoded
@@ -230,7 +230,7 @@ def test_process_ends_though_a_half_read_pass_is_alive(given):
 
 @pytest.mark.parametrize(("parent", "code"), [(os.getpid, 0), (lambda: 1, 1)], ids=["there", "gone"])
 def test_worker_whose_parent_is_gone_already_does_not_begin(parent, code):
-    process = multiprocessing.get_context("fork").Process(target=_begin_worker, args=(parent(), 0))
+    process = multiprocessing.get_context("fork").Process(target=begin_worker, args=(parent(), 0))
     process.start()
     process.join(30)
     assert process.exitcode == code
@@ -238,11 +238,11 @@ def test_worker_whose_parent_is_gone_already_does_not_begin(parent, code):
 
 ORPHANED = """
 import os, time
-from resnetlab.data.processes import _begin_worker
+from resnetlab.data.processes import begin_worker
 parent, (begun, tell) = os.getpid(), os.pipe()
 worker = os.fork()
 if worker == 0:
-    _begin_worker(parent, 0)
+    begin_worker(parent, 0)
     os.write(tell, b"x")
     time.sleep(600)
 os.read(begun, 1)

@@ -66,7 +66,7 @@ def test_junk_is_counted_and_what_is_no_file_is_a_row(photos):
     assert Item("photos/pipe.png", "it is no file but a pipe, a socket or a device") in found
 
 
-@pytest.mark.parametrize(("batch", "workers"), [(64, 1), (3, 4), (1, 2)])
+@pytest.mark.parametrize(("batch", "workers"), [(64, 1), (3, 4), (1, 2), (5, 0)])
 def test_answers_are_those_of_the_loaded_network(colour_run, photos, batch, workers):
     predictor = open_predictor(colour_run)
     settings = Settings(top=2, batch_size=batch, workers=workers)
@@ -134,7 +134,7 @@ def test_names_that_are_odd_stay_readable(run, colour_run, photos):
         (("photos", "--out", "x.txt"), 2, "must end in .csv, .jsonl, .parquet"),
         (("photos", "--out", "x.csv", "--json"), 2, "exclude each other"),
         (("photos", "--top", "0"), 2, "top=0"),
-        (("photos", "--workers", "0"), 2, "workers=0"),
+        (("photos", "--workers", "-1"), 2, "workers=-1"),
         (("photos", "--engine", "onnx"), 2, "engine onnx needs a bundle"),
     ],
 )

@@ -46,7 +46,7 @@ class Predict:
     batch_size: int = 64
     """Images at a time."""
     workers: int | None = None
-    """Threads that decode; by default one a core, at most 8."""
+    """Processes that decode; by default one a core, at most 8. 0: none beside this one."""
     on_bad: Literal["error", "skip"] = "error"
     """Whether the exit code says that a file could not be read. Its row is there in any case."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False

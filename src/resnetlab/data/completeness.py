@@ -20,7 +20,9 @@ PART = 1 << 16
 STRIP = 64
 """Rows that are compared at a time."""
 JPEG_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
-END_OF_IMAGE, PROGRESSIVE = 0xD9, 0xC2
+END_OF_IMAGE, PROGRESSIVE, SCAN = 0xD9, 0xC2, 0xDA
+FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+"""Markers of a frame's head, which says the size; the others are of tables."""
 PADDING = bytes(range(1, 255)) * 2
 """Put behind the last scan. A decoder that has all of the image passes over it, one that has not decodes it."""
 
@@ -126,3 +128,17 @@ def _end_of_jpeg(data: bytes) -> tuple[int | None, bool]:
         # Behind the head of a scan its data follow, up to the next marker.
         place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
     return None, progressive
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width by the first head of a frame in a JPEG; None where there is none before the first scan."""
+    place = 2
+    while found := JPEG_MARKER.search(data, place):
+        marker, place = data[found.end() - 1], found.end()
+        if marker in FRAMES:
+            size = data[place + 3 : place + 7]
+            return (int.from_bytes(size[:2], "big"), int.from_bytes(size[2:], "big")) if len(size) == 4 else None
+        if marker in (SCAN, END_OF_IMAGE):
+            return None
+        place += int.from_bytes(data[place : place + 2], "big")
+    return None

@@ -4,14 +4,12 @@ What a file is, its content decides and not its name. Whatever is wrong with one
 """
 
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from math import ceil, exp, floor, log
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +17,11 @@ from PIL import Image, UnidentifiedImageError
 
 from resnetlab.core.errors import DataError, printable
 from resnetlab.core.files import read_file
-from resnetlab.data.completeness import missing_pixels, missing_strips
+from resnetlab.data.completeness import jpeg_size, missing_pixels, missing_strips
 
 Box = tuple[float, float, float, float]
 Turn = tuple[int, int, int]
 Pixels = NDArray[np.uint8]
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 
 TURNS = {2: (0, 1, 0), 3: (0, 1, 1), 4: (0, 0, 1), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
 """EXIF orientation: whether rows and columns change places, after columns and after rows were mirrored."""
@@ -71,8 +67,6 @@ DRAFT, REDUCE = 2, 4
 wanted side is left; then it is filtered."""
 
 JPEG = ("JPEG", "MPO")
-AHEAD = 8
-"""Results that wait for each thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +184,14 @@ def check_size(image: Image.Image) -> None:
         raise ValueError(f"it has {width}×{height} pixels; 1 to {most:,} are read of this kind of {image.format}")
 
 
+def pixels_said(data: bytes) -> int | None:
+    """So many pixels an image has by its head: of PNG and JPEG, without opening it; None of what has no such head."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) >= 24:
+        return int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big")
+    size = jpeg_size(data) if data.startswith(b"\xff\xd8") else None
+    return size[0] * size[1] if size else None
+
+
 def mend_key(image: Image.Image, data: bytes) -> None:
     """Put the transparent grey or colour of a loaded PNG into the units of Pillow's pixels.
 
@@ -238,24 +240,6 @@ def reason(error: BaseException) -> str:
         return "there is not enough memory for it"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return printable(text)[:200]
-
-
-def in_threads(function: Callable[[Given], Made], given: Iterable[Given], workers: int) -> Iterator[Made]:
-    """``map`` in so many threads, results in order; in none for 0 and 1. Pillow decodes without Python's lock."""
-    if workers < 2:
-        yield from map(function, given)
-        return
-    # Threads that end their own ``catch_warnings`` in another order than they began would leave its filter behind.
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        warnings.simplefilter("ignore")
-        waiting: deque[Future[Made]] = deque()
-        for each in given:
-            waiting.append(pool.submit(function, each))
-            # More would hold their results in memory.
-            if len(waiting) >= AHEAD * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def is_lossy(image: Image.Image, data: bytes) -> bool:

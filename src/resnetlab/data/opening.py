@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from resnetlab.core.files import open_file, read_file
 from resnetlab.data.dataset import Numbers, SplitName
 from resnetlab.data.decode import FORMATS, MOST_PIXELS, Pixels, check_size, is_lossy, read_image, reason
-from resnetlab.data.processes import in_processes
+from resnetlab.data.processes import answers_of
 from resnetlab.data.stamps import Stamps
 
 HEAD_BYTES = 4096
@@ -119,7 +119,7 @@ def in_pieces(look: Callable[[int], Seen], numbers: Numbers, at_once: int, worke
     Raises ``DataError`` where a process was killed.
     """
     pieces = _Pieces(look, numbers, at_once)
-    with closing(in_processes(pieces, range(len(pieces)), min(workers, len(pieces)))) as made:
+    with closing(answers_of(pieces, range(len(pieces)), min(workers, len(pieces)))) as made:
         for some in made:
             yield from some
 

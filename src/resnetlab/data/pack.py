@@ -16,9 +16,10 @@ from PIL import Image
 from resnetlab.core.errors import ConfigError, DataError, printable
 from resnetlab.core.files import atomic_stream, atomic_write, new_folder, require_vacant
 from resnetlab.core.randomness import generator
+from resnetlab.data.ahead import in_threads
 from resnetlab.data.classes import NAMES
 from resnetlab.data.dataset import ImageData, Images, Split, SplitName
-from resnetlab.data.decode import in_threads, read_image, reason
+from resnetlab.data.decode import read_image, reason
 from resnetlab.data.encoded import EncodedSplit
 from resnetlab.data.npz import CLASSES, PARTS
 

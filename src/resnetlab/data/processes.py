@@ -1,4 +1,6 @@
-"""Processes that answer requests ahead, in order, and stay for the next pass."""
+"""Processes that answer requests ahead, in order, and stay for the next pass; and how any process that decodes begins
+and ends. torch is loaded by the first alone.
+"""
 
 import multiprocessing
 import os
@@ -11,13 +13,13 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings, simplefilter
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+from resnetlab.core.errors import DataError, first_line
 
-from resnetlab.core.errors import DataError
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader, Dataset
 
 LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
 
@@ -29,11 +31,14 @@ class Workers:
     itself with the end of this object, or of the process that it is in.
     """
 
-    def __init__(self, source: Dataset[Any], count: int, seed: int = 0) -> None:
+    def __init__(self, source: "Dataset[Any]", count: int, seed: int = 0) -> None:
+        import torch
+        from torch.utils.data import DataLoader
+
         self.source = source
         self._requests = _Requests()
         self._processes: set[BaseProcess] = set()
-        with _no_warnings():
+        with no_warnings():
             loader = DataLoader(
                 source,
                 batch_size=None,
@@ -41,13 +46,13 @@ class Workers:
                 num_workers=count,
                 persistent_workers=True,
                 collate_fn=_as_it_is,
-                worker_init_fn=partial(_begin_worker, os.getpid()),
+                worker_init_fn=partial(begin_worker, os.getpid()),
                 # Where it can, a worker starts as a copy: at once, and with no copy of a million names sent to it.
                 multiprocessing_context="fork" if sys.platform == "linux" else None,
                 # Without one of its own the loader draws from the global generator.
                 generator=torch.Generator().manual_seed(seed),
             )
-        self._held = [loader]
+        self._held: list[DataLoader[Any]] = [loader]
         # A process that ends terminates its children and waits for them. These ignore that: so it runs this before.
         self.end = Finalize(self, _end, (self._held, self._processes), exitpriority=0)
 
@@ -67,11 +72,7 @@ class Workers:
                 left -= 1
                 yield answer
         except (RuntimeError, OSError, EOFError) as error:
-            raise DataError(
-                "a process that decodes images broke down or was killed, most often because memory ran out "
-                f"({(str(error) or type(error).__name__).splitlines()[0]}); use fewer --workers or smaller batches. "
-                "A run that is resumed goes on from its last checkpoint"
-            ) from error
+            raise broken_down(error) from error
         finally:
             if left:
                 self.end()
@@ -83,20 +84,17 @@ class Workers:
         others = set(multiprocessing.active_children())
         in_main = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGCHLD) if in_main else None
-        # Held back until a worker ignores them; it starts with what its parent holds back.
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
         try:
-            with _no_warnings():
+            with signals_held(), no_warnings():
                 return iter(self._held[0])
         finally:
             self._processes |= set(multiprocessing.active_children()) - others
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
             if in_main:
                 # The loader's handler would raise wherever the program is when a worker dies, not where it waits.
                 signal.signal(signal.SIGCHLD, handler)
 
 
-def in_processes(source: Dataset[Any], requests: Sequence[Any], count: int, seed: int = 0) -> Generator[Any]:
+def answers_of(source: "Dataset[Any]", requests: Sequence[Any], count: int, seed: int = 0) -> Generator[Any]:
     """``Workers.answers`` of processes that make this one pass, and are gone when this generator is."""
     workers = Workers(source, count, seed)
     try:
@@ -115,18 +113,37 @@ class _Requests:
 
 
 @contextmanager
-def _no_warnings() -> Iterator[None]:
+def no_warnings() -> Iterator[None]:
     """Of more workers than cores, and of forking beside threads: the workers touch nothing that a thread may hold."""
     with catch_warnings():
         simplefilter("ignore")
         yield
 
 
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold back, while processes start, what ``begin_worker`` leaves to the parent: they start with what it holds."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+def broken_down(error: BaseException) -> DataError:
+    """What is said where a process that decodes has ended before its parent asked it to."""
+    return DataError(
+        "a process that decodes images broke down or was killed, most often because memory ran out "
+        f"({first_line(error)}); use fewer --workers or smaller batches. What was saved stays: "
+        "a run that is resumed goes on from its last checkpoint, a prediction into the same --out from its last batch"
+    )
+
+
 def _as_it_is(answer: Any) -> Any:
     return answer
 
 
-def _end(held: list[DataLoader[Any]], processes: set[BaseProcess]) -> None:
+def _end(held: "list[DataLoader[Any]]", processes: set[BaseProcess]) -> None:
     """The loader's own end, which waits for its workers; then whatever did not heed it."""
     held.clear()
     for process in processes:
@@ -134,7 +151,7 @@ def _end(held: list[DataLoader[Any]], processes: set[BaseProcess]) -> None:
         process.join()
 
 
-def _begin_worker(parent: int, _worker: int) -> None:
+def begin_worker(parent: int, _worker: int = 0) -> None:
     """Leave Ctrl-C and SIGTERM, which reach the whole group, to the parent, which decides what becomes of its workers.
 
     torch's watchdog ends a worker whose parent is gone, but takes for the parent whoever it finds at its start, which

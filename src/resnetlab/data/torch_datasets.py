@@ -32,7 +32,7 @@ from resnetlab.data.dataset import (
     hold_out,
 )
 from resnetlab.data.numbered import NumberedSplit
-from resnetlab.data.processes import in_processes
+from resnetlab.data.processes import answers_of
 from resnetlab.data.transforms import ResizedCrop
 
 OwnSet: TypeAlias = Dataset[Any] | DataLoader[Any] | Sequence[Any] | tuple[Tensor, Tensor]
@@ -150,7 +150,7 @@ class DatasetSplit(NumberedSplit):
             return
         # New ones for every pass: other draws for each epoch, and none from the global generator, which would shift
         # those of the network.
-        yield from in_processes(batches, requests, count, seed=torch.initial_seed())
+        yield from answers_of(batches, requests, count, seed=torch.initial_seed())
 
 
 class _Batches(Dataset[Any]):

@@ -1,4 +1,4 @@
-"""Predict files: listed, decoded ahead in threads, answered in batches, written in order. No torch is loaded here.
+"""Predict files: listed, decoded ahead in processes, answered in batches, written in order. No torch is loaded here.
 
 Batch k holds the files k · size … (k + 1) · size - 1 of the listing, however many threads, ranks or restarts there are,
 so that each answer has the same bits. Of several ranks r computes the batches r, r + ranks, …
@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from glob import glob
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -17,7 +18,8 @@ import numpy as np
 
 from resnetlab.core.errors import ConfigError, DataError, listed, printable, require
 from resnetlab.core.files import MANIFEST, digest, folder_exists, read_folder
-from resnetlab.data.decode import Pixels, in_threads, reason
+from resnetlab.data.ahead import in_processes
+from resnetlab.data.decode import Pixels, reason
 from resnetlab.data.listing import Listing, walk
 from resnetlab.deploy.bundle import BUNDLE
 from resnetlab.deploy.engines import Predictor
@@ -26,7 +28,7 @@ from resnetlab.deploy.preprocessing import Prediction, Preprocessing, prediction
 from resnetlab.deploy.rows import NO_ANSWER, Row, batched, check_format, plain, write_rows
 
 MOST_WORKERS, PIECE = 8, 8
-"""Files that a thread decodes at a time: for small images a thread a file would cost more than the decoding."""
+"""Files that a process decodes at a time: for small images one a file would cost more than the decoding."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _bad(listing: Listing) -> Iterator[Item]:
 
 
 def default_workers() -> int:
-    """A thread for each core of this process, at most 8."""
+    """A process for each core of this one, at most 8."""
     return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
@@ -102,7 +104,7 @@ def default_workers() -> int:
 class Settings:
     """What decides the rows, beside the network: ``top`` classes each, ``batch_size`` images at a time.
 
-    ``workers`` threads decode ahead; they change no row.
+    ``workers`` processes decode ahead, and change no row; 0 leaves it to this one.
     """
 
     top: int = 5
@@ -110,8 +112,8 @@ class Settings:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("top", "batch_size", "workers"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name, least in (("top", 1), ("batch_size", 1), ("workers", 0)):
+            require(getattr(self, name) >= least, name, getattr(self, name), f"{least} or more")
 
 
 def predict_batches(
@@ -120,10 +122,11 @@ def predict_batches(
     """For each batch its rows, and the logits ``(n, K)`` of those of its files that could be read.
 
     Every batch but the last has ``settings.batch_size`` items. Few are held at a time: files are decoded only as far
-    ahead as the threads are busy.
+    ahead as the processes are busy.
     """
     pieces = (batch[start : start + PIECE] for batch in batches for start in range(0, len(batch), PIECE))
-    made = in_threads(lambda items: _decode(items, predictor.preprocessing), pieces, settings.workers)
+    decode = partial(_decode, preprocessing=predictor.preprocessing)
+    made = in_processes(decode, pieces, settings.workers)
     for batch in batched((each for piece in made for each in piece), settings.batch_size):
         pixels = [found for _, found in batch if not isinstance(found, str)]
         logits = predictor.logits(np.stack(pixels)) if pixels else np.empty((0, len(predictor.classes)), np.float32)

@@ -120,6 +120,10 @@ class Prediction:
         """The most probable class."""
         return self.classes[0] if self.classes else None
 
+    def first(self, top: int) -> "Prediction":
+        """The ``top`` most probable of these."""
+        return Prediction(self.classes[:top], self.probabilities[:top])
+
     def __str__(self) -> str:
         return ", ".join(f"{name} {share:.1%}" for name, share in zip(self.classes, self.probabilities, strict=True))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -17,12 +18,12 @@ def sums(jobs: list[np.ndarray]) -> list[np.ndarray]:
     return [pixels.reshape(len(pixels), -1).sum(axis=1, dtype=np.float32)[:, None] for pixels in jobs]
 
 
-def run(most: int, wait: float, requests: list[np.ndarray], compute=sums, queue: int = 1000):
+def run(most: int, wait: float, requests: list[np.ndarray], compute=sums, queue: int = 1000, **settings):
     """The answers, and the sizes of the batches."""
     batches: list[int] = []
 
     async def all_of_them():
-        batcher = Batcher(compute, most=most, wait=wait, queue=queue, on_batch=batches.append)
+        batcher = Batcher(compute, most=most, wait=wait, queue=queue, on_batch=batches.append, **settings)
 
         async def one(pixels):
             with batcher.place(len(pixels)):
@@ -48,10 +49,9 @@ def test_images_that_come_together_share_batches():
     assert batches == [8, 8, 4]
 
 
-def test_without_a_wait_the_first_image_is_computed_at_once():
+def test_without_a_wait_what_came_in_one_turn_is_computed_at_once():
     _, batches = run(8, 0.0, [numbered(n) for n in range(9)])
-    # The others came while it was computed.
-    assert batches == [1, 8]
+    assert batches == [8, 1]
 
 
 def test_lone_image_waits_no_longer_than_said():
@@ -128,3 +128,61 @@ def test_request_that_was_given_up_spoils_no_batch():
         return (await other).tolist()
 
     assert asyncio.run(give_up()) == [[8.0]]
+
+
+@pytest.mark.parametrize(("clients", "seconds"), [(3, 0), (4, 0.5)])
+def test_nobody_waits_for_others_that_cannot_ask(clients, seconds):
+    """All three that there are have asked; the control waits for a fourth, which never does."""
+    started = time.monotonic()
+    _, batches = run(8, 0.5, [numbered(n) for n in range(3)], others=lambda waiting: waiting < clients)
+    assert batches == [3]
+    assert seconds <= time.monotonic() - started < seconds + 0.4
+
+
+def test_quick_batches_are_computed_by_the_loop_and_others_by_a_thread():
+    threads: dict[int, str] = {}
+
+    def compute(jobs):
+        threads[len(jobs)] = threading.current_thread().name
+        return sums(jobs)
+
+    sizes = [numbered(n) for n in range(5)]
+    answers, batches = run(3, 0.01, sizes, compute, quick=lambda jobs: len(jobs) == 3)
+    assert batches == [3, 2]
+    assert [answer.tolist() for answer in answers] == [[[4.0 * n]] for n in range(5)]
+    assert threads[3] == threading.main_thread().name
+    assert threads[2].startswith("compute")
+
+
+def test_loop_turns_between_quick_batches():
+    """Others are answered: a long line of quick batches does not keep the loop."""
+    turns: list[int] = []
+
+    def compute(jobs):
+        turns.append(len(order))
+        return sums(jobs)
+
+    order: list[int] = []
+
+    async def all_of_them():
+        batcher = Batcher(compute, most=1, wait=0, queue=100, quick=lambda _: True)
+
+        async def count():
+            for turn in range(40):
+                order.append(turn)
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        await asyncio.gather(*(batcher.answer(numbered(n)) for n in range(10)))
+        await counting
+
+    asyncio.run(all_of_them())
+    assert turns == sorted(set(turns)), "between any two batches the other task had its turn"
+
+
+def test_fault_in_a_quick_batch_reaches_each_of_its_requests():
+    def compute(jobs):
+        raise ValueError("seven")
+
+    answers, _ = run(2, 0.01, [numbered(n) for n in range(3)], compute, quick=lambda _: True)
+    assert [str(answer) for answer in answers] == ["seven"] * 3

@@ -433,7 +433,7 @@ def test_bundle_of_the_hub_is_fetched(bundle, monkeypatch):
         serve("hub:me/insects", ServeConfig(port=0, engine="int8"), lambda _: None)
 
 
-@pytest.mark.parametrize("package", ["onnxruntime", "starlette", "uvicorn", "httptools", "uvloop", "prometheus_client"])
+@pytest.mark.parametrize("package", ["onnxruntime", "uvicorn", "httptools", "uvloop", "prometheus_client"])
 def test_missing_package_is_one_sentence(bundle, package, monkeypatch):
     from resnetlab.core.errors import MissingExtraError
     from resnetlab.deploy.serve.config import ServeConfig

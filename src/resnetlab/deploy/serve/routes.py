@@ -5,25 +5,36 @@ No torch is loaded here.
 import gc
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import numpy as np
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.errors import DataError, one_line
-from resnetlab.data.decode import Pixels
+from resnetlab.data.decode import Pixels, pixels_said
 from resnetlab.deploy.bundle import Bundle
 from resnetlab.deploy.engines import Logits, Predictor
-from resnetlab.deploy.preprocessing import predictions
+from resnetlab.deploy.preprocessing import Prediction, predictions
 from resnetlab.deploy.serve.batching import Batcher, QueueFullError
+from resnetlab.deploy.serve.clients import Clients
 from resnetlab.deploy.serve.config import ServeConfig
+from resnetlab.deploy.serve.messages import (
+    BINARY,
+    HTML,
+    TEXT,
+    Answer,
+    ClientGoneError,
+    Message,
+    Receive,
+    RefusalError,
+    Request,
+    Send,
+    in_json,
+)
 from resnetlab.deploy.serve.metrics import Metrics
 from resnetlab.deploy.serve.openapi import openapi
 from resnetlab.deploy.serve.protocol import (
@@ -36,18 +47,29 @@ from resnetlab.deploy.serve.protocol import (
     write_answer,
 )
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Answer]]
 
 DECODERS = 4
 """Threads that decode large images, at most: one takes up to 150 MB while it is decoded."""
 LARGE = 64 * 1024
-"""Bytes from which images of a batch are decoded side by side; with less the threads would cost more than they save."""
+"""Bytes from which images of a batch are decoded side by side; with less the threads would cost more than they save.
+Also pixels from which an image is not small."""
+QUICK = 0.01
+"""Seconds that a full batch may take so that the event loop computes it itself: others wait for so long."""
 HELD_BODIES = 8
 """So many bodies of the largest size are held at a time, whole or in part."""
 TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ImageJob:
+    """An image file, of which the ``top`` most probable classes are asked."""
+
+    content: bytes
+    top: int
+
+
+Job = ImageJob | Pixels
 
 
 class Service:
@@ -62,16 +84,20 @@ class Service:
     ) -> None:
         self.bundle, self.predictor, self.config, self.check, self.html = bundle, predictor, config, check, page
         self.metrics = Metrics()
-        self.batcher: Batcher[bytes | Pixels, Logits] = Batcher(
+        self.batcher: Batcher[Job, Prediction | Logits] = Batcher(
             self.compute,
             most=config.max_batch,
             wait=config.max_wait_ms / 1000,
             queue=config.queue,
+            others=lambda waiting: self.clients is None or self.clients.can_ask(waiting),
+            quick=self.is_quick,
             on_batch=self.metrics.batch.observe,
             on_held=self.metrics.held.set,
         )
         self.decoders = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1), "decode")
         self.unready: str | None = None
+        self.fast = False
+        self.clients: Clients | None = None
         self.most_bytes, self.held_bytes = config.body_bytes, 0
         self.version = str(describe_environment("cpu", threads=1)["resnetlab"])
         self.api = openapi(bundle, self.version)
@@ -107,6 +133,7 @@ class Service:
             self.unready = one_line(error)
             logging.getLogger("resnetlab").error("not ready: %s", self.unready)
         self.metrics.ready.set(self.unready is None)
+        self.fast = not self.unready and self.seconds_of_batch() < QUICK
         # What was loaded stays, and requests leave few cycles: the collector comes less often.
         gc.collect()
         gc.freeze()
@@ -115,162 +142,187 @@ class Service:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request and count it; the connection of one whose body was not read to its end is closed."""
         started, code = perf_counter(), 500
-        unread = any(
-            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-            for name, value in scope["headers"]
-        )
-
-        async def received() -> Message:
-            nonlocal unread
-            message = await receive()
-            unread = bool(message.get("more_body"))
-            return message
-
-        method, endpoint = self.routes.get(scope["path"], ("", None))
+        request = Request(scope, receive)
+        method, endpoint = self.routes.get(request.path, ("", None))
         try:
-            response = await self.respond(Request(scope, received), method, endpoint)
-            code = response.status_code
-            if unread:
-                response.headers["connection"] = "close"
-            await response(scope, receive, send)
+            answer = await self.respond(request, method, endpoint)
+            code = answer.code
+            await answer.send(send, close=request.unread)
         finally:
             self.metrics.count("none" if endpoint is None else endpoint.__name__, code, perf_counter() - started)
 
-    async def respond(self, request: Request, method: str, endpoint: Endpoint | None) -> Response:
+    async def respond(self, request: Request, method: str, endpoint: Endpoint | None) -> Answer:
         """The answer, or in JSON, as the protocol has it, what is wrong."""
         try:
             if endpoint is None or request.method not in (method, "HEAD" if method == "GET" else method):
-                where = f"{request.method} {request.scope['path']} is not answered here; GET /openapi.json says what is"
-                raise HTTPException(404 if endpoint is None else 405, where)
+                where = f"{request.method} {request.path} is not answered here; GET /openapi.json says what is"
+                raise RefusalError(404 if endpoint is None else 405, where)
             return await endpoint(request)
-        except HTTPException as error:
-            return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+        except RefusalError as error:
+            return in_json({"error": str(error)}, error.code, error.headers)
         except QueueFullError:
-            return JSONResponse({"error": "too many requests wait; try again"}, 503, {"Retry-After": "1"})
-        except ClientDisconnect:
-            # It hung up, or was cut off because it was too slow: nobody reads this.
-            return Response(status_code=499)
+            return in_json({"error": "too many requests wait; try again"}, 503, {"Retry-After": "1"})
+        except ClientGoneError:
+            return Answer(b"", code=499)
 
-    def compute(self, jobs: list[bytes | Pixels]) -> list[Logits | Exception]:
-        """The logits of a batch of image files and of pixels; of an image that cannot be read, the ``DataError``."""
-        large = sum(len(job) for job in jobs if isinstance(job, bytes)) >= LARGE
+    def compute(self, jobs: list[Job]) -> list[Prediction | Logits | Exception]:
+        """Of a batch of image files and of pixels: the classes of each image, the logits of each of the others; of an
+        image that cannot be read, the ``DataError``."""
+        large = sum(len(job.content) for job in jobs if isinstance(job, ImageJob)) >= LARGE
         decoded = list(self.decoders.map(self.decode, jobs) if large else map(self.decode, jobs))
         arrays = [one for one in decoded if not isinstance(one, Exception)]
         if not arrays:
             return list(decoded)  # type: ignore[arg-type]  # all are errors
         logits = self.predictor.logits(np.concatenate(arrays))
-        ends = np.cumsum([len(one) for one in arrays])
-        rows = iter(np.split(logits, ends[:-1]))
-        return [one if isinstance(one, Exception) else next(rows) for one in decoded]
+        top = max((job.top for job in jobs if isinstance(job, ImageJob)), default=1)
+        # Of all images at a time: one by one it would take as long as reading them.
+        found = predictions(logits, self.bundle.classes, top)
+        answers: list[Prediction | Logits | Exception] = []
+        row = 0
+        for job, one in zip(jobs, decoded, strict=True):
+            if isinstance(one, Exception):
+                answers.append(one)
+                continue
+            answers.append(found[row].first(job.top) if isinstance(job, ImageJob) else logits[row : row + len(one)])
+            row += len(one)
+        return answers
 
-    def decode(self, job: bytes | Pixels) -> Pixels | DataError:
+    def seconds_of_batch(self) -> float:
+        """What the network takes for a full batch: the least of three."""
+        side, channels = self.bundle.preprocessing.side, self.bundle.preprocessing.channels
+        pixels = np.zeros((self.config.max_batch, side, side, channels), np.uint8)
+        seconds = []
+        for _ in range(3):
+            started = perf_counter()
+            self.predictor.logits(pixels)
+            seconds.append(perf_counter() - started)
+        return min(seconds)
+
+    def is_quick(self, jobs: list[Job]) -> bool:
+        """Whether a batch may be computed between two turns of the event loop: the network is fast, and the images are
+        small by what their heads say."""
+        files = [job.content for job in jobs if isinstance(job, ImageJob)]
+        return (
+            self.fast
+            and sum(map(len, files)) < LARGE
+            and all((pixels_said(content) or LARGE) < LARGE for content in files)
+        )
+
+    def decode(self, job: Job) -> Pixels | DataError:
         """The pixels ``(N, side, side, C)`` of a job."""
-        if not isinstance(job, bytes):
+        if not isinstance(job, ImageJob):
             return job
         try:
-            return self.bundle.preprocessing.pixels(job)[None]
+            return self.bundle.preprocessing.pixels(job.content)[None]
         except DataError as error:
             return error
 
-    async def predict(self, request: Request) -> Response:
+    async def predict(self, request: Request) -> Answer:
         """The most probable classes of the image that is the body."""
         self.require_ready()
         top = _top(request)
-        async with self.body(request) as body:
-            if request.headers.get("content-type", "").startswith("multipart/"):
-                raise HTTPException(415, "send the image itself as the body, not a form: curl --data-binary @cat.jpg")
+        with self.body(request) as body:
+            content = await body
+            if request.header("content-type").startswith("multipart/"):
+                raise RefusalError(415, "send the image itself as the body, not a form: curl --data-binary @cat.jpg")
             with self.batcher.place():
                 try:
-                    logits = await self.batcher.answer(body)
+                    found = await self.batcher.answer(ImageJob(content, top))
                 except DataError as error:
-                    raise HTTPException(415, str(error)) from error
-        (found,) = predictions(logits, self.bundle.classes, top)
+                    raise RefusalError(415, str(error)) from error
+        assert isinstance(found, Prediction)
         rows = [
             {"class": name, "probability": share}
             for name, share in zip(found.classes, found.probabilities, strict=True)
         ]
-        return JSONResponse({"model": self.bundle.name, "predictions": rows})
+        return in_json({"model": self.bundle.name, "predictions": rows})
 
-    async def infer(self, request: Request) -> Response:
+    async def infer(self, request: Request) -> Answer:
         """Logits, or classes, of pixels, by the Open Inference Protocol."""
         self.require_ready()
-        async with self.body(request) as body:
+        with self.body(request) as body:
+            content = await body
             try:
-                asked = read_request(body, request.headers.get(JSON_LENGTH), self.bundle, self.config.max_batch)
+                length = request.header(JSON_LENGTH) or None
+                asked = read_request(content, length, self.bundle, self.config.max_batch)
             except DataError as error:
-                raise HTTPException(400, str(error)) from error
+                raise RefusalError(400, str(error)) from error
             with self.batcher.place(len(asked.pixels)):
                 logits = await self.batcher.answer(asked.pixels, len(asked.pixels))
-        content, json_length = write_answer(asked, logits, self.bundle)
+        assert not isinstance(logits, Prediction)
+        answer, json_length = write_answer(asked, logits, self.bundle)
         if json_length is None:
-            return Response(content, media_type="application/json")
-        return Response(content, headers={JSON_LENGTH: str(json_length)}, media_type="application/octet-stream")
+            return Answer(answer)
+        return Answer(answer, BINARY, headers={JSON_LENGTH: str(json_length)})
 
-    @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
+    @contextmanager
+    def body(self, request: Request) -> Iterator[Awaitable[bytes]]:
         """The body of a request, as long as it is needed; one that is too large is not read to its end."""
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise HTTPException(415, "compressed bodies are not read; send it as it is")
-        too_large = HTTPException(413, f"the body is larger than {self.config.max_body}, the most that is taken")
-        if int(request.headers.get("content-length", 0)) > self.most_bytes:
+        if request.header("content-encoding", "identity") != "identity":
+            raise RefusalError(415, "compressed bodies are not read; send it as it is")
+        too_large = RefusalError(413, f"the body is larger than {self.config.max_body}, the most that is taken")
+        if request.length > self.most_bytes:
             raise too_large
-        held = bytearray()
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            held += size
+            self.held_bytes += size
+            if held > self.most_bytes:
+                raise too_large
+            if self.held_bytes > HELD_BODIES * self.most_bytes:
+                raise QueueFullError
+
         try:
-            async for chunk in request.stream():
-                held += chunk
-                self.held_bytes += len(chunk)
-                if len(held) > self.most_bytes:
-                    raise too_large
-                if self.held_bytes > HELD_BODIES * self.most_bytes:
-                    raise QueueFullError
-            yield bytes(held)
+            yield request.body(hold)
         finally:
-            self.held_bytes -= len(held)
+            self.held_bytes -= held
 
     def require_ready(self) -> None:
-        """Raises ``HTTPException`` where the network is not to be asked."""
+        """Raises ``RefusalError`` where the network is not to be asked."""
         if self.unready:
-            raise HTTPException(503, f"not ready: {self.unready}", {"Retry-After": "1"})
+            raise RefusalError(503, f"not ready: {self.unready}", {"Retry-After": "1"})
 
-    async def live(self, _: Request) -> Response:
+    async def live(self, _: Request) -> Answer:
         """Whether the process answers."""
-        return JSONResponse({"live": True})
+        return in_json({"live": True})
 
-    async def ready(self, _: Request) -> Response:
+    async def ready(self, _: Request) -> Answer:
         """Whether the golden images passed."""
         self.require_ready()
-        return JSONResponse({"ready": True})
+        return in_json({"ready": True})
 
-    async def measure(self, _: Request) -> Response:
+    async def measure(self, _: Request) -> Answer:
         """The counts, for Prometheus."""
-        return Response(self.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Answer(self.metrics.page(), TEXT)
 
-    async def page(self, _: Request) -> Response:
+    async def page(self, _: Request) -> Answer:
         """A page to drop images on."""
-        return HTMLResponse(self.html)
+        return Answer(self.html.encode(), HTML)
 
-    async def describe(self, _: Request) -> Response:
+    async def describe(self, _: Request) -> Answer:
         """The routes, as OpenAPI."""
-        return JSONResponse(self.api)
+        return in_json(self.api)
 
-    async def server(self, _: Request) -> Response:
+    async def server(self, _: Request) -> Answer:
         """Who answers."""
-        return JSONResponse(server_metadata(self.version))
+        return in_json(server_metadata(self.version))
 
-    async def model(self, _: Request) -> Response:
+    async def model(self, _: Request) -> Answer:
         """Inputs and outputs of the network."""
-        return JSONResponse(model_metadata(self.bundle))
+        return in_json(model_metadata(self.bundle))
 
-    async def configuration(self, _: Request) -> Response:
+    async def configuration(self, _: Request) -> Answer:
         """The same, as Triton configures it."""
-        return JSONResponse(model_configuration(self.bundle, self.config.max_batch))
+        return in_json(model_configuration(self.bundle, self.config.max_batch))
 
 
 def _top(request: Request) -> int:
-    """``?top=``. Raises ``HTTPException`` for what is no number of classes."""
-    if not request.scope["query_string"]:
+    """``?top=``. Raises ``RefusalError`` for what is no number of classes."""
+    top = request.parameter("top")
+    if top is None:
         return TOP
-    top = request.query_params.get("top", str(TOP))
     if not (top.isascii() and top.isdigit() and len(top) < 10 and int(top) >= 1):
-        raise HTTPException(400, f"top={top[:20]!r} is not possible: it must be a number of classes, 1 or more")
+        raise RefusalError(400, f"top={top[:20]!r} is not possible: it must be a number of classes, 1 or more")
     return int(top)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from resnetlab.core.errors import AddressError, ResNetLabError, load_extra
 from resnetlab.deploy.bundle import read_bundle
 from resnetlab.deploy.engines import open_bundle
+from resnetlab.deploy.serve.clients import BACKLOG, Clients
 from resnetlab.deploy.serve.config import ServeConfig
 from resnetlab.deploy.serve.deadlines import impatient
 from resnetlab.deploy.serve.metrics import FOLDER, forget_process
@@ -31,14 +32,15 @@ from resnetlab.deploy.web.page import served_page
 if TYPE_CHECKING:
     from uvicorn import Server
 
-BACKLOG = 1024
+    from resnetlab.deploy.serve.routes import Service
+
 GRACE = 0.1
 """Seconds in which what was sent before the end is still accepted and read."""
 FETCHING = 30
 """Seconds after which answers that nobody fetches no longer keep a server from ending."""
 RESTART = 1.0
 """Seconds before a process that was killed is started again."""
-PACKAGES = ("starlette", "uvicorn", "httptools", "uvloop", "prometheus_client")
+PACKAGES = ("uvicorn", "httptools", "uvloop", "prometheus_client")
 
 
 def serve(source: str | Path, config: ServeConfig, tell: Callable[[str], None]) -> None:
@@ -97,6 +99,7 @@ def _serve_here(folder: Path, config: ServeConfig, listener: socket.socket, star
         page=served_page(bundle),
     )
     server = _draining(
+        service,
         Config(
             service,
             http=impatient(config.patience, config.body_bytes),
@@ -110,14 +113,15 @@ def _serve_here(folder: Path, config: ServeConfig, listener: socket.socket, star
             server_header=False,
             backlog=BACKLOG,
             timeout_graceful_shutdown=FETCHING,
-        )
+        ),
     )
+    service.clients = Clients(server.server_state.connections, listener)
     service.prepare()
     started()
     server.run([listener])
 
 
-def _draining(config: Any) -> "Server":
+def _draining(service: "Service", config: Any) -> "Server":
     """uvicorn's server, which ends without an error at a signal, and reads before what was sent until then."""
     from uvicorn import Server
 
@@ -128,7 +132,11 @@ def _draining(config: Any) -> "Server":
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+            # From now on a thread computes, so that the loop is free to accept and to read.
+            service.fast = False
             await asyncio.sleep(GRACE)
+            if service.clients:
+                await service.clients.accept_all()
             for server in self.servers:
                 server.close()
             await asyncio.sleep(GRACE)
