@@ -2,16 +2,14 @@
 
 import os
 import sys
-from contextlib import ExitStack
 
 import pytest
 
 from resnetlab.cli import main
-from resnetlab.core.errors import ConfigError, MissingExtraError, ResNetLabError
-from resnetlab.study import NoStudyCallback, driver, plan_runs, run_study
+from resnetlab.core.errors import ConfigError, MissingExtraError
+from resnetlab.study import run_study
 from resnetlab.study.cluster import check_ray
 from resnetlab.study.driver import _gpus, _waiting
-from resnetlab.study.plan import Work
 from tests.study.test_workers import CONFIG
 
 
@@ -73,41 +71,3 @@ def test_what_is_waited_for_is_named():
     assert (
         _waiting(Ray, 0, ["a (process 1 on here)"]) == "waiting for runs that other processes do: a (process 1 on here)"
     )
-
-
-class LostError(Exception):
-    """As Ray says that a worker is lost."""
-
-
-class Ray:
-    """Only what ``_Driver`` asks of Ray, for a worker that is lost each time."""
-
-    class exceptions:  # noqa: N801
-        RayError = LostError
-        RayTaskError = RuntimeEnvSetupError = TaskCancelledError = TaskUnschedulableError = type(
-            "NoError", (LostError,), {}
-        )
-
-    @staticmethod
-    def get(_ref):
-        raise LostError("it ran out of memory\nand more")
-
-
-def test_run_that_is_lost_again_and_again_ends_the_study(tmp_path, monkeypatch):
-    notes = []
-
-    class Notes(NoStudyCallback):
-        def on_note(self, text):
-            notes.append(text)
-
-    planned = plan_runs(CONFIG)
-    work = Work(planned=planned, out=tmp_path, sets={}, place=None, callback=Notes(), stop=None, keep="weights")
-    spread = driver._Driver(Ray, work, "local", None, None)
-    monkeypatch.setattr(driver._Driver, "_submit", lambda *_: None)
-    spread.give(planned[0], 1, ExitStack())
-    given = spread.given[planned[0].name]
-    for _ in range(2):
-        spread.end(given)
-    assert notes == [f"the worker of {planned[0].name} was lost (it ran out of memory); begun again from its start"] * 2
-    with pytest.raises(ResNetLabError, match="3 times in a row without a new checkpoint; the run may need more memory"):
-        spread.end(given)

@@ -1,13 +1,16 @@
 """Studies on real clusters of Ray: one whose machines do not see the driver's data and folders, and one of its own."""
 
+import faulthandler
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +20,13 @@ import pytest
 from resnetlab.core.errors import AddressError
 from resnetlab.core.files import read_folder
 from resnetlab.data.sources import read_digits
-from resnetlab.study import NoStudyCallback, plan_runs, run_study
+from resnetlab.study import NoStudyCallback, plan_runs, run_study, study_command
 from resnetlab.study.cluster import check_ray
 from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
 from tests.conftest import ROOT
 from tests.study.conftest import timeless
-from tests.study.test_workers import CONFIG, PATIENCE, words
+from tests.study.test_workers import CONFIG, PATIENCE, QUICK
 
 # Else Ray writes a token into the user's home.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -31,6 +34,10 @@ pytest.importorskip("ray", reason="the extra ray is not installed; make test-ray
 # The warnings are those of Ray.
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("default")]
 
+LIMIT = 240
+"""Seconds that a test may take; one that does not heed that ends all of them half a minute later."""
+ENDS_WITHIN = 60.0
+"""Seconds within which the driver, and then all of its Ray, ends after Ctrl-C."""
 MARK = "RESNETLAB_TEST_OF"
 """In the environment of all processes that a test starts."""
 HIDES = (
@@ -53,6 +60,32 @@ def processes(mark: str) -> dict[int, str]:
     return found
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _bounded_clusters():
+    """However the tests end, nothing that they started is left."""
+    yield
+    for mark in ("cluster", "killpg", "kill"):
+        for pid in processes(mark):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(autouse=True)
+def _bounded():
+    """No test waits for ever, whatever Ray does."""
+
+    def give_up(*_):
+        pytest.fail(f"it takes more than {LIMIT} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(LIMIT)
+    faulthandler.dump_traceback_later(LIMIT + 30, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.fixture(scope="module")
 def driver_only(tmp_path_factory) -> Path:
     """A folder that the machines of the cluster do not see."""
@@ -66,7 +99,8 @@ def cluster(driver_only):
         port = server.getsockname()[1]
     start = f"exec {sys.executable} -m ray.scripts.scripts start --head --block --disable-usage-stats --num-cpus 2"
     hide = f"mount -t tmpfs none {driver_only} && " if HIDES else ""
-    command = ["sh", "-c", f"{hide}{start} --include-dashboard false --port {port}"]
+    # It ends in time where nobody is left to end it.
+    command = ["timeout", "900", "sh", "-c", f"{hide}{start} --include-dashboard false --port {port}"]
     settings = os.environ | {MARK: "cluster", "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path])}
     process = subprocess.Popen(
         ["unshare", "-m", *command] if HIDES else command,
@@ -199,44 +233,54 @@ def test_weights_are_sent(study, cluster, driver_only, alone):
     assert timeless(driver_only / "tuned") == timeless(driver_only / "tuned alone")
 
 
-def test_ctrl_c_ends_a_ray_of_ones_own_and_leaves_a_study_to_resume(tmp_path):
-    out = tmp_path / "study"
-    command = [*words(out)[:-2], "--save-every-seconds", "0", "--epochs", "12", "--ray", "local"]
+@pytest.mark.parametrize("to", [os.killpg, os.kill], ids=["all of its group", "the driver alone"])
+def test_ctrl_c_ends_a_ray_of_ones_own_and_leaves_a_study_to_resume(tmp_path, to):
+    """A terminal sends it to all processes of the group."""
+    out, mark = tmp_path / "study", to.__name__
+    training = replace(QUICK.recipe.training, epochs=100, save_every_seconds=0)
+    long = replace(QUICK, recipe=replace(QUICK.recipe, training=training), seeds=1)
+    given = ["-m", "resnetlab", *shlex.split(study_command(long))[1:]]
+    given[given.index("STUDY")] = str(out)
     first, *_ = sorted(os.sched_getaffinity(0))
     process = subprocess.Popen(
-        [sys.executable, *command],
-        env=os.environ | {MARK: "local", "OMP_NUM_THREADS": "1"},
+        [sys.executable, *given, "--ray", "local"],
+        env=os.environ | {MARK: mark, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # One core, so that one run of the two waits.
         preexec_fn=lambda: os.sched_setaffinity(0, {first}),
     )
-    deadline = time.monotonic() + PATIENCE
-    while not (checkpoints := list(out.glob("runs/*/last/manifest.json"))):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    # As a terminal does it, to all processes of the group.
-    os.killpg(process.pid, signal.SIGINT)
-    shown, said = process.communicate(timeout=PATIENCE)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not (checkpoints := list(out.glob("runs/*/last/manifest.json"))):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        began = time.monotonic()
+        to(process.pid, signal.SIGINT)
+        shown, said = process.communicate(timeout=ENDS_WITHIN)
+        print(f"the driver ended {time.monotonic() - began:.1f} s after the signal")
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 130, said
     assert said.splitlines()[-1].endswith("to resume, give the same command again")
     assert shown == ""
     # What Ray ends last looks for the end of its parent.
-    deadline = time.monotonic() + PATIENCE
-    while left := processes("local"):
+    deadline = time.monotonic() + ENDS_WITHIN
+    while left := processes(mark):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
+    print(f"all of Ray ended {time.monotonic() - began:.1f} s after the signal")
     (run,) = {path.parent.parent for path in checkpoints}
     before = read_checkpoint(run / "last")
     assert (len(before.history), before.step) > (0, 0)
     assert not (run / "record.json").exists()
-    again = [*command[:-2], "--workers", "1"]
-    done = subprocess.run([sys.executable, *again], capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode == 0, done.stderr
-    alone = [str(tmp_path / "alone") if word == str(out) else word for word in again]
-    assert subprocess.run([sys.executable, *alone], capture_output=True, timeout=PATIENCE, check=False).returncode == 0
+    assert [path.name for path in (out / "runs").iterdir()] == [run.name]
+    run_study(long, out)
+    run_study(long, tmp_path / "alone")
     assert timeless(out) == timeless(tmp_path / "alone")
 
 

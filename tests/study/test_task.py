@@ -155,7 +155,8 @@ def test_checkpoint_is_told_again_where_the_mailbox_was_lost(tmp_path, monkeypat
 
 
 def test_machine_with_another_version_refuses(npz):
-    answer, _ = do(order_of(npz, resnetlab="0.0.1"))
+    plain = as_plain(order_of(npz, resnetlab="0.0.1")) | {"tells": "what this version does not know"}
+    answer = do_run(json.dumps(plain), {}, lambda _: None, lambda *_: None)
     assert answer.kind == "ConfigError"
     assert "and the driver 0.0.1; install the same" in answer.message
 

@@ -9,14 +9,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from resnetlab.core import errors
-from resnetlab.core.errors import (
-    BusyError,
-    ConfigError,
-    ResNetLabError,
-    StoppedError,
-    first_line,
-    listed,
-)
+from resnetlab.core.errors import BusyError, ConfigError, ResNetLabError, StoppedError, first_line, listed
 from resnetlab.core.files import folder_exists
 from resnetlab.core.lock import folder_lock
 from resnetlab.core.serialize import as_plain, from_plain
@@ -80,7 +73,7 @@ class _Driver:
         work, run = self.work, given.run
         folder, data = run.folder(work.out), work.data_of(run)
         given.attempt += 1
-        source = self._source(run.recipe)
+        source, place = self._source(run.recipe)
         weights = self._weights(folder, run.recipe)
         order = Order(
             run=run.name,
@@ -93,18 +86,20 @@ class _Driver:
             check=data.check,
             weights_sha256=self._digest(weights),
         )
-        shipped = {"data": self._ship(_path_of(source)), "weights": self._ship(weights)}
+        shipped = {"data": self._ship(place), "weights": self._ship(weights)}
         files = pack_run(folder) if is_begun(folder) else {}
         given.ref = self.task.remote(json.dumps(as_plain(order)), files, shipped, [self.mailbox])
 
-    def _source(self, recipe: Recipe) -> str:
-        """The data of the recipe, with their absolute path here."""
+    def _source(self, recipe: Recipe) -> tuple[str, Path | None]:
+        """The data of the recipe, with their absolute path here, and that path; None for those that need no file."""
         from resnetlab.data.sources import split_source
 
         work = self.work
         moved = work.place is not None and recipe.data == work.planned[0].recipe.data
         head, where, tail = split_source(str(work.place) if moved else data_places(work.out, recipe.data)[0])
-        return f"{head}{Path(where).absolute()}{tail}" if where else head
+        if not where:
+            return head, None
+        return f"{head}{Path(where).absolute()}{tail}", Path(where).absolute()
 
     def _weights(self, folder: Path, recipe: Recipe) -> Path | None:
         if recipe.weights is None or names_hub(folder, recipe):
@@ -171,17 +166,11 @@ class _Driver:
         unpack_run({name: files[name] for name in files if name not in (*BEGUN, BEGUN_SUMS)}, folder)
 
     def end(self, given: _Given) -> None:
-        """Record what the task of the run gave; give the run out again where its worker was lost."""
-        exceptions = self.ray.exceptions
+        """Record what the task of the run gave. Raises what that raises, and ``RayError`` if its worker is lost."""
         try:
             answer: Answer = self.ray.get(given.ref)
-        except exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, Exception) else error from None
-        except (exceptions.RuntimeEnvSetupError, exceptions.TaskCancelledError, exceptions.TaskUnschedulableError):
-            raise
-        except exceptions.RayError as error:
-            self._again(given, error)
-            return
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, Exception) else ResNetLabError(str(error)) from None
         if answer.kind:
             kind = getattr(errors, answer.kind, ResNetLabError)
             # Some kinds take more than a message.
@@ -196,7 +185,8 @@ class _Driver:
             self.work.callback.on_run_end(given.run, record)
         self.drop(given)
 
-    def _again(self, given: _Given, error: Exception) -> None:
+    def again(self, given: _Given, error: Exception) -> None:
+        """Give the run of a worker that was lost out again."""
         given.losses += 1
         reason = f"the worker of {given.run.name} was lost ({first_line(error)})"
         if given.losses >= MOST_LOSSES:
@@ -234,13 +224,6 @@ class _Driver:
             with suppress(Exception):
                 self.ray.cancel(given.ref, force=True)
             self.drop(given)
-
-
-def _path_of(source: str) -> Path | None:
-    from resnetlab.data.sources import split_source
-
-    where = split_source(source)[1]
-    return Path(where) if where else None
 
 
 def _from_where(folder: Path) -> str:
@@ -311,7 +294,10 @@ def _dispatch(driver: _Driver) -> None:
             driver.stop(number)
             raise StoppedError(f"stopped by {signal.Signals(number).name}; what the runs reached is saved", number)
         for given in [given for given in driver.given.values() if given.ref in ready]:
-            driver.end(given)
+            try:
+                driver.end(given)
+            except ray.exceptions.RayError as error:
+                driver.again(given, error)
             since = monotonic()
         if any(given.callback for given in driver.given.values()):
             since = monotonic()

@@ -178,13 +178,14 @@ def do_run(
 ) -> Answer:
     """Do the run of an ``Order``, given as JSON, from ``files``, those of its folder; ``shipped`` gives those of its
     ``data`` or ``weights``, where the driver has sent them."""
-    given = from_plain(Order, json.loads(order), "the order of a task")
-    news = News()
+    plain, news = json.loads(order), News()
     try:
-        if given.resnetlab != __version__:
+        # An order of another version may say other things.
+        if plain["resnetlab"] != __version__:
             raise ConfigError(
-                f"a machine of Ray has resnetlab {__version__}, and the driver {given.resnetlab}; install the same"
+                f"a machine of Ray has resnetlab {__version__}, and the driver {plain['resnetlab']}; install the same"
             )
+        given = from_plain(Order, plain, "the order of a task")
         with scratch() as place, one_thread():
             folder = place / "run"
             unpack_run(files, folder)
