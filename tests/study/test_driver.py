@@ -3,17 +3,18 @@
 import json
 import signal
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from threading import Lock
 
 import numpy as np
 import pytest
 
-from resnetlab.core.errors import ConfigError, ResNetLabError, StoppedError
+from resnetlab.core.errors import ConfigError, ResNetLabError, StoppedError, StorageError
 from resnetlab.core.lock import folder_lock
 from resnetlab.data.sources import read_digits
 from resnetlab.study import NoStudyCallback, driver, plan_runs, run_study, runner, shipping, task
+from resnetlab.study.plan import Work
 from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import read_checkpoint
 from resnetlab.train.signals import StopRequest
@@ -308,13 +309,28 @@ def test_run_that_is_lost_while_the_study_stops_is_not_begun_again(tmp_path, mon
     assert not (tmp_path / "study" / "results.json").exists()
 
 
-def test_what_is_wrong_with_a_run_is_told_by_its_kind(tmp_path, study, do):
-    weights = tmp_path / "weights.safetensors"
-    weights.write_bytes(b"")
-    wrong = replace(study, recipe=replace(study.recipe, data="npz:nowhere.npz"))
-    with pytest.raises(ResNetLabError, match=r"nowhere\.npz"):
-        do(wrong, tmp_path / "study", Threads())
-    assert not (tmp_path / "study").exists()
+def test_word_of_a_task_that_was_taken_for_lost_is_not_heard(tmp_path, study):
+    run, *_ = planned = plan_runs(study)
+    work = Work(planned=planned, out=tmp_path, sets={}, place=None, callback=Notes(), stop=None, keep="none")
+    mailbox = Actor(task.Mailbox)
+    spread = driver._Driver(Threads(), work, "there:1", mailbox, None)
+    spread.given[run.name] = given = driver._Given(run, 1, ExitStack(), attempt=2)
+    mailbox.beat.remote(run.name, 1, task.News().take(), {"metrics.jsonl": b""})
+    spread.hear(None)
+    assert given.callback is None
+    assert list(tmp_path.glob("runs")) == []
+    mailbox.beat.remote(run.name, 2, task.News().take(), None)
+    spread.hear(None)
+    assert given.callback is not None
+
+
+def test_what_is_wrong_with_a_run_is_told_by_its_kind(tmp_path, monkeypatch, study, do):
+    def refuse(*_, **__):
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(task, "pack_run", refuse)
+    with pytest.raises(StorageError, match=f"{plan_runs(study)[0].name}: the disk is full"):
+        do(study, tmp_path / "study", Threads())
 
 
 def test_weights_that_are_too_large_are_refused(tmp_path, monkeypatch, study, alone, do):

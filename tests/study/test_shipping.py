@@ -20,7 +20,8 @@ def run_folder(folder):
 
 def test_run_comes_out_as_it_went_in_with_its_newest_checkpoint(tmp_path):
     packed = pack_run(run_folder(tmp_path / "here"))
-    assert packed["last/model.safetensors"] == b"3"
+    weights = {name.removesuffix("/model.safetensors"): packed[name] for name in packed if name.endswith("tensors")}
+    assert weights == {"last": b"3", "best": b"2", "top/epoch-0001": b"1", "top/epoch-0002": b"2"}
     assert {name for name in packed if "/" not in name} == {"recipe.yaml", "metrics.jsonl"}
     unpack_run(packed, tmp_path / "there")
     assert pack_run(tmp_path / "there") == packed

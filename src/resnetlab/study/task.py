@@ -134,7 +134,7 @@ def beating(say: Callable[[str, Files | None], int | None], news: News, folder: 
         nonlocal told
         state, files = _state(folder), None
         if state != told:
-            with suppress(CheckpointError, OSError):  # it changes just now
+            with suppress(ResNetLabError, OSError):  # it changes just now
                 files = pack_run(folder)
         # A mailbox that is lost comes back, and gets the checkpoint then.
         with suppress(Exception):
