@@ -57,6 +57,21 @@ def test_first_step_equals_sgd_written_out(data):
         assert_close(parameter, old - 0.1 * 1.9 * gradient, msg=name)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_steps_count_loss_and_wrong_answers_of_all_their_micro_batches(data, dtype):
+    state = Trainer(tiny_net(), make_loader(data, SHORT, torch.device("cpu")), SHORT, seed=0).state
+    draw = torch.Generator().manual_seed(0)
+    for labels in (torch.randint(0, 3, (8,), generator=draw), torch.rand(8, 3, generator=draw)):
+        logits = torch.randn(8, 3, generator=draw).to(dtype).requires_grad_()
+        state.count(2, F.cross_entropy(logits.float(), labels), logits, labels)
+        right = labels if labels.dim() == 1 else labels.argmax(1)
+        before = (0.0, 0) if labels.dim() == 1 else expected
+        loss = F.cross_entropy(logits.detach().float(), labels).double()
+        expected = (before[0] + loss, before[1] + (logits.argmax(1) != right).sum())
+    assert (state.losses[2], state.wrong[2]) == expected
+    assert (state.losses.count_nonzero(), state.wrong.count_nonzero()) == (1, 1)
+
+
 def test_data_of_another_class_are_refused_with_how_to_make_them():
     class Dataset:
         def __len__(self) -> int:

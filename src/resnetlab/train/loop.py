@@ -30,7 +30,7 @@ from resnetlab.train.distributed import share_buffers, sum_over_ranks, world
 from resnetlab.train.divergence import broken_weights, find_origin, forget_broken_statistics
 from resnetlab.train.evaluate import evaluate_batches
 from resnetlab.train.gradients import Trace
-from resnetlab.train.optim import Ema, learning_rate, make_optimizer, set_rate, total_steps
+from resnetlab.train.optim import Ema, clear_gradients, learning_rate, make_optimizer, set_rate, total_steps
 from resnetlab.train.prepare import (
     autocast,
     class_weights,
@@ -162,6 +162,8 @@ class Trainer:
             wrong=torch.zeros(loader.steps, device=loader.device, dtype=torch.int64),
             trace=trace or Trace(),
         )
+        self.checks_at_once = loader.device.type == "cpu" and world().size == 1
+        """Whether a loss that is not finite ends the run at its step, before the update."""
         self.ddp_net = net
         """The network as it is called in training; with several ranks it averages their gradients."""
         settings = settings or RunSettings(values={"training": as_plain(config), "seed": seed})
@@ -211,10 +213,10 @@ class Trainer:
         first = len(state.history) * loader.steps
         batches = loader.shuffled(self.seed, len(state.history) + 1, start=state.step)
         meter = Meter(loader.batch_size, ranks=loader.ranks, done=state.step)
-        started = perf_counter() - state.seconds
+        started, rank = perf_counter() - state.seconds, [world().rank] if world().rank else []
         for number in range(state.step, min(loader.steps, self.total - first)):
             step = first + number
-            seed_network(derive_seed(self.seed, "step", step, *([world().rank] if world().rank else [])), loader.device)
+            seed_network(derive_seed(self.seed, "step", step, *rank), loader.device)
             set_rate(state.optimizer, learning_rate(config, step, loader.steps, self.is_warm))
             self.take_step(batches, number, step)
             state.step, state.seconds = number + 1, perf_counter() - started
@@ -237,19 +239,17 @@ class Trainer:
                 with autocast(config.precision, images.device):
                     logits = self.ddp_net(images)
                     loss = F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=smooth)
-                if loss.device.type == "cpu" and not isfinite(loss.item()) and world().size == 1:
+                if self.checks_at_once and not isfinite(loss.item()):
                     raise self.diverged(images, step + 1, loss.item())
                 loss = loss if parts == 1 else loss / parts
                 state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            target = labels if labels.dim() == 1 else labels.argmax(dim=1)
-            state.losses[number] += loss.detach()
-            state.wrong[number] += (logits.detach().argmax(dim=1) != target).sum()
+            state.count(number, loss, logits, labels)
         if config.clip_norm is not None:
             state.scaler.unscale_(state.optimizer)
             nn.utils.clip_grad_norm_(state.net.parameters(), config.clip_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        state.optimizer.zero_grad(set_to_none=True)
+        clear_gradients(state.optimizer)
         if state.ema is not None:
             state.ema.update(step)
 

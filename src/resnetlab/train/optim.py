@@ -34,15 +34,25 @@ def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
             {"params": decayed, "weight_decay": config.weight_decay, "rate_factor": factor},
             {"params": free, "weight_decay": rest, "rate_factor": factor},
         ]
+    # What torch chooses by itself, by looking at every parameter at every step.
+    foreach = False if all(p.is_cpu for _, p in trained) else None
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+        return torch.optim.AdamW(groups, lr=config.lr, foreach=foreach)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, foreach=foreach)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its share of the rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_factor"]
+
+
+def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """As ``optimizer.zero_grad(set_to_none=True)``, without its mark for a profiler, which takes longer than the
+    rest."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
