@@ -180,7 +180,7 @@ GROUPS = {
     "Validation": ("best_by", "early_stop"),
     "Optimizer": ("optimizer", "head_lr", "momentum", "nesterov", "weight_decay", "decay_all", "clip_norm", "ema"),
     "Schedule": (*("warmup_epochs", "warmup_steps", "warmup_until_error", "milestones", "milestone_steps", "gamma"),),
-    "Speed and memory": ("precision", "channels_last", "compile", "accumulate", "checkpoint_blocks", "sync_bn"),
+    "Speed and memory": ("precision", "tune", "channels_last", "compile", "accumulate", "checkpoint_blocks", "sync_bn"),
 }
 REST = "Augmentation and targets"
 EXAMPLES = (
