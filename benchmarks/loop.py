@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ours import Ours, noise
 from rivals import Convolutions, bare, lightning_run, load_lightning, load_torchvision, usual_batches, usual_net
 from torch import Tensor, nn
 from turns import Clock, Run, in_process, median_interval, serve_turns, spread, take_turns
@@ -32,11 +33,10 @@ from resnetlab.cli.tune import TUNED, find_tcmalloc, free_main_thread, tuning
 from resnetlab.core.environment import describe_environment
 from resnetlab.core.files import write_json
 from resnetlab.data.config import AugmentConfig
-from resnetlab.data.dataset import ImageData, Split
+from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
 from resnetlab.models.zoo import create_model
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.loop import Trainer
 from resnetlab.train.prepare import make_loader, move_to
 
 CPU = torch.device("cpu")
@@ -49,30 +49,6 @@ class Made(Loader):
 
     def shuffled(self, *_when: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         yield from self.made[start:]
-
-
-def noise(samples: int, side: int) -> ImageData:
-    """Noise in colours; what is in an image makes no difference to its speed."""
-    draw = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (samples, 3, side, side), generator=draw, dtype=torch.uint8)
-    split = Split(images=images, labels=torch.randint(0, 10, (samples,), generator=draw))
-    return ImageData(source="noise", train=split, test=split, classes=tuple("0123456789"))
-
-
-class Ours:
-    """One epoch of ``Trainer.train_epoch``, from the first step on, over and over."""
-
-    def __init__(self, net: nn.Module, data: ImageData, config: TrainConfig, batches: list[Any] | None = None) -> None:
-        self.net, self.config = net, config
-        self.loader = make_loader(data, config, CPU)
-        if batches is not None:
-            self.loader.__class__ = Made
-            self.loader.__dict__["made"] = batches
-        self.trainer = Trainer(net, self.loader, config, seed=0)
-
-    def __call__(self) -> None:
-        self.trainer.state.begin_epoch()
-        self.trainer.train_epoch()
 
 
 def measure_overhead(turns: int, steps: int, clock: Clock) -> dict[str, Any]:
@@ -97,8 +73,11 @@ def overhead_of(
     clock: Clock,
 ) -> dict[str, Any]:
     """``measure_overhead`` for one network."""
-    ours, other = Ours(make(), data, config, batches), make()
-    move_to(other, ours.loader)
+    loader, other = make_loader(data, config, CPU), make()
+    loader.__class__ = Made
+    loader.__dict__["made"] = batches
+    ours = Ours(make(), loader, config)
+    move_to(other, loader)
     seconds = take_turns({"ours": ours, "bare": bare(other, batches, config.lr)}, turns, clock)
     each = {name: [1000 * value / len(batches) for value in values] for name, values in seconds.items()}
     differences = [a - b for a, b in zip(each["ours"], each["bare"], strict=True)]
@@ -138,7 +117,7 @@ def makers(steps: int) -> dict[str, Callable[[], Run]]:
         return bare(usual_net(), usual_batches(data, BATCH, workers, transforms), config.lr)
 
     def ours() -> Run:
-        return Ours(create_model("cifar_resnet20"), data, config)
+        return Ours(create_model("cifar_resnet20"), make_loader(data, config, CPU), config)
 
     def with_made() -> Run:
         return bare(*made(), config.lr)
@@ -186,7 +165,7 @@ def measure_throughput(turns: int, steps: int, threads: int, workers: list[int],
         "ours_over": over(OURS, loops),
         "tuned_over": over(f"{OURS}, tuned", [OURS, *loops]),
         "ours_over_parts": over(OURS, [BARE, CONVOLUTIONS]),
-        "tuned_over_parts": over(f"{OURS}, tuned", [f"{CONVOLUTIONS}, tuned"]),
+        "tuned_over_parts": over(f"{OURS}, tuned", [CONVOLUTIONS, f"{CONVOLUTIONS}, tuned"]),
     }
 
 
