@@ -27,10 +27,10 @@ from resnetlab.train.checkpoint import RunSettings
 from resnetlab.train.checkpoint_manager import BEST, CheckpointManager
 from resnetlab.train.config import TrainConfig, changed_config
 from resnetlab.train.distributed import share_buffers, sum_over_ranks, world
-from resnetlab.train.divergence import broken_weights, find_origin, forget_broken_statistics
+from resnetlab.train.divergence import ADVICE, broken_weights, check_finite, find_origin, forget_broken_statistics
 from resnetlab.train.evaluate import evaluate_batches
 from resnetlab.train.gradients import Trace
-from resnetlab.train.optim import Ema, learning_rate, make_optimizer, set_rate, total_steps
+from resnetlab.train.optim import Ema, clear_gradients, learning_rate, make_optimizer, set_rate, total_steps
 from resnetlab.train.prepare import (
     autocast,
     class_weights,
@@ -48,7 +48,6 @@ from resnetlab.train.state import TrainingState, restore_model
 
 WARM_WINDOW = 50
 """Steps over which ``warmup_until_error`` takes the training error, and between two checks of it."""
-ADVICE = "try a lower --lr, a warm-up, or a net with shortcuts and norms"
 
 
 def fit(
@@ -162,6 +161,8 @@ class Trainer:
             wrong=torch.zeros(loader.steps, device=loader.device, dtype=torch.int64),
             trace=trace or Trace(),
         )
+        self.checks_at_once = loader.device.type == "cpu" and world().size == 1
+        """Whether a loss that is not finite ends the run at its step, before the update."""
         self.ddp_net = net
         """The network as it is called in training; with several ranks it averages their gradients."""
         settings = settings or RunSettings(values={"training": as_plain(config), "seed": seed})
@@ -203,7 +204,9 @@ class Trainer:
     def train_epoch(self) -> None:
         """Train from the step that the state stands at to the end of the epoch.
 
-        Only the few measurements of the trace and of the warm-up wait for a cuda device.
+        Only the few measurements of the trace and of the warm-up wait for a cuda device. Raises ``DivergedError`` for a
+        loss that is not finite: on one CPU at its step, else when the statistics of the steps have come from the
+        device and the ranks have told each other.
         """
         state, loader, config = self.state, self.loader, self.config
         if training_mode(state.net, config, len(state.history) + 1):
@@ -211,19 +214,22 @@ class Trainer:
         first = len(state.history) * loader.steps
         batches = loader.shuffled(self.seed, len(state.history) + 1, start=state.step)
         meter = Meter(loader.batch_size, ranks=loader.ranks, done=state.step)
-        started = perf_counter() - state.seconds
+        started, rank = perf_counter() - state.seconds, [world().rank] if world().rank else []
+        diverged = False
         for number in range(state.step, min(loader.steps, self.total - first)):
             step = first + number
-            seed_network(derive_seed(self.seed, "step", step, *([world().rank] if world().rank else [])), loader.device)
+            seed_network(derive_seed(self.seed, "step", step, *rank), loader.device)
             set_rate(state.optimizer, learning_rate(config, step, loader.steps, self.is_warm))
             self.take_step(batches, number, step)
             state.step, state.seconds = number + 1, perf_counter() - started
             started += state.trace.measure_if_due(state.eval_net, step + 1)
             self.update_warmup(step)
-            self.callback.on_step(step + 1, self.total, meter.stats(state.losses, state.wrong, number + 1))
+            stats = meter.stats(state.losses, state.wrong, number + 1)
+            self.callback.on_step(step + 1, self.total, stats)
+            diverged = diverged or (stats is not None and not isfinite(stats.loss))
             if config.save_every and (step + 1) % config.save_every == 0:
                 self.checkpoints.save_within_epoch()
-            self.stop_if_requested(step + 1)
+            self.stop_if_requested(step + 1, diverged)
 
     def take_step(self, batches: Iterator[tuple[Tensor, Tensor]], number: int, step: int) -> None:
         """One step of the optimizer, the ``number``-th of its epoch and the ``step``-th of the run: its micro-batches
@@ -237,19 +243,17 @@ class Trainer:
                 with autocast(config.precision, images.device):
                     logits = self.ddp_net(images)
                     loss = F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=smooth)
-                if loss.device.type == "cpu" and not isfinite(loss.item()) and world().size == 1:
+                if self.checks_at_once and not isfinite(loss.item()):
                     raise self.diverged(images, step + 1, loss.item())
                 loss = loss if parts == 1 else loss / parts
                 state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            target = labels if labels.dim() == 1 else labels.argmax(dim=1)
-            state.losses[number] += loss.detach()
-            state.wrong[number] += (logits.detach().argmax(dim=1) != target).sum()
+            state.count(number, loss, logits, labels)
         if config.clip_norm is not None:
             state.scaler.unscale_(state.optimizer)
             nn.utils.clip_grad_norm_(state.net.parameters(), config.clip_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        state.optimizer.zero_grad(set_to_none=True)
+        clear_gradients(state.optimizer)
         if state.ema is not None:
             state.ema.update(step)
 
@@ -271,9 +275,12 @@ class Trainer:
         if wrong / (window * self.loader.batch_size) < (self.config.warmup_until_error or 0):
             state.warm_since = step + 1
 
-    def stop_if_requested(self, step: int) -> None:
-        """Save and raise ``StoppedError`` where a signal asked to stop, on this rank or any other."""
-        signal = self.stop.agreed(step, self.loader.device)
+    def stop_if_requested(self, step: int, diverged: bool = False) -> None:
+        """Save and raise ``StoppedError`` where a signal asked to stop, on this rank or any other. Where one of them
+        has seen a loss that is not finite raise ``DivergedError``."""
+        signal, diverged = self.stop.agreed(step, self.loader.device, diverged)
+        if diverged:
+            self.finite_losses()
         if signal is None:
             return
         self.checkpoints.save_within_epoch()
@@ -288,9 +295,8 @@ class Trainer:
         state, loader, config = self.state, self.loader, self.config
         first = len(state.history) * loader.steps
         share_buffers(state.eval_net)
-        losses = sum_over_ranks(state.losses[: state.step].clone()).cpu() / world().size
+        losses = self.finite_losses()
         wrong = sum_over_ranks(state.wrong[: state.step].sum()).item()
-        check_finite(losses, first_step=first)
         record = EpochRecord(
             epoch=len(state.history) + 1,
             learning_rate=learning_rate(config, first + state.step - 1, loader.steps, self.is_warm),
@@ -309,6 +315,13 @@ class Trainer:
             record = replace(record, train=self.evaluate(loader))
         self.check_evaluation(record)
         return replace(record, seconds=state.seconds + perf_counter() - started)
+
+    def finite_losses(self) -> Tensor:
+        """The loss of each step of the epoch, over all ranks. Raises ``DivergedError`` where one is not finite."""
+        state = self.state
+        losses = sum_over_ranks(state.losses[: state.step].clone()).cpu() / world().size
+        check_finite(losses, first_step=len(state.history) * self.loader.steps)
+        return losses
 
     def evaluate(self, batches: Loader) -> Metrics:
         """Loss and error of the network that is kept, on ``batches``."""
@@ -351,7 +364,9 @@ class Trainer:
     def check_evaluation(self, record: EpochRecord) -> None:
         """Raise ``DivergedError`` where weights or the loss they give are not finite, though every step's loss was."""
         splits = [metrics for metrics in (record.train, record.validation, record.test) if metrics is not None]
-        broken = broken_weights(self.state.net) or broken_weights(self.state.eval_net)
+        # Without an average both are one network.
+        nets = dict.fromkeys((self.state.net, self.state.eval_net))
+        broken = next(filter(None, map(broken_weights, nets)), [])
         if broken or not all(isfinite(metrics.loss) for metrics in splits):
             origin = f": {broken[-1]} is not finite since its last step" if broken else ""
             raise DivergedError(
@@ -373,11 +388,3 @@ def seed_network(seed: int, device: torch.device) -> None:
 def averaging_at_the_end(ddp_net: nn.Module, last: bool) -> AbstractContextManager[object]:
     """Several ranks average their gradients once a step, with its last micro-batch."""
     return nullcontext() if last or not isinstance(ddp_net, DistributedDataParallel) else ddp_net.no_sync()
-
-
-def check_finite(losses: Tensor, first_step: int) -> None:
-    """Raise ``DivergedError`` with the first step whose loss is not a finite number."""
-    broken = (~losses.isfinite()).nonzero()
-    if len(broken):
-        step = int(broken[0])
-        raise DivergedError(f"the loss became {losses[step].item()} at step {first_step + step + 1}; {ADVICE}")

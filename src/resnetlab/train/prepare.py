@@ -211,4 +211,8 @@ def wrap_ddp(net: nn.Module) -> nn.Module:
     trained = any(parameter.requires_grad for parameter in net.parameters())
     if not trained:
         raise ConfigError("nothing of the network is trained: freeze leaves no parameter")
-    return DistributedDataParallel(net, gradient_as_bucket_view=True)
+    # Statistics of norms are shared once an epoch (share_buffers); training reads none of them.
+    others = any(
+        not isinstance(module, nn.modules.batchnorm._BatchNorm) and module._buffers for module in net.modules()
+    )
+    return DistributedDataParallel(net, gradient_as_bucket_view=True, broadcast_buffers=others)
