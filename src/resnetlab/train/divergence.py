@@ -1,4 +1,4 @@
-"""Where a loss stopped being a finite number: the layer in which it began."""
+"""Where a loss stopped being a finite number: the step and the layer in which it began."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from resnetlab.core.errors import DivergedError
+
+ADVICE = "try a lower --lr, a warm-up, or a net with shortcuts and norms"
 
 
 def find_origin(net: nn.Module, images: Tensor, step: int) -> str:
@@ -36,6 +40,14 @@ def find_origin(net: nn.Module, images: Tensor, step: int) -> str:
 def broken_weights(net: nn.Module) -> list[str]:
     """Names of the parameters that are not finite, from input to head."""
     return [name for name, parameter in net.named_parameters() if not _finite(parameter)]
+
+
+def check_finite(losses: Tensor, first_step: int) -> None:
+    """Raise ``DivergedError`` with the first step whose loss is not a finite number."""
+    broken = (~losses.isfinite()).nonzero()
+    if len(broken):
+        step = int(broken[0])
+        raise DivergedError(f"the loss became {losses[step].item()} at step {first_step + step + 1}; {ADVICE}")
 
 
 def forget_broken_statistics(net: nn.Module) -> None:
