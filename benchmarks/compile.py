@@ -132,11 +132,12 @@ def main() -> None:
     if asked.measure:
         sys.stdout.write(json.dumps(measure(asked.measure[0], asked.measure[1:], asked.turns)) + "\n")
         return
-    found = {model: compare(model, asked.turns, asked.threads) for model in asked.models}
-    environment = describe_environment("cpu", asked.threads)
-    if asked.out:
-        write_json(asked.out, {"turns": asked.turns, "models": found, "environment": environment})
-    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    found, environment = {}, describe_environment("cpu", asked.threads)
+    for model in asked.models:
+        found[model] = compare(model, asked.turns, asked.threads)
+        sys.stdout.write(f"{model} {json.dumps(found[model], indent=1)}\n")
+        if asked.out:
+            write_json(asked.out, {"turns": asked.turns, "models": found, "environment": environment})
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def _fault(one_pass: Callable[[], None]) -> str:
     try:
         one_pass()
     except Exception as error:  # torch, Inductor and the C++ compiler have no error in common
-        fault = first_line(error)
+        fault = first_line(getattr(error, "inner_exception", error))
         if "compiler" in fault:
             fault += "; install a C++ compiler such as g++, or name it in the environment variable CXX"
     failed = sum_over_ranks(torch.tensor(float(bool(fault))))
