@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import CheckpointPolicy
 
 from resnetlab.core.serialize import as_plain
 from resnetlab.data.config import AugmentConfig
@@ -243,7 +244,7 @@ def test_checkpoints_of_compiled_and_eager_runs_are_each_others(data, backend, e
 
 
 def test_what_cannot_be_compiled_is_trained_eagerly_and_said(data, backend, monkeypatch, tmp_path):
-    def fails(_net: nn.Module, **_: object) -> None:
+    def fails(*_: object) -> None:
         raise RuntimeError("No working C++ compiler found\nand more")
 
     monkeypatch.setattr(Backend, "__call__", fails)
@@ -254,6 +255,66 @@ def test_what_cannot_be_compiled_is_trained_eagerly_and_said(data, backend, monk
     (note,) = notes.notes
     assert "training goes on eagerly" in note
     assert note.endswith("install a C++ compiler such as g++, or name it in the environment variable CXX")
+
+
+@pytest.mark.parametrize(("theirs", "expected"), [([0.0, 5.0], False), ([5.0, 0.0], True)])
+def test_ranks_decide_by_the_sum_of_their_times(backend, monkeypatch, theirs, expected):
+    """As if another rank had these times, eager and compiled, and no fault."""
+
+    def add(values: torch.Tensor) -> torch.Tensor:
+        return values + torch.tensor(theirs, dtype=values.dtype) if values.dim() else values
+
+    monkeypatch.setattr(compiling, "sum_over_ranks", add)
+    net, settings = tiny_net().train(), RunSettings()
+    compile_if_faster(net, lambda: net(batch()[0]).sum().backward(), settings, Notes())
+    assert settings.values == {COMPILED: expected}
+
+
+def test_no_rank_compiles_where_one_cannot(backend, monkeypatch):
+    monkeypatch.setattr(compiling, "sum_over_ranks", lambda values: values + 1)
+    net, settings, notes = tiny_net().train(), RunSettings(), Notes()
+    compile_if_faster(net, lambda: net(batch()[0]).sum().backward(), settings, notes)
+    assert settings.values == {COMPILED: False}
+    assert notes.notes == ["compile: training goes on eagerly: another rank cannot compile"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_blocks_train_as_eager_ones_do(monkeypatch):
+    """Twelve steps in float64, with the partition that Inductor makes but without its code: to 10⁻¹⁰. In float32 a sum
+    that is nearly zero comes to lie on the other side of a ReLU within some steps."""
+    compile_net = nn.Module.compile
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda net, **_: compile_net(net, dynamic=False, backend="aot_eager_decomp_partition")
+    )
+    torch.compiler.reset()
+    nets = [tiny_net().double().train() for _ in range(2)]
+    compile_parts(nets[1])
+    losses = []
+    for net in nets:
+        torch.manual_seed(1)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+        for _ in range(12):
+            images, labels = batch(16)
+            loss = F.cross_entropy(net(images.double()), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    assert losses[:12] == pytest.approx(losses[12:], rel=1e-10)
+    theirs = nets[1].state_dict()
+    for name, value in nets[0].state_dict().items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-10, atol=1e-10, msg=name)
+    torch.compiler.reset()
+
+
+def test_masks_of_relus_and_nothing_else_are_to_be_computed_again():
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    mask = graph.call_function(torch.ops.aten.le.Scalar, (x, 0))
+    other = graph.call_function(torch.ops.aten.relu.default, (x,))
+    inductor_options()["joint_custom_post_pass"](graph)
+    assert mask.meta["recompute"] is CheckpointPolicy.MUST_RECOMPUTE
+    assert "recompute" not in other.meta
 
 
 def test_record_says_whether_the_run_was_compiled(backend, eager_is_slow, tmp_path):
