@@ -37,11 +37,10 @@ def compile_if_faster(net: nn.Module, one_pass: Callable[[], None], settings: Ru
     if decided is False:
         callback.on_note("compile: the run began eagerly, as its trial decided, and goes on so")
         return
-    compile_parts(net)
     with untouched(net):
-        with eagerly():
-            one_pass()
-        fault = _fault(one_pass)
+        # What fails without compiling too is no fault of the compiler.
+        one_pass()
+        fault = _fault(net, one_pass)
         eager, compiled = (0.0, 0.0) if decided or fault else _times(one_pass)
     if fault:
         so = "eagerly, and no longer to the same bits" if decided else "eagerly"
@@ -76,8 +75,8 @@ def compile_parts(net: nn.Module) -> None:
 
 
 def uncompile_parts(net: nn.Module) -> None:
-    """Call what ``compile_parts`` has compiled as it was written again."""
-    for part in _parts(net):
+    """Call ``net`` and its parts as they were written again."""
+    for part in [net, *_parts(net)]:
         part._compiled_call_impl = None
 
 
@@ -140,10 +139,11 @@ def untouched(net: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def _fault(one_pass: Callable[[], None]) -> str:
-    """Why a compiled pass fails, on this rank or another; empty where it does not."""
+def _fault(net: nn.Module, one_pass: Callable[[], None]) -> str:
+    """Compile the parts of ``net``; why a pass then fails, on this rank or another, and nothing where it does not."""
     fault = ""
     try:
+        compile_parts(net)
         one_pass()
     except Exception as error:  # torch, Inductor and the C++ compiler have no error in common
         fault = first_line(getattr(error, "inner_exception", error))
