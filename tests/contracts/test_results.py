@@ -59,6 +59,21 @@ def loop_rows() -> list[str]:
     return [*rows, environment_line(found["environment"])]
 
 
+def compile_rows() -> list[str]:
+    """A network: what compiling takes, cold and warm, and how fast blocks then are beside the others."""
+    found = read("compile.json")
+    rows = []
+    for model, one in found["models"].items():
+        took = one["seconds_to_compile"]
+        seconds = " | ".join(
+            f"{took[name]['clock']:.1f} ({took[name]['processor']:.1f})"
+            for name in ("blocks, cold", "blocks, warm", "whole, cold")
+        )
+        over = " | ".join(spread(one["blocks_over"][name], 2) for name in ("eager", "whole"))
+        rows.append(f"| `{model}` | {seconds} | {over} | {found['turns']} |")
+    return [*rows, environment_line(found["environment"])]
+
+
 def checkpoint_rows() -> list[str]:
     found = read("checkpoint.json")
     said = {"wait": "what training waits for", "all": "until all is on the disk"}
@@ -299,6 +314,7 @@ def test_there_are_runs():
 
 BENCHMARKS = (
     loop_rows,
+    compile_rows,
     checkpoint_rows,
     memory_rows,
     decode_rows,

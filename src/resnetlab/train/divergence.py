@@ -1,4 +1,4 @@
-"""Where a loss stopped being a finite number: the layer in which it began."""
+"""Where a loss stopped being a finite number: the step and the layer in which it began."""
 
 from collections.abc import Callable
 from math import inf

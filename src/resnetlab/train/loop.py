@@ -1,7 +1,7 @@
 """The whole training loop, top to bottom."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from math import isfinite
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
 from resnetlab.core.errors import ConfigError, DivergedError, StoppedError
 from resnetlab.core.randomness import derive_seed
@@ -25,6 +24,7 @@ from resnetlab.records.run import EpochRecord, Metrics, ReportedSplit
 from resnetlab.train.callbacks import Callback, Meter, NoCallback
 from resnetlab.train.checkpoint import RunSettings
 from resnetlab.train.checkpoint_manager import BEST, CheckpointManager
+from resnetlab.train.compile import compile_if_faster, eagerly, uncompile_parts
 from resnetlab.train.config import TrainConfig, changed_config
 from resnetlab.train.distributed import share_buffers, sum_over_ranks, world
 from resnetlab.train.divergence import ADVICE, broken_weights, check_finite, find_origin, forget_broken_statistics
@@ -33,6 +33,7 @@ from resnetlab.train.gradients import Trace
 from resnetlab.train.optim import Ema, clear_gradients, learning_rate, make_optimizer, set_rate, total_steps
 from resnetlab.train.prepare import (
     autocast,
+    averaging_at_the_end,
     class_weights,
     evaluation_loaders,
     make_loader,
@@ -40,6 +41,7 @@ from resnetlab.train.prepare import (
     move_to,
     pick_device,
     prepare,
+    seed_network,
     training_mode,
     wrap_ddp,
 )
@@ -165,8 +167,10 @@ class Trainer:
         """Whether a loss that is not finite ends the run at its step, before the update."""
         self.ddp_net = net
         """The network as it is called in training; with several ranks it averages their gradients."""
-        settings = settings or RunSettings(values={"training": as_plain(config), "seed": seed})
-        self.checkpoints = CheckpointManager(out, config, self.state, loader.device, chooses=chooses, settings=settings)
+        self.settings = settings or RunSettings(values={"training": as_plain(config), "seed": seed})
+        self.checkpoints = CheckpointManager(
+            out, config, self.state, loader.device, chooses=chooses, settings=self.settings
+        )
 
     def fit(self) -> list[EpochRecord]:
         """Train from where the checkpoints stand to the end."""
@@ -175,8 +179,10 @@ class Trainer:
         if "test" not in self.evaluated:
             # Version 0.1.0 called the only split that it evaluated test.
             state.history = [replace(e, validation=e.validation or e.test, test=None) for e in state.history]
-        self.ddp_net = wrap_ddp(state.net)
         try:
+            if self.config.compile and device.type == "cpu" and not self.has_ended(state.history):
+                self.compile()
+            self.ddp_net = wrap_ddp(state.net, self.config)
             forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
             with self.stop.deferred(), self.checkpoints, forked:
                 while not self.has_ended(state.history):
@@ -191,9 +197,23 @@ class Trainer:
             self.go_back()
             raise
         finally:
+            if self.config.compile:
+                uncompile_parts(state.net)
             if state.ema is not None:
                 state.net.load_state_dict(state.ema.net.state_dict())
         return state.history
+
+    def compile(self) -> None:
+        """Compile the network if a batch of this run then takes no longer."""
+        net = self.state.net
+        training_mode(net, self.config, len(self.state.history) + 1)
+        images, labels = next(self.loader.shuffled(self.seed, 1))
+
+        def one_pass() -> None:
+            self.forward(images, labels)[1].backward()  # type: ignore[no-untyped-call]
+            net.zero_grad(set_to_none=True)
+
+        compile_if_faster(net, one_pass, self.settings, self.callback)
 
     def has_ended(self, history: list[EpochRecord]) -> bool:
         """Whether every step is done, or the last ``early_stop`` epochs brought no new best."""
@@ -210,7 +230,7 @@ class Trainer:
         """
         state, loader, config = self.state, self.loader, self.config
         if training_mode(state.net, config, len(state.history) + 1):
-            self.ddp_net = wrap_ddp(state.net)
+            self.ddp_net = wrap_ddp(state.net, config)
         first = len(state.history) * loader.steps
         batches = loader.shuffled(self.seed, len(state.history) + 1, start=state.step)
         meter = Meter(loader.batch_size, ranks=loader.ranks, done=state.step)
@@ -237,12 +257,8 @@ class Trainer:
         state, config, parts = self.state, self.config, self.loader.micro_batches
         for part in range(parts):
             images, labels = next(batches)
-            # Mixed targets are smoothed already.
-            smooth = config.label_smoothing if labels.dim() == 1 else 0.0
             with averaging_at_the_end(self.ddp_net, part == parts - 1):
-                with autocast(config.precision, images.device):
-                    logits = self.ddp_net(images)
-                    loss = F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=smooth)
+                logits, loss = self.forward(images, labels)
                 if self.checks_at_once and not isfinite(loss.item()):
                     raise self.diverged(images, step + 1, loss.item())
                 loss = loss if parts == 1 else loss / parts
@@ -256,6 +272,14 @@ class Trainer:
         clear_gradients(state.optimizer)
         if state.ema is not None:
             state.ema.update(step)
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and loss of a micro-batch, in the precision of the run."""
+        # Mixed targets are smoothed already.
+        smooth = self.config.label_smoothing if labels.dim() == 1 else 0.0
+        with autocast(self.config.precision, images.device):
+            logits = self.ddp_net(images)
+            return logits, F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=smooth)
 
     @property
     def is_warm(self) -> bool:
@@ -332,7 +356,8 @@ class Trainer:
             if world().size == 1:
                 self.stop_if_requested(step)
 
-        return evaluate_batches(self.state.eval_net, batches, self.config.precision, stop)
+        with eagerly() if self.config.compile else nullcontext():
+            return evaluate_batches(self.state.eval_net, batches, self.config.precision, stop)
 
     def test_best(self) -> None:
         """Evaluate the best epoch on test, where validation has chosen another than the last."""
@@ -357,7 +382,7 @@ class Trainer:
 
     def diverged(self, images: Tensor, step: int, loss: float) -> DivergedError:
         """The error for a loss that is not finite, with the layer where that began."""
-        with autocast(self.config.precision, images.device):
+        with eagerly(), autocast(self.config.precision, images.device):
             origin = find_origin(self.state.net, images, step)
         return DivergedError(f"the loss became {loss} at step {step}: {origin}; {ADVICE}")
 
@@ -373,18 +398,3 @@ class Trainer:
                 f"the loss in eval mode, or a weight, is not finite after epoch {record.epoch}{origin}; "
                 "try a lower --lr or a warm-up"
             )
-
-
-def seed_network(seed: int, device: torch.device) -> None:
-    """Seed what the network draws itself.
-
-    Not by ``torch.manual_seed``, which keeps a stack trace for each kind of device that is not in use: 0.3 ms a step.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-
-
-def averaging_at_the_end(ddp_net: nn.Module, last: bool) -> AbstractContextManager[object]:
-    """Several ranks average their gradients once a step, with its last micro-batch."""
-    return nullcontext() if last or not isinstance(ddp_net, DistributedDataParallel) else ddp_net.no_sync()
