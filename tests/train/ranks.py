@@ -146,7 +146,7 @@ def buffers(out: Path) -> None:
     """Whether the buffers are sent before each step: of a net whose only ones are those of BN, and of another."""
     other = single()
     other.stem.register_buffer("scale", torch.ones(1))
-    note(out, "buffers", [wrap_ddp(net).broadcast_buffers for net in (single(), Double(), other)])
+    note(out, "buffers", [wrap_ddp(net, TrainConfig()).broadcast_buffers for net in (single(), Double(), other)])
 
 
 def batch_norm_input() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
