@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-browser test-faults test-breaks test-reference test-ray lint format clean
+.PHONY: help demo test test-slow test-browser test-faults test-breaks test-reference test-ray bench lint format clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -67,6 +67,9 @@ test-breaks: .venv/installed-dev  ## break the code on purpose, a line at a time
 
 test-reference: .venv-reference/installed  ## set up torchvision, timm, transformers, captum and tritonclient beside, then compare
 	$(REFERENCE)/python -m pytest -n 2 tests/reference
+
+bench: .venv/installed-dev  ## measure speed beside the usual alternatives: at most 10 minutes on two cores
+	$(BIN)/python benchmarks/short.py --out runs/bench
 
 lint: .venv/installed-dev  ## check style, types and the direction of imports
 	$(BIN)/ruff check

@@ -34,7 +34,7 @@ SIDE, BATCH, BATCHES, WARM, WORKERS, FILES = 224, 32, 24, 6, 2, 1024
 HERE = Path(__file__).resolve().parents[1] / "src"
 
 
-def write_photos(folder: Path) -> None:
+def write_photos(folder: Path, files: int = FILES) -> None:
     """JPEGs of 64 places in the two photographs that scikit-learn ships, each under several names, in two classes."""
     draw, shown = np.random.default_rng(0), load_sample_images().images
     for number in range(64):
@@ -42,7 +42,7 @@ def write_photos(folder: Path) -> None:
         left, top = (int(draw.integers(0, free)) for free in (image.width - 500, image.height - 375))
         stream = BytesIO()
         image.crop((left, top, left + 500, top + 375)).save(stream, "JPEG", quality=90)
-        for name in range(number, FILES, 64):
+        for name in range(number, files, 64):
             path = folder / str(number % 2) / f"{name:04d}.jpg"
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(stream.getvalue())

@@ -80,8 +80,8 @@ BREAKS = {
     ),
     "EMA copies statistics": Break(
         "train/optim.py",
-        "[(e, w) for e, w in pairs if e.is_floating_point()]",
-        "[(e, w) for e, w in pairs if e.is_floating_point() and isinstance(w, nn.Parameter)]",
+        "[name for name, value in ours.items() if value.is_floating_point()]",
+        "[name for name in ours if isinstance(theirs[name], nn.Parameter)]",
         "tests/train/test_ema.py",
     ),
     "EMA leaves statistics as they are": Break(

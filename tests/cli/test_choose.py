@@ -42,6 +42,17 @@ def test_what_no_flag_says_is_chosen_and_flags_win(run, photos):
     assert fixed == printed(run, "--data", "digits") | {"data": str(photos)}
 
 
+def test_of_large_arrays_the_evaluation_alone_is_chosen(run, tmp_path):
+    chosen = printed(run, "--data", "cifar10:x")
+    assert chosen["training"].pop("evaluate_train") == "end"
+    fixed = printed(run, "--data", "cifar10:x", "--no-choose")
+    assert fixed == printed(run, "--data", "cifar10:x", "--evaluate-train", "epoch")
+    assert fixed["training"].pop("evaluate_train") == "epoch"
+    assert chosen == fixed
+    (tmp_path / "r.yaml").write_text("data: cifar10:x")
+    assert printed(run, tmp_path / "r.yaml")["training"]["evaluate_train"] == "epoch"
+
+
 def test_a_recipe_is_complete_and_digits_are_as_ever(run, photos, tmp_path):
     (tmp_path / "r.yaml").write_text(f"data: {photos}")
     assert printed(run, tmp_path / "r.yaml") == printed(run, "--data", photos, "--no-choose")

@@ -129,6 +129,7 @@ def test_help_shows_what_matters_first_then_every_flag_once(run):
         "--json",
         "--print-config",
         "--time",
+        "--tune",
         "--choose",
         "--reindex",
     }

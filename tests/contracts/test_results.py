@@ -45,17 +45,32 @@ def spread(values: dict[str, float], digits: int) -> str:
 
 
 def loop_rows() -> list[str]:
+    """What the loop costs with its interval, and how much faster than others it trains, as it is and tuned."""
     found = read("loop.json")
-    turns = found["throughput"]["turns"]
-    rows = [
-        f"| the loop itself, {name}: ms a step above bare PyTorch | {spread(one['difference_ms_per_step'], 3)} "
-        f"| {one['turns']} |"
-        for name, one in found["overhead"].items()
-    ]
-    rows += [
-        f"| `cifar_resnet20`, batch 128: speed over the usual loop, {name} | {spread(one, 2)} | {turns} |"
-        for name, one in found["throughput"]["ours_over"].items()
-    ]
+    throughput = found["throughput"]
+    rows = []
+    for name, one in found["overhead"].items():
+        low, high = one["difference_ms_per_step"]["interval_95"]
+        above = f"{one['difference_ms_per_step']['median']:.3f} ({low:.3f} to {high:.3f})"
+        rows.append(f"| the loop itself, {name}: ms a step above bare PyTorch | {above} | {one['turns']} |")
+    for ours, key in (("ours", "ours_over"), ("tuned", "tuned_over")):
+        for name, one in (throughput[key] | throughput[f"{key}_parts"]).items():
+            rows.append(f"| speed of {ours} over {name} | {spread(one, 2)} | {throughput['turns']} |")
+    return [*rows, environment_line(found["environment"])]
+
+
+def compile_rows() -> list[str]:
+    """A network: what compiling takes, cold and warm, and how fast blocks then are beside the others."""
+    found = read("compile.json")
+    rows = []
+    for model, one in found["models"].items():
+        took = one["seconds_to_compile"]
+        seconds = " | ".join(
+            f"{took[name]['clock']:.1f} ({took[name]['processor']:.1f})"
+            for name in ("blocks, cold", "blocks, warm", "whole, cold")
+        )
+        over = " | ".join(spread(one["blocks_over"][name], 2) for name in ("eager", "whole"))
+        rows.append(f"| `{model}` | {seconds} | {over} | {found['turns']} |")
     return [*rows, environment_line(found["environment"])]
 
 
@@ -299,6 +314,7 @@ def test_there_are_runs():
 
 BENCHMARKS = (
     loop_rows,
+    compile_rows,
     checkpoint_rows,
     memory_rows,
     decode_rows,

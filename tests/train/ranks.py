@@ -15,18 +15,20 @@ from torch import distributed as dist
 from torch import nn
 
 from resnetlab.cli import main
-from resnetlab.core.errors import ConfigError, DataError
+from resnetlab.core.errors import ConfigError, DataError, DivergedError
 from resnetlab.core.serialize import as_plain
 from resnetlab.data import ingest, opening, stamps
 from resnetlab.data.config import AugmentConfig, DecodeConfig
 from resnetlab.data.loader import Loader
 from resnetlab.models.zoo import create_model
 from resnetlab.records.run import EpochRecord
-from resnetlab.train import distributed
+from resnetlab.train import callbacks, distributed
+from resnetlab.train.callbacks import NoCallback, StepStats
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import process_group, world
 from resnetlab.train.evaluate import evaluate_batches
 from resnetlab.train.loop import fit
+from resnetlab.train.prepare import wrap_ddp
 from resnetlab.train.recipe import Recipe, recipe_data
 from resnetlab.train.run import run_recipe
 from resnetlab.train.sync_bn import SyncBatchNorm
@@ -121,6 +123,32 @@ def refuse(out: Path) -> None:
     note(out, "refuse", messages)
 
 
+def diverge(out: Path) -> None:
+    """Weights of one rank alone become NaN before step 4 of 24: the gradients that are averaged carry it to both."""
+    config, net = replace(BASE, batch_size=4), single()
+    told: list[int] = []
+
+    class Break(NoCallback):
+        def on_step(self, step: int, steps: int, stats: StepStats | None) -> None:
+            told.append(step)
+            if step == 3 and not world().leads:
+                net.head.weight.data.fill_(float("nan"))
+
+    before, callbacks.EVERY = callbacks.EVERY, 0
+    try:
+        fit(net, make_data(), config, seed=0, callback=Break())
+    except DivergedError as error:
+        note(out, "diverge", [str(error), told[-1]])
+    callbacks.EVERY = before
+
+
+def buffers(out: Path) -> None:
+    """Whether the buffers are sent before each step: of a net whose only ones are those of BN, and of another."""
+    other = single()
+    other.stem.register_buffer("scale", torch.ones(1))
+    note(out, "buffers", [wrap_ddp(net, TrainConfig()).broadcast_buffers for net in (single(), Double(), other)])
+
+
 def batch_norm_input() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Images, weights of the outputs in the loss, and scale and bias; of 8 images the first rank takes 3."""
     draw = torch.Generator().manual_seed(5)
@@ -194,5 +222,5 @@ if __name__ == "__main__":
     os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
     with process_group("cpu"):
         os.environ["TORCHELASTIC_RESTART_COUNT"] = "0"
-        for part in (train, evaluate, resume, refuse, norms, run, read):
+        for part in (train, evaluate, resume, refuse, diverge, buffers, norms, run, read):
             part(folder)

@@ -9,6 +9,9 @@ from resnetlab.models.zoo import create_model
 from resnetlab.records.run import EpochRecord
 from resnetlab.train.callbacks import NoCallback
 
+DYNAMO = "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+"""torch reads that attribute of what a block is given, as it compiles the block."""
+
 
 def tiny_net(name: str = "cifar_resnet8", **options) -> nn.Module:
     """A net for the images of ``tests.conftest.make_data``."""

@@ -10,7 +10,7 @@ from resnetlab.core.errors import DataError
 from resnetlab.models.init import build
 from resnetlab.train import defaults
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.defaults import RULES, Facts, Weights, choose, find_weights, hint, look, suits
+from resnetlab.train.defaults import RULES, Facts, Weights, choose, choose_evaluation, find_weights, hint, look, suits
 from resnetlab.train.recipe import Recipe, fitted_config, recipe_command
 from resnetlab.train.run import run_recipe
 from tests.conftest import ROOT, make_data
@@ -172,9 +172,24 @@ class Cache:
         return try_to_load_from_cache(repository, file, cache_dir=self.folder, revision=revision)
 
 
+def test_large_sets_of_arrays_evaluate_their_training_images_at_the_end(monkeypatch):
+    recipe = Recipe(data="cifar10:x")
+    found, lines = choose_evaluation(recipe, ())
+    assert found == replace(recipe, training=replace(recipe.training, evaluate_train="end"))
+    assert lines == ["evaluate train end (50,000 training images in arrays, more than 20,000)"]
+    assert choose_evaluation(recipe, {"evaluate_train"}) == (recipe, [])
+    assert choose_evaluation(Recipe(), ()) == (Recipe(), [])
+    monkeypatch.setattr(defaults, "count_images", lambda _: defaults.LARGE)
+    assert choose_evaluation(recipe, ()) == (recipe, [])
+
+
 def test_command_of_a_run_chooses_nothing_besides():
-    assert "--no-choose" in recipe_command({"data": "photos", "model": "resnet18"})
-    assert "--no-choose" not in recipe_command({"data": "digits", "model": "resnet18"})
+    end = {"training": {"evaluate_train": "end"}}
+    for data in ("photos", "cifar10:x", "idx:x"):
+        assert "--no-choose" in recipe_command({"data": data, "model": "resnet18"})
+    for plain in ({"data": "digits"}, {"data": "cifar10:x"} | end):
+        assert "--no-choose" not in recipe_command(plain | {"model": "resnet18"})
+    assert "--no-choose" in recipe_command({"data": "photos"} | end)
 
 
 def test_table_of_the_document_is_drawn_from_the_rules():

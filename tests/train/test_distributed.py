@@ -113,6 +113,16 @@ def test_batches_that_ranks_cannot_share_are_refused(two):
         assert messages[2].endswith("give a multiple of 8, at least 16")
 
 
+def test_a_loss_that_one_rank_alone_sees_ends_both_at_the_next_question(two):
+    for rank in (0, 1):
+        assert noted(two, "diverge", rank)[0].startswith("the loss became nan at step 4;")
+        assert noted(two, "diverge", rank)[1] == 10
+
+
+def test_statistics_of_norms_are_not_sent_before_each_step_but_other_buffers_are(two):
+    assert noted(two, "buffers", 0) == noted(two, "buffers", 1) == [False, False, True]
+
+
 def test_batch_norm_over_ranks_equals_torch_on_the_whole_batch(two):
     expected = normalise(nn.BatchNorm2d(4).double(), slice(0, 8))
     first, second = (load_file(two / f"norm.{rank}.st") for rank in (0, 1))

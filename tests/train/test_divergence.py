@@ -5,7 +5,7 @@ from torch import nn
 
 from resnetlab.models.recompute import recompute_blocks
 from resnetlab.models.zoo import create_model
-from resnetlab.train.divergence import find_origin
+from resnetlab.train.divergence import broken_weights, find_origin
 
 X = torch.ones(4, 3, 8, 8)
 
@@ -33,6 +33,16 @@ def test_weights_that_are_not_finite_are_named_with_the_step_before():
         net.stages[0][0].branch.conv1.weight[0, 0, 0, 0] = float("nan")
         net.stem.conv.weight[0, 0, 0, 0] = float("nan")
     assert find_origin(net, X, 3) == "stages.0.0.branch.conv1.weight is not finite since the update of step 2"
+
+
+def test_broken_weights_are_those_with_any_number_that_is_not_finite():
+    net = create_model("cifar_resnet8")
+    assert broken_weights(net) == broken_weights(nn.ReLU()) == []
+    with torch.no_grad():
+        net.stem.norm.bias[-1] = float("-inf")
+        net.head.weight[0, 0] = float("nan")
+    net.head.bias = nn.Parameter(torch.zeros(0))
+    assert broken_weights(net) == ["stem.norm.bias", "head.weight"]
 
 
 def test_first_layer_with_an_output_that_is_not_finite_is_named():

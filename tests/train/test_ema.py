@@ -73,3 +73,20 @@ def test_average_of_a_compiled_net_is_not_compiled_and_has_no_gradients():
     assert average._compiled_call_impl is None
     assert not any(parameter.requires_grad for parameter in average.parameters())
     assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_average_has_the_bits_of_one_tensor_at_a_time():
+    net = tiny_net()
+    ema = Ema(net, 0.9)
+    expected = {name: value.clone() for name, value in ema.net.state_dict().items()}
+    draw = torch.Generator().manual_seed(0)
+    for step in range(3):
+        for value in net.state_dict().values():
+            value.copy_(torch.randn(value.shape, generator=draw) * 9)
+        ema.update(step)
+        for name, value in net.state_dict().items():
+            if value.is_floating_point():
+                expected[name].lerp_(value, 1 - min(0.9, (1 + step) / (10 + step)))
+            else:
+                expected[name].copy_(value)
+    assert all(torch.equal(value, expected[name]) for name, value in ema.net.state_dict().items())

@@ -57,6 +57,20 @@ def test_first_step_equals_sgd_written_out(data):
         assert_close(parameter, old - 0.1 * 1.9 * gradient, msg=name)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_steps_count_loss_and_wrong_answers_of_all_their_micro_batches(data, dtype):
+    state = Trainer(tiny_net(), make_loader(data, SHORT, torch.device("cpu")), SHORT, seed=0).state
+    draw, expected = torch.Generator().manual_seed(0), (0.0, 0)
+    for labels in (torch.randint(0, 3, (8,), generator=draw), torch.rand(8, 3, generator=draw)):
+        logits = torch.randn(8, 3, generator=draw).to(dtype).requires_grad_()
+        state.count(2, F.cross_entropy(logits.float(), labels), logits, labels)
+        right = labels if labels.dim() == 1 else labels.argmax(1)
+        loss = F.cross_entropy(logits.detach().float(), labels).double()
+        expected = (expected[0] + loss, expected[1] + (logits.argmax(1) != right).sum())
+    assert (state.losses[2], state.wrong[2]) == expected
+    assert (state.losses.count_nonzero(), state.wrong.count_nonzero()) == (1, 1)
+
+
 def test_data_of_another_class_are_refused_with_how_to_make_them():
     class Dataset:
         def __len__(self) -> int:
@@ -226,6 +240,35 @@ def make_misleading():
     """Validation has wrong labels, so under ``WORSE`` it is best in an early epoch, whatever the processor rounds."""
     data = make_data(validation=24)
     return replace(data, validation=replace(data.validation, labels=(data.validation.labels + 1) % 3))
+
+
+def explode(net, at: int):
+    """Weights that are not finite from step ``at`` on: the loss of that step is the first such."""
+
+    class Explode(NoCallback):
+        steps = 0
+
+        def on_step(self, step: int, steps: int, stats) -> None:
+            self.steps = step
+            if step == at - 1:
+                net.head.weight.data.fill_(float("nan"))
+
+    return Explode()
+
+
+def test_where_a_step_is_not_waited_for_the_statistics_show_a_loss_that_is_not_finite(tmp_path, data, monkeypatch):
+    """As on a cuda device: the statistics come from it twice a second, here after every step."""
+    config = replace(SHORT, batch_size=4)
+    for every, seen in ((0.0, 3), (1e9, 24)):
+        monkeypatch.setattr("resnetlab.train.callbacks.EVERY", every)
+        net = tiny_net()
+        callback = explode(net, at=3)
+        trainer = Trainer(net, make_loader(data, config, torch.device("cpu")), config, seed=0, callback=callback)
+        trainer.checks_at_once = False
+        with pytest.raises(DivergedError, match="the loss became nan at step 3;"):
+            trainer.fit()
+        # Without statistics only the end of the epoch shows it.
+        assert callback.steps == seen
 
 
 def test_validation_chooses_each_epoch_and_test_reports_the_last_and_the_best(tmp_path):

@@ -48,3 +48,31 @@ def test_stats_of_a_rank_have_the_error_of_its_share_and_the_speed_of_all(clock)
     clock[0] = 1.0
     stats = told.stats(LOSSES, WRONG, 2)
     assert (stats.error, stats.images_per_second) == (0.75, 32.0)
+
+
+class SlowCopy:
+    """A copy of a device's values that comes when the test lets it."""
+
+    there = False
+
+    def __init__(self, values):
+        self.values = values
+
+    def is_there(self):
+        return SlowCopy.there
+
+
+class OfDevice(torch.Tensor):
+    """A tensor that says it is on a device."""
+
+    is_cpu = False
+
+
+def test_stats_of_a_device_are_read_one_later_and_never_waited_for(clock, monkeypatch):
+    monkeypatch.setattr(meter, "HostCopy", SlowCopy)
+    losses = LOSSES.as_subclass(OfDevice)
+    told = Meter(8)
+    for done, there, expected in ((1, True, None), (2, True, 4.0), (3, False, None), (4, True, 1.0)):
+        clock[0], SlowCopy.there = clock[0] + 1.0, there
+        stats = told.stats(losses, WRONG, done)
+        assert (stats and stats.loss) == expected

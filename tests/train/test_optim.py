@@ -6,7 +6,7 @@ import torch
 from resnetlab.core.errors import ConfigError
 from resnetlab.models.zoo import create_model
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.optim import learning_rate, make_optimizer
+from resnetlab.train.optim import clear_gradients, learning_rate, make_optimizer
 
 EPOCHS, STEPS = 7, 11
 SCHEDULERS = torch.optim.lr_scheduler
@@ -118,3 +118,29 @@ def test_norms_and_biases_do_not_decay(kind):
 def test_impossible_settings_are_refused_by_name(settings):
     with pytest.raises(ConfigError, match=next(iter(settings)).partition("_")[0]):
         TrainConfig(**settings)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_step_has_the_bits_of_what_torch_chooses_by_itself(kind):
+    config = TrainConfig(optimizer=kind, head_lr=0.01)
+    nets = [create_model("cifar_resnet8") for _ in range(2)]
+    ours, theirs = (make_optimizer(net, config) for net in nets)
+    for group in theirs.param_groups:
+        group["foreach"] = None
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for pair in zip(*(net.parameters() for net in nets), strict=True):
+            gradient = torch.randn(pair[0].shape, generator=draw)
+            pair[0].grad, pair[1].grad = gradient, gradient.clone()
+        ours.step()
+        theirs.step()
+    assert all(torch.equal(a, b) for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+
+
+def test_gradients_are_cleared_as_torch_clears_them():
+    net = create_model("cifar_resnet8")
+    optimizer = make_optimizer(net, TrainConfig())
+    net(torch.randn(2, 3, 8, 8)).sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    clear_gradients(optimizer)
+    assert all(parameter.grad is None for parameter in net.parameters())

@@ -16,7 +16,7 @@ from resnetlab.train.config import TrainConfig
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import make_optimizer, set_rate
 from resnetlab.train.prepare import make_loader, prepare
-from tests.train.runs import StopAfter, tiny_net
+from tests.train.runs import DYNAMO, StopAfter, tiny_net
 
 BASE = TrainConfig(epochs=2, batch_size=16, augment=AugmentConfig(crop_padding=1))
 
@@ -67,6 +67,7 @@ def test_a_slower_head_moves_less(data):
     torch.testing.assert_close(near, far / 10, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.filterwarnings(DYNAMO)
 @pytest.mark.parametrize("config", [BASE, replace(BASE, ema=0.9)], ids=["net", "average"])
 def test_compiled_net_has_the_names_and_with_an_eager_backend_the_bits(tmp_path, data, monkeypatch, config):
     calls = []
@@ -76,7 +77,7 @@ def test_compiled_net_has_the_names_and_with_an_eager_backend_the_bits(tmp_path,
         return graph.forward
 
     compile_net = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda net: compile_net(net, backend=backend))
+    monkeypatch.setattr(nn.Module, "compile", lambda net, **_: compile_net(net, backend=backend))
     torch._dynamo.reset()
     plain, compiled = tiny_net(), tiny_net()
     fit(plain, data, replace(config, epochs=1), seed=0, out=tmp_path / "plain")

@@ -16,7 +16,7 @@ from resnetlab.train.config import TrainConfig
 from resnetlab.train.gradients import Trace, block_gradients
 from resnetlab.train.loop import fit
 from resnetlab.train.state import TrainingState
-from tests.train.runs import StopAfter, tiny_net
+from tests.train.runs import DYNAMO, StopAfter, tiny_net
 
 BASE = TrainConfig(epochs=2, batch_size=16, save_every=4, augment=AugmentConfig(crop_padding=1))
 SETTINGS = {
@@ -71,6 +71,7 @@ def test_a_measure_that_moves_the_statistics_would_be_seen(tmp_path, data):
     assert traced != outcome(tmp_path / "not", BASE, {}, data, None)
 
 
+@pytest.mark.filterwarnings(DYNAMO)
 def test_compiled_net_is_measured_as_it_is_and_trained_to_the_same_bits(tmp_path, data, monkeypatch):
     """With micro-batches: a graph for the trace's batch of another size would be taken for theirs too."""
     compile_net, sizes = nn.Module.compile, []
@@ -79,7 +80,7 @@ def test_compiled_net_is_measured_as_it_is_and_trained_to_the_same_bits(tmp_path
         sizes.append([tuple(value.shape) for value in inputs if isinstance(value, torch.Tensor) and value.dim() == 4])
         return graph.forward
 
-    monkeypatch.setattr(nn.Module, "compile", lambda net: compile_net(net, backend=backend))
+    monkeypatch.setattr(nn.Module, "compile", lambda net, **_: compile_net(net, backend=backend))
     config = replace(BASE, epochs=1, accumulate=2, compile=True)
     found, graphs = [], []
     for number, trace in enumerate((None, gradients())):

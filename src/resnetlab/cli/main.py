@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from resnetlab import __version__
 from resnetlab.cli.tables import show
+from resnetlab.cli.tune import begin_tuned
 from resnetlab.core.errors import MissingExtraError, ResNetLabError, StoppedError, StorageError, one_line
 
 NO_MEMORY = (
@@ -27,6 +28,8 @@ NO_MEMORY = (
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """The program: one command, and then the end of Python, whose own last steps may lack memory too."""
     sys.unraisablehook = tell_unraisable
+    if arguments is None:
+        begin_tuned(sys.argv[1:])
     raise SystemExit(main(arguments))
 
 

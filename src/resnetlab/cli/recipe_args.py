@@ -70,7 +70,7 @@ class OpenRecipe(WithRecipe):
 
     choose: bool = True
     """For images in files, without a RECIPE: choose what no flag says, such as the model, by the data; the run says
-    what, and why. Off: the fixed defaults."""
+    what, and why. Of arrays, evaluate_train alone. Off: the fixed defaults."""
     given: Annotated[frozenset[str], tyro.conf.Fixed, tyro.conf.Suppress] = frozenset()
     auto_lr: Annotated[bool, tyro.conf.Fixed, tyro.conf.Suppress] = False
 
@@ -90,10 +90,12 @@ class OpenRecipe(WithRecipe):
 
     def settled(self) -> tuple[Recipe, list[str]]:
         """The recipe with what was left open chosen, and a line for each choice."""
-        from resnetlab.train.defaults import choose, hint, look, suits
+        from resnetlab.train.defaults import choose, choose_evaluation, hint, look, suits
 
-        if self.file is not None or not self.choose or not suits(self.recipe.data):
+        if self.file is not None or not self.choose:
             return self.recipe, []
+        if not suits(self.recipe.data):
+            return choose_evaluation(self.recipe, self.given)
         facts = look(self.recipe, self.given)
         recipe, lines = choose(facts, self.recipe, self.given)
         return recipe, [*lines, *hint(facts)]
@@ -178,7 +180,7 @@ GROUPS = {
     "Validation": ("best_by", "early_stop"),
     "Optimizer": ("optimizer", "head_lr", "momentum", "nesterov", "weight_decay", "decay_all", "clip_norm", "ema"),
     "Schedule": (*("warmup_epochs", "warmup_steps", "warmup_until_error", "milestones", "milestone_steps", "gamma"),),
-    "Speed and memory": ("precision", "channels_last", "compile", "accumulate", "checkpoint_blocks", "sync_bn"),
+    "Speed and memory": ("precision", "tune", "channels_last", "compile", "accumulate", "checkpoint_blocks", "sync_bn"),
 }
 REST = "Augmentation and targets"
 EXAMPLES = (

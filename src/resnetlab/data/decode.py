@@ -29,6 +29,8 @@ TURNS = {2: (0, 1, 0), 3: (0, 1, 1), 4: (0, 0, 1), 5: (1, 0, 0), 6: (1, 0, 1), 7
 
 def turn_of(image: Image.Image) -> Turn:
     """How the image is to be turned; not at all where its EXIF is missing or damaged."""
+    if image.format == "PNG" and not image.info:
+        return 0, 0, 0
     try:
         orientation = image.getexif().get(0x0112)
     except Exception:

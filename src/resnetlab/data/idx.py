@@ -57,10 +57,14 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     Raises ``DataError`` for another type or number of dimensions, and for a file shorter or longer than it says.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
-            return _read_values(stream, path, dimensions)  # type: ignore[arg-type]
+        with _unzipped(path) as stream:
+            return _read_values(stream, path, dimensions)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); fetch it again") from error
+
+
+def _unzipped(path: Path) -> BinaryIO:
+    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")  # type: ignore[return-value]
 
 
 def _read_values(stream: BinaryIO, path: Path, dimensions: int) -> Tensor:
@@ -89,10 +93,19 @@ def _read_split(folder: Path, prefix: str) -> Split:
     return Split(images=images.unsqueeze(1), labels=labels.to(torch.int64))
 
 
+def open_file(folder: Path, name: str) -> BinaryIO:
+    """The file of that name, ``train-labels-idx1``, unzipped. Raises ``DataError`` where the folder has none."""
+    return _unzipped(_find_file(folder, f"{name}-ubyte"))
+
+
 def _read_file(folder: Path, name: str, dimensions: int) -> Tensor:
+    return read_idx(_find_file(folder, name), dimensions)
+
+
+def _find_file(folder: Path, name: str) -> Path:
     # Unzipped by some tools the name has a dot, and on Kaggle a folder of its own name around it.
     names = [f"{form}{end}" for form in (name, name.replace("-idx", ".idx")) for end in (".gz", "")]
     for path in [place / each for each in names for place in (folder, folder / each)]:
         if path.is_file():
-            return read_idx(path, dimensions)
+            return path
     raise DataError(f"{folder} has no file {name} or {name}.gz")

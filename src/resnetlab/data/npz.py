@@ -341,7 +341,7 @@ def _unpack_array(
     archive: zipfile.ZipFile, path: Path, name: str, check: Callable[["np.dtype[Any]", str], None]
 ) -> Array:
     with archive.open(f"{name}.npy") as stream:
-        shape, turned, kind = _read_header(stream)
+        shape, turned, kind = read_header(stream)
         check(kind, f"{path}: {name}")
         if any(length < 0 for length in shape):
             raise DataError(f"{path}: {name} announces the shape {shape}")
@@ -357,7 +357,8 @@ def _unpack_array(
     return np.frombuffer(content, dtype=kind).reshape(shape, order="F" if turned else "C")
 
 
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
+    """Shape, whether the order is Fortran's, and type of a stored array."""
     version = npy.read_magic(stream)
     if version == (1, 0):
         return npy.read_array_header_1_0(stream)

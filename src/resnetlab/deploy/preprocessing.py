@@ -77,8 +77,9 @@ class Preprocessing:
     def _in_channels(self, pixels: Pixels) -> Pixels:
         if self.channels == 3:
             return pixels
-        if (pixels == pixels[:, :, :1]).all():
-            return np.ascontiguousarray(pixels[:, :, :1])
+        red, green, blue = (pixels[:, :, channel].tobytes() for channel in range(3))
+        if red == green == blue:
+            return np.frombuffer(red, np.uint8).reshape(*pixels.shape[:2], 1)
         # (19595 R + 38470 G + 7471 B) / 65536, which would leave grey as it is.
         return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
 

@@ -14,7 +14,6 @@ from resnetlab.core.serialize import as_plain
 from resnetlab.records.run import EpochRecord
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -87,13 +86,13 @@ class Meter:
 
     A step has ``images`` images over all ``ranks``; loss and error are those of this rank's share of them.
 
-    On a cuda device the sums are copied to the CPU behind the steps that are queued, and read one stats later.
+    On a cuda device the means are copied to the CPU behind the steps that are queued, and read one stats later.
     """
 
     def __init__(self, images: int, *, ranks: int = 1, done: int = 0) -> None:
         self.images, self.ranks = images, ranks
         self.told, self.since = done, perf_counter()
-        self.waiting: tuple[torch.cuda.Event, Tensor, float] | None = None
+        self.waiting: tuple[HostCopy, float] | None = None
 
     def stats(self, losses: "Tensor", wrong: "Tensor", done: int) -> StepStats | None:
         """The statistics after ``done`` steps of an epoch, from its losses and numbers of wrong answers; None where the
@@ -108,13 +107,25 @@ class Meter:
         means = torch.stack([losses[steps].mean(), wrong[steps].double().mean() / share])
         speed = (done - self.told) * self.images / (now - self.since)
         self.told, self.since = done, now
-        if not means.is_cuda:
+        if means.is_cpu:
             return _step_stats(means, speed)
-        before, event = self.waiting, torch.cuda.Event()  # type: ignore[no-untyped-call]
-        host = means.to("cpu", non_blocking=True)
-        event.record()
-        self.waiting = (event, host, speed)
-        return _step_stats(before[1], before[2]) if before and before[0].query() else None  # type: ignore[no-untyped-call]
+        before, self.waiting = self.waiting, (HostCopy(means), speed)
+        return _step_stats(before[0].values, before[1]) if before and before[0].is_there() else None
+
+
+class HostCopy:
+    """A copy of a cuda tensor on the CPU, made behind what is queued on the device; nobody waits for it."""
+
+    def __init__(self, values: "Tensor") -> None:
+        import torch
+
+        self.values = values.to("cpu", non_blocking=True)
+        self.made = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.made.record()
+
+    def is_there(self) -> bool:
+        """Whether ``values`` are those of the device by now."""
+        return bool(self.made.query())  # type: ignore[no-untyped-call]
 
 
 def _step_stats(means: "Tensor", speed: float) -> StepStats:

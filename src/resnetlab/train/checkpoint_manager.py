@@ -19,6 +19,7 @@ from resnetlab.core.files import folder_exists, read_folder, replace_folder, sha
 from resnetlab.records.run import EpochRecord, ReportedSplit, rank_epochs
 from resnetlab.train.callbacks import Callback, write_metrics
 from resnetlab.train.checkpoint import FILES, Checkpoint, RunSettings, pack, snapshot, unpack
+from resnetlab.train.compile import COMPILED
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import share_bytes, world
 from resnetlab.train.prepare import environment_of
@@ -92,6 +93,8 @@ class CheckpointManager:
             if before != now:
                 callback.on_note(f"{key} was {before} and is {now}: the run resumes, but not to the same bits")
         self._note_changes(checkpoint, callback)
+        if self.config.compile and COMPILED in checkpoint.settings.values:
+            self.settings.values[COMPILED] = checkpoint.settings.values[COMPILED]
         # A kill between checkpoint and metrics left a line out.
         self.write_metrics()
 

@@ -102,7 +102,8 @@ class TrainConfig:
     channels_last: bool = True
     """Memory format (N, H, W, C): faster for most convolutions."""
     compile: bool = False
-    """Compile the network with torch.compile; needs a C++ compiler on a CPU."""
+    """Compile the network with torch.compile. On a CPU each block by itself, if a trial at the start finds that faster;
+    needs a C++ compiler there."""
     checkpoint_blocks: int | Literal["auto"] | None = None
     """Activation checkpointing: blocks per segment that is recomputed, for one more forward pass; auto chooses."""
     sync_bn: bool = False

@@ -1,7 +1,7 @@
 """The recipe that suits the data: what a command leaves open for encoded images, by rules that can be read.
 
-``choose`` is a function of facts alone; ``look`` finds the facts. Arrays (digits, MNIST, CIFAR) and recipes from a file
-are taken as they are.
+``choose`` is a function of facts alone; ``look`` finds the facts. Arrays (digits, MNIST, CIFAR) are taken as they are,
+but for when the training images are evaluated (``choose_evaluation``), and recipes from a file altogether.
 """
 
 from collections.abc import Callable, Collection
@@ -11,6 +11,7 @@ from typing import Any
 
 from resnetlab.core.errors import DataError
 from resnetlab.data.config import ARRAYS
+from resnetlab.data.counts import count_images
 from resnetlab.train.recipe import Recipe, hub_tag, read_recipe, recipe_config
 
 SMALL = 64
@@ -25,6 +26,9 @@ SCARCE = 300
 """Training images below which a small network is chosen for photographs, where there are no weights to start from."""
 STEPS = 32
 """Steps of an epoch that the batch size leaves."""
+LARGE = 20_000
+"""Training images in arrays above which they are evaluated at the end only: the figure of each epoch is its running
+error, and one more pass forward over all of them costs a quarter of the epoch."""
 AT_HAND = ("resnet18.tv_in1k", "resnet50.tv2_in1k", "resnet50.tv_in1k")
 """Weights that are looked for in the cache of the Hub, the first one found is taken."""
 
@@ -306,6 +310,15 @@ def choose(facts: Facts, recipe: Recipe, given: Collection[str]) -> tuple[Recipe
     return recipe, lines
 
 
+def choose_evaluation(recipe: Recipe, given: Collection[str]) -> tuple[Recipe, list[str]]:
+    """For a set of arrays: the recipe with ``evaluate_train`` as suits the number of its images, unless it is given,
+    and a line where it is not the fixed default."""
+    if "evaluate_train" in given or (images := count_images(recipe.data)) <= LARGE:
+        return recipe, []
+    line = f"evaluate train end ({images:,} training images in arrays, more than {LARGE:,})"
+    return with_setting(recipe, "training.evaluate_train", "end"), [line]
+
+
 def hint(facts: Facts) -> list[str]:
     """What would help most, where photographs are learnt from nothing."""
     if facts.weights is not None or facts.side <= SMALL:
@@ -336,7 +349,7 @@ def _said(value: Any) -> str:
 
 
 def suits(source: str) -> bool:
-    """Whether anything is chosen for the source: it has encoded images."""
+    """Whether the rules choose for the source: it has encoded images."""
     return source.partition(":")[0] not in ARRAYS
 
 

@@ -1,11 +1,16 @@
-"""Where a loss stopped being a finite number: the layer in which it began."""
+"""Where a loss stopped being a finite number: the step and the layer in which it began."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from resnetlab.core.errors import DivergedError
+
+ADVICE = "try a lower --lr, a warm-up, or a net with shortcuts and norms"
 
 
 def find_origin(net: nn.Module, images: Tensor, step: int) -> str:
@@ -33,9 +38,22 @@ def find_origin(net: nn.Module, images: Tensor, step: int) -> str:
     return "it began in the loss: the network's outputs are finite"
 
 
+def check_finite(losses: Tensor, first_step: int) -> None:
+    """Raise ``DivergedError`` with the first step whose loss is not a finite number."""
+    broken = (~losses.isfinite()).nonzero()
+    if len(broken):
+        step = int(broken[0])
+        raise DivergedError(f"the loss became {losses[step].item()} at step {first_step + step + 1}; {ADVICE}")
+
+
 def broken_weights(net: nn.Module) -> list[str]:
-    """Names of the parameters that are not finite, from input to head."""
-    return [name for name, parameter in net.named_parameters() if not _finite(parameter)]
+    """Names of the parameters that are not finite, from input to head. A device is waited for once."""
+    named = {name: value.detach() for name, value in net.named_parameters() if value.numel()}
+    if not named:
+        return []
+    # The largest size of each is not finite where one number is not.
+    sizes = torch.stack([size.double() for size in torch._foreach_norm(list(named.values()), inf)])
+    return [name for name, finite in zip(named, sizes.isfinite().tolist(), strict=True) if not finite]
 
 
 def forget_broken_statistics(net: nn.Module) -> None:

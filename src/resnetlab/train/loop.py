@@ -1,7 +1,7 @@
 """The whole training loop, top to bottom."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from math import isfinite
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
 from resnetlab.core.errors import ConfigError, DivergedError, StoppedError
 from resnetlab.core.randomness import derive_seed
@@ -25,14 +24,16 @@ from resnetlab.records.run import EpochRecord, Metrics, ReportedSplit
 from resnetlab.train.callbacks import Callback, Meter, NoCallback
 from resnetlab.train.checkpoint import RunSettings
 from resnetlab.train.checkpoint_manager import BEST, CheckpointManager
+from resnetlab.train.compile import compile_if_faster, eagerly, uncompile_parts
 from resnetlab.train.config import TrainConfig, changed_config
 from resnetlab.train.distributed import share_buffers, sum_over_ranks, world
-from resnetlab.train.divergence import broken_weights, find_origin, forget_broken_statistics
+from resnetlab.train.divergence import ADVICE, broken_weights, check_finite, find_origin, forget_broken_statistics
 from resnetlab.train.evaluate import evaluate_batches
 from resnetlab.train.gradients import Trace
-from resnetlab.train.optim import Ema, learning_rate, make_optimizer, set_rate, total_steps
+from resnetlab.train.optim import Ema, clear_gradients, learning_rate, make_optimizer, set_rate, total_steps
 from resnetlab.train.prepare import (
     autocast,
+    averaging_at_the_end,
     class_weights,
     evaluation_loaders,
     make_loader,
@@ -40,6 +41,7 @@ from resnetlab.train.prepare import (
     move_to,
     pick_device,
     prepare,
+    seed_network,
     training_mode,
     wrap_ddp,
 )
@@ -48,7 +50,6 @@ from resnetlab.train.state import TrainingState, restore_model
 
 WARM_WINDOW = 50
 """Steps over which ``warmup_until_error`` takes the training error, and between two checks of it."""
-ADVICE = "try a lower --lr, a warm-up, or a net with shortcuts and norms"
 
 
 def fit(
@@ -162,10 +163,14 @@ class Trainer:
             wrong=torch.zeros(loader.steps, device=loader.device, dtype=torch.int64),
             trace=trace or Trace(),
         )
+        self.checks_at_once = loader.device.type == "cpu" and world().size == 1
+        """Whether a loss that is not finite ends the run at its step, before the update."""
         self.ddp_net = net
         """The network as it is called in training; with several ranks it averages their gradients."""
-        settings = settings or RunSettings(values={"training": as_plain(config), "seed": seed})
-        self.checkpoints = CheckpointManager(out, config, self.state, loader.device, chooses=chooses, settings=settings)
+        self.settings = settings or RunSettings(values={"training": as_plain(config), "seed": seed})
+        self.checkpoints = CheckpointManager(
+            out, config, self.state, loader.device, chooses=chooses, settings=self.settings
+        )
 
     def fit(self) -> list[EpochRecord]:
         """Train from where the checkpoints stand to the end."""
@@ -174,8 +179,10 @@ class Trainer:
         if "test" not in self.evaluated:
             # Version 0.1.0 called the only split that it evaluated test.
             state.history = [replace(e, validation=e.validation or e.test, test=None) for e in state.history]
-        self.ddp_net = wrap_ddp(state.net)
         try:
+            if self.config.compile and device.type == "cpu" and not self.has_ended(state.history):
+                self.compile()
+            self.ddp_net = wrap_ddp(state.net, self.config)
             forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
             with self.stop.deferred(), self.checkpoints, forked:
                 while not self.has_ended(state.history):
@@ -190,9 +197,23 @@ class Trainer:
             self.go_back()
             raise
         finally:
+            if self.config.compile:
+                uncompile_parts(state.net)
             if state.ema is not None:
                 state.net.load_state_dict(state.ema.net.state_dict())
         return state.history
+
+    def compile(self) -> None:
+        """Compile the network if a batch of this run then takes no longer."""
+        net = self.state.net
+        training_mode(net, self.config, len(self.state.history) + 1)
+        images, labels = next(self.loader.shuffled(self.seed, 1))
+
+        def one_pass() -> None:
+            self.forward(images, labels)[1].backward()  # type: ignore[no-untyped-call]
+            net.zero_grad(set_to_none=True)
+
+        compile_if_faster(net, one_pass, self.settings, self.callback)
 
     def has_ended(self, history: list[EpochRecord]) -> bool:
         """Whether every step is done, or the last ``early_stop`` epochs brought no new best."""
@@ -203,27 +224,32 @@ class Trainer:
     def train_epoch(self) -> None:
         """Train from the step that the state stands at to the end of the epoch.
 
-        Only the few measurements of the trace and of the warm-up wait for a cuda device.
+        Only the few measurements of the trace and of the warm-up wait for a cuda device. Raises ``DivergedError`` for a
+        loss that is not finite: on one CPU at its step, else when the statistics of the steps have come from the
+        device and the ranks have told each other.
         """
         state, loader, config = self.state, self.loader, self.config
         if training_mode(state.net, config, len(state.history) + 1):
-            self.ddp_net = wrap_ddp(state.net)
+            self.ddp_net = wrap_ddp(state.net, config)
         first = len(state.history) * loader.steps
         batches = loader.shuffled(self.seed, len(state.history) + 1, start=state.step)
         meter = Meter(loader.batch_size, ranks=loader.ranks, done=state.step)
-        started = perf_counter() - state.seconds
+        started, rank = perf_counter() - state.seconds, [world().rank] if world().rank else []
+        diverged = False
         for number in range(state.step, min(loader.steps, self.total - first)):
             step = first + number
-            seed_network(derive_seed(self.seed, "step", step, *([world().rank] if world().rank else [])), loader.device)
+            seed_network(derive_seed(self.seed, "step", step, *rank), loader.device)
             set_rate(state.optimizer, learning_rate(config, step, loader.steps, self.is_warm))
             self.take_step(batches, number, step)
             state.step, state.seconds = number + 1, perf_counter() - started
             started += state.trace.measure_if_due(state.eval_net, step + 1)
             self.update_warmup(step)
-            self.callback.on_step(step + 1, self.total, meter.stats(state.losses, state.wrong, number + 1))
+            stats = meter.stats(state.losses, state.wrong, number + 1)
+            self.callback.on_step(step + 1, self.total, stats)
+            diverged = diverged or (stats is not None and not isfinite(stats.loss))
             if config.save_every and (step + 1) % config.save_every == 0:
                 self.checkpoints.save_within_epoch()
-            self.stop_if_requested(step + 1)
+            self.stop_if_requested(step + 1, diverged)
 
     def take_step(self, batches: Iterator[tuple[Tensor, Tensor]], number: int, step: int) -> None:
         """One step of the optimizer, the ``number``-th of its epoch and the ``step``-th of the run: its micro-batches
@@ -231,27 +257,29 @@ class Trainer:
         state, config, parts = self.state, self.config, self.loader.micro_batches
         for part in range(parts):
             images, labels = next(batches)
-            # Mixed targets are smoothed already.
-            smooth = config.label_smoothing if labels.dim() == 1 else 0.0
             with averaging_at_the_end(self.ddp_net, part == parts - 1):
-                with autocast(config.precision, images.device):
-                    logits = self.ddp_net(images)
-                    loss = F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=smooth)
-                if loss.device.type == "cpu" and not isfinite(loss.item()) and world().size == 1:
+                logits, loss = self.forward(images, labels)
+                if self.checks_at_once and not isfinite(loss.item()):
                     raise self.diverged(images, step + 1, loss.item())
                 loss = loss if parts == 1 else loss / parts
                 state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            target = labels if labels.dim() == 1 else labels.argmax(dim=1)
-            state.losses[number] += loss.detach()
-            state.wrong[number] += (logits.detach().argmax(dim=1) != target).sum()
+            state.count(number, loss, logits, labels)
         if config.clip_norm is not None:
             state.scaler.unscale_(state.optimizer)
             nn.utils.clip_grad_norm_(state.net.parameters(), config.clip_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        state.optimizer.zero_grad(set_to_none=True)
+        clear_gradients(state.optimizer)
         if state.ema is not None:
             state.ema.update(step)
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and loss of a micro-batch, in the precision of the run."""
+        # Mixed targets are smoothed already.
+        smooth = self.config.label_smoothing if labels.dim() == 1 else 0.0
+        with autocast(self.config.precision, images.device):
+            logits = self.ddp_net(images)
+            return logits, F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=smooth)
 
     @property
     def is_warm(self) -> bool:
@@ -271,9 +299,12 @@ class Trainer:
         if wrong / (window * self.loader.batch_size) < (self.config.warmup_until_error or 0):
             state.warm_since = step + 1
 
-    def stop_if_requested(self, step: int) -> None:
-        """Save and raise ``StoppedError`` where a signal asked to stop, on this rank or any other."""
-        signal = self.stop.agreed(step, self.loader.device)
+    def stop_if_requested(self, step: int, diverged: bool = False) -> None:
+        """Save and raise ``StoppedError`` where a signal asked to stop, on this rank or any other. Where one of them
+        has seen a loss that is not finite raise ``DivergedError``."""
+        signal, diverged = self.stop.agreed(step, self.loader.device, diverged)
+        if diverged:
+            self.finite_losses()
         if signal is None:
             return
         self.checkpoints.save_within_epoch()
@@ -288,9 +319,8 @@ class Trainer:
         state, loader, config = self.state, self.loader, self.config
         first = len(state.history) * loader.steps
         share_buffers(state.eval_net)
-        losses = sum_over_ranks(state.losses[: state.step].clone()).cpu() / world().size
+        losses = self.finite_losses()
         wrong = sum_over_ranks(state.wrong[: state.step].sum()).item()
-        check_finite(losses, first_step=first)
         record = EpochRecord(
             epoch=len(state.history) + 1,
             learning_rate=learning_rate(config, first + state.step - 1, loader.steps, self.is_warm),
@@ -310,6 +340,13 @@ class Trainer:
         self.check_evaluation(record)
         return replace(record, seconds=state.seconds + perf_counter() - started)
 
+    def finite_losses(self) -> Tensor:
+        """The loss of each step of the epoch, over all ranks. Raises ``DivergedError`` where one is not finite."""
+        state = self.state
+        losses = sum_over_ranks(state.losses[: state.step].clone()).cpu() / world().size
+        check_finite(losses, first_step=len(state.history) * self.loader.steps)
+        return losses
+
     def evaluate(self, batches: Loader) -> Metrics:
         """Loss and error of the network that is kept, on ``batches``."""
         step = len(self.state.history) * self.loader.steps + self.state.step
@@ -319,7 +356,8 @@ class Trainer:
             if world().size == 1:
                 self.stop_if_requested(step)
 
-        return evaluate_batches(self.state.eval_net, batches, self.config.precision, stop)
+        with eagerly() if self.config.compile else nullcontext():
+            return evaluate_batches(self.state.eval_net, batches, self.config.precision, stop)
 
     def test_best(self) -> None:
         """Evaluate the best epoch on test, where validation has chosen another than the last."""
@@ -344,40 +382,19 @@ class Trainer:
 
     def diverged(self, images: Tensor, step: int, loss: float) -> DivergedError:
         """The error for a loss that is not finite, with the layer where that began."""
-        with autocast(self.config.precision, images.device):
+        with eagerly(), autocast(self.config.precision, images.device):
             origin = find_origin(self.state.net, images, step)
         return DivergedError(f"the loss became {loss} at step {step}: {origin}; {ADVICE}")
 
     def check_evaluation(self, record: EpochRecord) -> None:
         """Raise ``DivergedError`` where weights or the loss they give are not finite, though every step's loss was."""
         splits = [metrics for metrics in (record.train, record.validation, record.test) if metrics is not None]
-        broken = broken_weights(self.state.net) or broken_weights(self.state.eval_net)
+        # Without an average both are one network.
+        nets = dict.fromkeys((self.state.net, self.state.eval_net))
+        broken = next(filter(None, map(broken_weights, nets)), [])
         if broken or not all(isfinite(metrics.loss) for metrics in splits):
             origin = f": {broken[-1]} is not finite since its last step" if broken else ""
             raise DivergedError(
                 f"the loss in eval mode, or a weight, is not finite after epoch {record.epoch}{origin}; "
                 "try a lower --lr or a warm-up"
             )
-
-
-def seed_network(seed: int, device: torch.device) -> None:
-    """Seed what the network draws itself.
-
-    Not by ``torch.manual_seed``, which keeps a stack trace for each kind of device that is not in use: 0.3 ms a step.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-
-
-def averaging_at_the_end(ddp_net: nn.Module, last: bool) -> AbstractContextManager[object]:
-    """Several ranks average their gradients once a step, with its last micro-batch."""
-    return nullcontext() if last or not isinstance(ddp_net, DistributedDataParallel) else ddp_net.no_sync()
-
-
-def check_finite(losses: Tensor, first_step: int) -> None:
-    """Raise ``DivergedError`` with the first step whose loss is not a finite number."""
-    broken = (~losses.isfinite()).nonzero()
-    if len(broken):
-        step = int(broken[0])
-        raise DivergedError(f"the loss became {losses[step].item()} at step {first_step + step + 1}; {ADVICE}")

@@ -4,7 +4,7 @@ from copy import deepcopy
 from math import cos, pi
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from resnetlab.train.config import TrainConfig
 
@@ -34,15 +34,25 @@ def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
             {"params": decayed, "weight_decay": config.weight_decay, "rate_factor": factor},
             {"params": free, "weight_decay": rest, "rate_factor": factor},
         ]
+    # What torch chooses by itself, by looking at every parameter at every step.
+    foreach = False if all(p.is_cpu for _, p in trained) else None
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+        return torch.optim.AdamW(groups, lr=config.lr, foreach=foreach)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, foreach=foreach)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its share of the rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_factor"]
+
+
+def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """As ``optimizer.zero_grad(set_to_none=True)``, without its mark for a profiler, which takes longer than the
+    rest."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
@@ -108,14 +118,15 @@ class Ema:
         self.net = deepcopy(trained).requires_grad_(False).eval()
         self.decay = decay
         theirs, ours = trained.state_dict(keep_vars=True), self.net.state_dict()
-        pairs = [(ours[name], theirs[name]) for name in ours]
-        self._averaged: list[tuple[Tensor, Tensor]] = [(e, w) for e, w in pairs if e.is_floating_point()]
-        self._copied: list[tuple[Tensor, Tensor]] = [(e, w) for e, w in pairs if not e.is_floating_point()]
+        averaged = [name for name, value in ours.items() if value.is_floating_point()]
+        copied = [name for name in ours if name not in averaged]
+        self._averaged = [ours[name] for name in averaged], [theirs[name] for name in averaged]
+        self._copied = [ours[name] for name in copied], [theirs[name] for name in copied]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Follow the trained network after ``step``, counted from 0."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_([e for e, _ in self._averaged], [w for _, w in self._averaged], share)
-        for e, w in self._copied:
-            e.copy_(w)
+        torch._foreach_lerp_(*self._averaged, share)
+        if self._copied[0]:
+            torch._foreach_copy_(*self._copied)

@@ -184,9 +184,12 @@ def read_values(texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def recipe_command(plain: Mapping[str, Any], out: str = "RUN") -> str:
-    """The command that trains the recipe, given in its plain form, with every setting that is not the default; of
-    encoded images it says that nothing is chosen besides."""
-    words = [] if str(plain.get("data")).partition(":")[0] in ARRAYS else ["--no-choose"]
+    """The command that trains the recipe, given in its plain form, with every setting that is not the default; where
+    something would be chosen besides, it says not to."""
+    scheme, training = str(plain.get("data")).partition(":")[0], plain.get("training") or {}
+    # Of large arrays nothing is chosen but evaluate_train.
+    open_ = scheme != "digits" and training.get("evaluate_train") != "end" if scheme in ARRAYS else True
+    words = ["--no-choose"] if open_ else []
     return command_of("train", out, plain, as_plain(Recipe()), words)
 
 

@@ -128,7 +128,7 @@ def run_recipe(
                 # A run that diverged went back to its last checkpoint: its end is no part of the trace.
                 gradient_trace=trace.moments(None if fault else end),
                 data=data.fingerprint,
-                environment=environment_of(device),
+                environment=environment_of(device) | compiled(settings),
                 seconds=perf_counter() - started,
                 changes=settings.changes,
                 chosen=list(settings.values["chosen"]),
@@ -164,6 +164,13 @@ def run_settings(recipe: Recipe, data: "ImageData", chosen: Sequence[str]) -> "R
     from resnetlab.train.checkpoint import RunSettings
 
     return RunSettings(values={"recipe": as_plain(recipe), "data": data.fingerprint["sha256"], "chosen": list(chosen)})
+
+
+def compiled(settings: "RunSettings") -> dict[str, bool]:
+    """Whether the run was compiled, where its trial has decided that."""
+    from resnetlab.train.compile import COMPILED
+
+    return {COMPILED: settings.values[COMPILED]} if COMPILED in settings.values else {}
 
 
 def chooses(recipe: Recipe, data: "ImageData") -> bool:

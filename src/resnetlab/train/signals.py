@@ -54,15 +54,16 @@ class StopRequest:
         if not self._deferred:
             raise Interrupted(number)
 
-    def agreed(self, step: int, device: torch.device) -> int | None:
-        """The signal on which to stop after ``step``: one's own, or where there are several ranks any rank's."""
+    def agreed(self, step: int, device: torch.device, diverged: bool = False) -> tuple[int | None, bool]:
+        """The signal on which to stop after ``step``, and whether the run has ``diverged``: one's own, or where there
+        are several ranks any rank's."""
         if world().size == 1:
-            return self.signal
+            return self.signal, diverged
         if step % ASK_EVERY:
-            return None
-        asked = torch.tensor([self.signal == number for number in SIGNALS], dtype=torch.int32, device=device)
-        counts = sum_over_ranks(asked).tolist()
-        return next((number for number, count in zip(SIGNALS, counts, strict=True) if count), None)
+            return None, False
+        asked = [*(self.signal == number for number in SIGNALS), diverged]
+        *counts, broken = sum_over_ranks(torch.tensor(asked, dtype=torch.int32, device=device)).tolist()
+        return next((number for number, count in zip(SIGNALS, counts, strict=True) if count), None), bool(broken)
 
 
 @contextmanager

@@ -86,16 +86,16 @@ class Batcher(Generic[Job, Answer]):
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin the next batch if none is under way, and nothing more is to be waited for."""
         self._looking = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if self._busy or not self._waiting:
             return
         left = self._waiting[0].since + self._wait - loop.time()
         full = sum(one.images for one in self._waiting) >= self._most
         if left > 0 and not full and self._others(len(self._waiting)):
-            self._timer = loop.call_later(left, self._next, loop)
+            self._timer = self._timer or loop.call_later(left, self._time_out, loop)
             return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         batch = [self._waiting.popleft()]
         images = batch[0].images
         while self._waiting and images + self._waiting[0].images <= self._most:
@@ -110,6 +110,10 @@ class Batcher(Generic[Job, Answer]):
         self._busy = True
         done = loop.run_in_executor(self._thread, self._tried, jobs)
         done.add_done_callback(lambda done: self._end(loop, batch, done.result()))
+
+    def _time_out(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        self._next(loop)
 
     def _end(
         self,
