@@ -257,6 +257,17 @@ def test_a_messy_folder_takes_less_than_ten_minutes():
     assert sum(read("photos.json")["seconds"].values()) < 600
 
 
+def test_server_takes_a_quarter_of_the_time_of_another():
+    assert min(read("serve.json")["processor_time_ratio"].values()) >= 4
+
+
+def test_predict_is_as_fast_as_the_usual_way_and_takes_no_more_memory_for_more_files():
+    found = read("predict.json")
+    assert found["speed"]["ours_over_timm"]["quartile_1"] >= 1
+    some, all_of_them = found["peak_bytes"].values()
+    assert all_of_them < 1.1 * some
+
+
 def test_server_takes_little_memory():
     assert max(row["resident_mib"] for row in read("serve.json")["servers"]["resnetlab"].values()) <= 100
 
