@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-browser test-faults test-breaks test-reference test-ray bench lint format clean
+.PHONY: help demo test test-slow test-browser test-long test-faults test-breaks test-reference test-ray bench lint format clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -33,6 +33,9 @@ test: .venv/installed-dev  ## set up, then run the tests
 
 test-slow: .venv/installed-dev  ## run what is left out of the usual tests: large networks for real
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+test-long: .venv/installed-dev  ## run what takes minutes each: a C++ compiler, benchmarks, a machine that is lost
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 # A browser is the system's; nothing but its program is needed, no driver and no Python package.
 test-browser: .venv/installed-dev  ## open every kind of page in Chromium, which must be there: screenshots in runs/browser

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gpu_benchmark_runs_every_case_on_a_cpu_in_its_tiny_mode(tmp_path):
     out = tmp_path / "tiny.json"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}

@@ -5,7 +5,7 @@ import pytest
 from tests.faults import images
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.long)])
 def test_damaged_images_are_read_or_refused(count):
     found = images.fuzz(count, seed=1)
     assert (found["crashes"], found["hung"]) == ([], 0)

@@ -339,7 +339,7 @@ def compile_for_real(net: nn.Module) -> nn.Module:
     return net
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_gradients_of_compiled_blocks_are_those_of_eager_ones():
     """Within rounding: 10⁻⁴ of the largest number of each gradient. What is dropped at random is the same."""
@@ -352,7 +352,7 @@ def test_gradients_of_compiled_blocks_are_those_of_eager_ones():
         assert (other[name] - expected).abs().max() > 1e-4 * scale, name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_no_mask_is_kept_for_the_way_back(monkeypatch):
     def kept(net: nn.Module) -> list[torch.dtype]:
@@ -368,7 +368,7 @@ def test_no_mask_is_kept_for_the_way_back(monkeypatch):
     assert torch.bool in kept(tiny_net())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_run_resumes_to_the_same_bits(data, eager_is_slow, tmp_path):
     whole, resumed, plain, notes = tiny_net(), tiny_net(), tiny_net(), Notes()
@@ -385,7 +385,7 @@ def test_compiled_run_resumes_to_the_same_bits(data, eager_is_slow, tmp_path):
     assert not same_tensors(plain, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_without_a_compiler_the_run_is_trained_eagerly(data, monkeypatch, tmp_path):
     from torch._inductor import config

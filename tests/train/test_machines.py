@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.train.machines import ranks_of, start, two_machines
 from tests.train.runs import without_time
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 PATIENCE = 120.0
 SILENCE = 10.0
 """Seconds after which a rank gives the other up; it is half an hour for users."""
