@@ -31,10 +31,10 @@ demo: .venv/installed  ## set up, then compare plain and residual nets at depths
 test: .venv/installed-dev  ## set up, then run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-slow: .venv/installed-dev  ## run what is left out of the usual tests: large networks for real
+test-slow: .venv/installed-dev  ## run what is left out of the usual tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
-test-long: .venv/installed-dev  ## run what takes minutes each: a C++ compiler, benchmarks, a machine that is lost
+test-long: .venv/installed-dev  ## run what takes long: large networks for real, a C++ compiler, benchmarks, a lost machine
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 # A browser is the system's; nothing but its program is needed, no driver and no Python package.

@@ -31,7 +31,7 @@ def test_sample_of_the_zoo_passes_in_every_format(name):
     passes(name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", SLOW)
 def test_larger_sample_of_the_zoo_passes_in_every_format(name):
     passes(name)

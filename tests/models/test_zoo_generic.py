@@ -17,7 +17,7 @@ from resnetlab.models.zoo import ROWS, create_model, list_models, model_config
 NAMES = list_models()
 SIDE = {"resnet": 8, "vgg": 32, "mlp": 8}
 LIGHT, DEEP = 13_000_000, 1000
-"""Parameters and layers from which on running a network for real is left to `make test-slow`."""
+"""Parameters and layers from which on running a network for real is left to `make test-long`."""
 
 
 def shallowest_alike(name: str) -> str:
@@ -33,7 +33,7 @@ def shallowest_alike(name: str) -> str:
 
 def marked(name: str):
     heavy = ROWS[name].parameters > LIGHT if name in ROWS else int(re.findall(r"\d+", name)[-1]) >= DEEP
-    return pytest.param(name, marks=pytest.mark.slow) if heavy else name
+    return pytest.param(name, marks=pytest.mark.long) if heavy else name
 
 
 RUN_NAMES = [marked(name) for name in NAMES if shallowest_alike(name) == name]
