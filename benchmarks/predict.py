@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 from signal import SIGKILL
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from rivals import load_timm, load_torchvision
 
 import resnetlab
 from resnetlab import Recipe, TrainConfig, run_recipe
@@ -126,23 +126,12 @@ def same_rows(run: Path, files: Path, place: Path) -> dict[str, Any]:
     }
 
 
-def load_timm() -> Any:
-    """timm's data module. torchvision declares shapes of two operators, which are not there beside a CPU torch."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, operator):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import timm.data
-    return timm.data, library
-
-
 def timm_way(run: Path, files: Path, out: Path) -> None:
     """What timm's inference.py does, with the same network."""
     import pandas
 
-    data, _library = load_timm()
+    # timm imports torchvision, which has to stay.
+    _torchvision, data = load_torchvision(), load_timm().data
     trained = resnetlab.load(run, device="cpu")
     mean, std = (
         [value / 255 for value in values] for values in (trained.preprocessing.mean, trained.preprocessing.std)

@@ -5,7 +5,6 @@ Python's, and only processes share that.
 """
 
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from multiprocessing import get_context
 from typing import TypeVar
 from warnings import catch_warnings, simplefilter
 
-from resnetlab.data.processes import begin_worker, broken_down, no_warnings, signals_held
+from resnetlab.data.processes import BY_COPY, begin_worker, broken_down, no_warnings, signals_held
 
 AHEAD = 8
 """Results that wait for each thread or process."""
@@ -70,9 +69,7 @@ def _in_order(
 
 @contextmanager
 def _processes(workers: int) -> Iterator[Executor]:
-    # Where it can, a worker starts as a copy, at once.
-    context = get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(workers, context, partial(begin_worker, os.getpid()))
+    pool = ProcessPoolExecutor(workers, get_context(BY_COPY), partial(begin_worker, os.getpid()))
     try:
         with signals_held(), no_warnings():
             # The first task starts all of them.

@@ -117,28 +117,33 @@ def _are_equal(one: Image.Image, other: Image.Image) -> bool:
     return all(np.array_equal(np.asarray(one.crop(strip)), np.asarray(other.crop(strip))) for strip in strips)
 
 
+def _markers(data: bytes) -> Iterator[re.Match[bytes]]:
+    """The markers of a JPEG behind its first, up to the last whole one; what a marker says follows it."""
+    place = 2
+    while found := JPEG_MARKER.search(data, place):
+        yield found
+        # Behind the head of a scan its data follow, up to the next marker.
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+
+
 def _end_of_jpeg(data: bytes) -> tuple[int | None, bool]:
     """Where the first image of the file ends, at its marker EOI, and whether it is progressive."""
-    place, progressive = 2, False
-    while found := JPEG_MARKER.search(data, place):
+    progressive = False
+    for found in _markers(data):
         marker = data[found.end() - 1]
         if marker == END_OF_IMAGE:
             return found.start(), progressive
         progressive = progressive or marker == PROGRESSIVE
-        # Behind the head of a scan its data follow, up to the next marker.
-        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
     return None, progressive
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Height and width by the first head of a frame in a JPEG; None where there is none before the first scan."""
-    place = 2
-    while found := JPEG_MARKER.search(data, place):
+    for found in _markers(data):
         marker, place = data[found.end() - 1], found.end()
         if marker in FRAMES:
             size = data[place + 3 : place + 7]
             return (int.from_bytes(size[:2], "big"), int.from_bytes(size[2:], "big")) if len(size) == 4 else None
         if marker in (SCAN, END_OF_IMAGE):
             return None
-        place += int.from_bytes(data[place : place + 2], "big")
     return None

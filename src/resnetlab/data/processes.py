@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
 
 LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
+BY_COPY = "fork" if sys.platform == "linux" else None
+"""How processes start: where they can as a copy, at once, and with no copy of a million names sent to them."""
 
 
 class Workers:
@@ -47,8 +49,7 @@ class Workers:
                 persistent_workers=True,
                 collate_fn=_as_it_is,
                 worker_init_fn=partial(begin_worker, os.getpid()),
-                # Where it can, a worker starts as a copy: at once, and with no copy of a million names sent to it.
-                multiprocessing_context="fork" if sys.platform == "linux" else None,
+                multiprocessing_context=BY_COPY,
                 # Without one of its own the loader draws from the global generator.
                 generator=torch.Generator().manual_seed(seed),
             )

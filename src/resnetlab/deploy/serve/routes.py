@@ -52,8 +52,9 @@ Endpoint = Callable[[Request], Awaitable[Answer]]
 DECODERS = 4
 """Threads that decode large images, at most: one takes up to 150 MB while it is decoded."""
 LARGE = 64 * 1024
-"""Bytes from which images of a batch are decoded side by side; with less the threads would cost more than they save.
-Also pixels from which an image is not small."""
+"""Bytes from which images of a batch are decoded side by side; with less the threads would cost more than they save."""
+SMALL = 256 * 256
+"""Pixels below which an image keeps the event loop for no time to speak of."""
 QUICK = 0.01
 """Seconds that a full batch may take so that the event loop computes it itself: others wait for so long."""
 HELD_BODIES = 8
@@ -174,9 +175,9 @@ class Service:
         if not arrays:
             return list(decoded)  # type: ignore[arg-type]  # all are errors
         logits = self.predictor.logits(np.concatenate(arrays))
-        top = max((job.top for job in jobs if isinstance(job, ImageJob)), default=1)
+        top = max((job.top for job in jobs if isinstance(job, ImageJob)), default=0)
         # Of all images at a time: one by one it would take as long as reading them.
-        found = predictions(logits, self.bundle.classes, top)
+        found = predictions(logits, self.bundle.classes, top) if top else []
         answers: list[Prediction | Logits | Exception] = []
         row = 0
         for job, one in zip(jobs, decoded, strict=True):
@@ -205,7 +206,7 @@ class Service:
         return (
             self.fast
             and sum(map(len, files)) < LARGE
-            and all((pixels_said(content) or LARGE) < LARGE for content in files)
+            and all((pixels_said(content) or SMALL) < SMALL for content in files)
         )
 
     def decode(self, job: Job) -> Pixels | DataError:
