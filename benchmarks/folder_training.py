@@ -30,6 +30,7 @@ from resnetlab.data.config import AugmentConfig, DecodeConfig
 from resnetlab.data.sources import load_data
 from resnetlab.models.zoo import create_model
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.heap import keep_freed_memory
 from resnetlab.train.prepare import make_loader
 
 BATCH, LR = 32, 0.01
@@ -49,6 +50,7 @@ class First:
 def maker(name: str, photos: Path, steps: int) -> Run:
     """What takes the turns of that name."""
     if name.startswith("ours"):
+        keep_freed_memory()
         augment = AugmentConfig(random_resized_crop=True, flip=True)
         config = TrainConfig(epochs=10**5, batch_size=BATCH, lr=LR, augment=augment)
         data = load_data(photos, decode=DecodeConfig(image_size=224, check="head"))

@@ -37,6 +37,7 @@ from resnetlab.data.dataset import ImageData
 from resnetlab.data.loader import Loader
 from resnetlab.models.zoo import create_model
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.heap import keep_freed_memory
 from resnetlab.train.prepare import make_loader, move_to
 
 CPU = torch.device("cpu")
@@ -117,6 +118,7 @@ def makers(steps: int) -> dict[str, Callable[[], Run]]:
         return bare(usual_net(), usual_batches(data, BATCH, workers, transforms), config.lr)
 
     def ours() -> Run:
+        keep_freed_memory()
         return Ours(create_model("cifar_resnet20"), make_loader(data, config, CPU), config)
 
     def with_made() -> Run:

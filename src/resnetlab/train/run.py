@@ -86,6 +86,7 @@ def run_recipe(
     from resnetlab.train.callbacks import NoCallback
     from resnetlab.train.distributed import process_group, world
     from resnetlab.train.gradients import GradientTrace
+    from resnetlab.train.heap import keep_freed_memory
     from resnetlab.train.prepare import environment_of, pick_device
 
     out, callback = Path(out), callback or NoCallback()
@@ -100,6 +101,8 @@ def run_recipe(
         if data is None:
             data = run_data(out, recipe, place, on_progress) if resumes else recipe_data(recipe, on_progress)
         device = pick_device(recipe.training.device)
+        if device.type == "cpu" and recipe.training.checkpoint_blocks is None:
+            keep_freed_memory()
         config = check_recipe(recipe, data)
         with claimed(claim, data, here.leads, locked=alone) as ended:
             if ended:
