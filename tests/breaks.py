@@ -103,6 +103,44 @@ BREAKS = {
         "(step - top) / max(1.0, total - top)",
         "tests/train/test_schedule.py tests/train/test_optim.py",
     ),
+    "LARS without the decay in its ratio": Break(
+        "train/normalised.py", "(theirs + decay * ours)", "theirs", "tests/train/test_normalised.py"
+    ),
+    "LARS adapts norms": Break("train/optim.py", '"adapts": False', '"adapts": True', "tests/train/test_normalised.py"),
+    "LARS divides by zero": Break(
+        "train/normalised.py", "(ours > 0) & (theirs > 0)", "ours >= 0", "tests/train/test_normalised.py"
+    ),
+    "norm of squares that underflow": Break(
+        "train/normalised.py",
+        '    largest = torch._foreach_norm(tensors, float("inf"))\n'
+        "    return list(torch._foreach_mul(torch._foreach_norm(scaled(tensors)), largest))",
+        "    return list(torch._foreach_norm(tensors))",
+        "tests/train/test_normalised.py",
+    ),
+    "normalised gradients over their largest number": Break(
+        "train/normalised.py",
+        "positive(torch._foreach_norm(units))",
+        "torch._foreach_norm(units, float('inf'))",
+        "tests/train/test_normalised.py",
+    ),
+    "momentum before the gradient is normalised": Break(
+        "train/normalised.py",
+        "torch._foreach_add_(buffers, units)",
+        "torch._foreach_add_(buffers, gradients)",
+        "tests/train/test_normalised.py",
+    ),
+    "Signum takes the sign first": Break(
+        "train/normalised.py",
+        "torch._foreach_lerp_(averages, gradients,",
+        "torch._foreach_lerp_(averages, torch._foreach_sign(gradients),",
+        "tests/train/test_normalised.py",
+    ),
+    "sign of the weights": Break(
+        "train/normalised.py",
+        "torch._foreach_sign(averages)",
+        "torch._foreach_sign(weights)",
+        "tests/train/test_normalised.py",
+    ),
     "norms decay": Break(
         "train/optim.py",
         "rest = config.weight_decay if config.decay_all else 0.0",
