@@ -162,6 +162,36 @@ BREAKS = {
     "bootstrap without acceleration": Break(
         "core/stats.py", 'method="BCa"', 'method="percentile"', "tests/core/test_stats.py"
     ),
+    "seeds that judge choose": Break(
+        "study/plan.py", "study.recipe.seed + TUNING_SEEDS", "study.recipe.seed", "tests/study/test_tuning.py"
+    ),
+    "judged at the recipe's own value": Break(
+        "study/plan.py", "{**values, **chosen.get(place, {})}", "values", "tests/study/test_tuning.py"
+    ),
+    "larger of equal values chosen": Break(
+        "study/tuning.py", "min(range(len(tried)),", "min(range(len(tried) - 1, -1, -1),", "tests/study/test_tuning.py"
+    ),
+    "tuning leaves out what diverged": Break(
+        "study/tuning.py", "if record.final else 1.0 for", "if record.final else 0.0 for", "tests/study/test_tuning.py"
+    ),
+    "band where some runs train": Break(
+        "study/tuning.py",
+        "tried[number].trained == tried[number].n",
+        "tried[number].trained > 0",
+        "tests/study/test_tuning.py",
+    ),
+    "band over a gap": Break(
+        "study/tuning.py",
+        "len(list(takewhile(every, range(best - 1,",
+        "len(list(filter(every, range(best - 1,",
+        "tests/study/test_tuning.py",
+    ),
+    "judging begins before tuning has ended": Break(
+        "study/tuning.py", "if len(ended) < len(planned):", "if planned and not ended:", "tests/study/test_tuning.py"
+    ),
+    "settings of every study say that it tunes": Break(
+        "study/config.py", 'if study.tune or "tune" not in name', "if name", "tests/study/test_tuning.py"
+    ),
     "Bonferroni dropped": Break(
         "study/degradation.py",
         "2 * (1 - LEVEL) / max(1, len(pairs))",
