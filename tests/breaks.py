@@ -103,6 +103,44 @@ BREAKS = {
         "(step - top) / max(1.0, total - top)",
         "tests/train/test_schedule.py tests/train/test_optim.py",
     ),
+    "LARS without the decay in its ratio": Break(
+        "train/normalised.py", "(theirs + decay * ours)", "theirs", "tests/train/test_normalised.py"
+    ),
+    "LARS adapts norms": Break("train/optim.py", '"adapts": False', '"adapts": True', "tests/train/test_normalised.py"),
+    "LARS divides by zero": Break(
+        "train/normalised.py", "(ours > 0) & (theirs > 0)", "ours >= 0", "tests/train/test_normalised.py"
+    ),
+    "norm of squares that underflow": Break(
+        "train/normalised.py",
+        '    largest = torch._foreach_norm(tensors, float("inf"))\n'
+        "    return list(torch._foreach_mul(torch._foreach_norm(scaled(tensors)), largest))",
+        "    return list(torch._foreach_norm(tensors))",
+        "tests/train/test_normalised.py",
+    ),
+    "normalised gradients over their largest number": Break(
+        "train/normalised.py",
+        "positive(torch._foreach_norm(units))",
+        "torch._foreach_norm(units, float('inf'))",
+        "tests/train/test_normalised.py",
+    ),
+    "momentum before the gradient is normalised": Break(
+        "train/normalised.py",
+        "torch._foreach_add_(buffers, units)",
+        "torch._foreach_add_(buffers, gradients)",
+        "tests/train/test_normalised.py",
+    ),
+    "Signum takes the sign first": Break(
+        "train/normalised.py",
+        "torch._foreach_lerp_(averages, gradients,",
+        "torch._foreach_lerp_(averages, torch._foreach_sign(gradients),",
+        "tests/train/test_normalised.py",
+    ),
+    "sign of the weights": Break(
+        "train/normalised.py",
+        "torch._foreach_sign(averages)",
+        "torch._foreach_sign(weights)",
+        "tests/train/test_normalised.py",
+    ),
     "norms decay": Break(
         "train/optim.py",
         "rest = config.weight_decay if config.decay_all else 0.0",
@@ -123,6 +161,36 @@ BREAKS = {
     ),
     "bootstrap without acceleration": Break(
         "core/stats.py", 'method="BCa"', 'method="percentile"', "tests/core/test_stats.py"
+    ),
+    "seeds that judge choose": Break(
+        "study/plan.py", "study.recipe.seed + TUNING_SEEDS", "study.recipe.seed", "tests/study/test_tuning.py"
+    ),
+    "judged at the recipe's own value": Break(
+        "study/plan.py", "{**values, **chosen.get(place, {})}", "values", "tests/study/test_tuning.py"
+    ),
+    "larger of equal values chosen": Break(
+        "study/tuning.py", "min(range(len(tried)),", "min(range(len(tried) - 1, -1, -1),", "tests/study/test_tuning.py"
+    ),
+    "tuning leaves out what diverged": Break(
+        "study/tuning.py", "if record.final else 1.0 for", "if record.final else 0.0 for", "tests/study/test_tuning.py"
+    ),
+    "band where some runs train": Break(
+        "study/tuning.py",
+        "tried[number].trained == tried[number].n",
+        "tried[number].trained > 0",
+        "tests/study/test_tuning.py",
+    ),
+    "band over a gap": Break(
+        "study/tuning.py",
+        "len(list(takewhile(every, range(best - 1,",
+        "len(list(filter(every, range(best - 1,",
+        "tests/study/test_tuning.py",
+    ),
+    "judging begins before tuning has ended": Break(
+        "study/tuning.py", "if len(ended) < len(planned):", "if planned and not ended:", "tests/study/test_tuning.py"
+    ),
+    "settings of every study say that it tunes": Break(
+        "study/config.py", 'if study.tune or "tune" not in name', "if name", "tests/study/test_tuning.py"
     ),
     "Bonferroni dropped": Break(
         "study/degradation.py",

@@ -3,6 +3,7 @@
 import re
 import shlex
 from dataclasses import replace
+from itertools import product
 from math import isfinite
 
 import pytest
@@ -11,6 +12,7 @@ from resnetlab.cli.commands import read_command
 from resnetlab.models.init import build
 from resnetlab.study import Study, plan_runs
 from resnetlab.study.config import load_study
+from resnetlab.study.plan import plan_tuning
 from resnetlab.train.loop import fit
 from resnetlab.train.optim import learning_rate
 from resnetlab.train.recipe import Recipe, fitted_config, recipe_data, recipe_header
@@ -24,7 +26,7 @@ PASS = {"digits": (1437, 8), "idx": (60_000, 28), "parquet": (50_000, 32), "data
 
 
 def recipe_of(path) -> Recipe:
-    return load_study(path)[0]
+    return load_study(path).recipe
 
 
 def command_of(text: str):
@@ -105,10 +107,13 @@ STUDIES = [path for path in FILES if path.parent.name == "study"]
 @pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
 def test_study_asks_one_question_and_each_of_its_networks_can_be_built(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    recipe, axes, seeds = load_study(path)
-    planned = plan_runs(Study(recipe=recipe, axes=axes, seeds=seeds))
+    file = load_study(path)
+    study = Study(recipe=file.recipe, axes=file.axes, seeds=file.seeds, tune=file.tune, tune_seeds=file.tune_seeds or 2)
+    lowest = {name: values[0] for name, values in study.tune.items()}
+    planned, tuning = plan_runs(study, dict.fromkeys(product(*study.axes.values()), lowest)), plan_tuning(study)
+    seeds = study.seeds
     assert seeds >= 3
-    assert f"{len(planned)} runs" in recipe_header(path)["cost"]
+    assert f"{len(tuning) + len(planned)} runs" in recipe_header(path)["cost"]
     assert recipe_header(path)["what"].count("?") == 1
     for run in planned[: len(planned) // seeds]:
         build(fitted_config(run.recipe, make_data(train=12, test=6)), seed=0, device="meta")

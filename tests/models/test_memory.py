@@ -1,5 +1,7 @@
 """Predictions against what autograd keeps, and what torch allocates, in a real step on the CPU."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from resnetlab.models.init import build
 from resnetlab.models.memory import predict_memory
 from resnetlab.models.recompute import SegmentedStage, recompute_blocks
 from resnetlab.models.zoo import create_model, model_config
-from resnetlab.train.config import TrainConfig
+from resnetlab.train.config import Optimizer, TrainConfig
 from resnetlab.train.optim import make_optimizer
 
 
@@ -83,7 +85,7 @@ def test_saved_activations_of_every_family_are_within_five_percent(name, overrid
     assert predicted.saved_activations == pytest.approx(really_saved(net, images(config, 3)), rel=0.05)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
 def test_network_gradients_and_optimizer_state_are_those_of_a_real_step(optimizer):
     net = create_model("cifar_resnet20")
     predicted = predict_memory(net, 4, optimizer=optimizer)

@@ -72,7 +72,8 @@ def test_what_is_given_stays_and_the_rest_follows_it():
     assert (cropped.random_resized_crop, cropped.crop_scale) == (False, (0.08, 1.0))
     assert chosen(PHOTOS, given, {"early_stop"}).validation
     assert chosen(replace(PHOTOS, own_validation=True)).validation
-    assert chosen(PHOTOS, replace(given, training=TrainConfig(optimizer="adamw"))).training.lr == 0.001
+    for optimizer, rate in {"adamw": 0.001, "signsgd": 0.001, "lars": 0.2, "normalised_sgd": 0.05}.items():
+        assert chosen(PHOTOS, replace(given, training=TrainConfig(optimizer=optimizer))).training.lr == rate
 
 
 def test_weights_are_frozen_first_and_then_all_is_trained_with_a_faster_head():

@@ -1,11 +1,12 @@
 import warnings
+from typing import get_args
 
 import pytest
 import torch
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.models.zoo import create_model
-from resnetlab.train.config import TrainConfig
+from resnetlab.train.config import Optimizer, TrainConfig
 from resnetlab.train.optim import clear_gradients, learning_rate, make_optimizer
 
 EPOCHS, STEPS = 7, 11
@@ -78,7 +79,7 @@ def test_the_shortest_runs_have_rates_too(schedule, steps, epochs):
     assert all(0 < learning_rate(config, s, steps) <= config.lr for s in range(steps * epochs))
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", get_args(Optimizer))
 def test_norms_and_biases_do_not_decay(kind):
     net = create_model("cifar_resnet8", shortcut="B")
     optimizer = make_optimizer(net, TrainConfig(optimizer=kind, weight_decay=0.1))

@@ -11,6 +11,7 @@ import tyro
 
 from resnetlab.cli.tables import print_columns, show
 from resnetlab.core.errors import ConfigError, ResNetLabError
+from resnetlab.train.config import Optimizer
 
 if TYPE_CHECKING:
     from resnetlab.models.config import NetConfig
@@ -50,8 +51,8 @@ class Plan:
     """Keep an exponential moving average of the network."""
     checkpoint_every: int | None = None
     """Blocks in a segment of activation checkpointing; none keeps all activations."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """sgd with momentum, or adamw."""
+    optimizer: Optimizer = "sgd"
+    """What is trained with; all but adamw with momentum."""
     image_size: int | None = None
     """Side of the image in pixels; the family's own by default."""
     measure: bool = False

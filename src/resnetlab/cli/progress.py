@@ -289,8 +289,11 @@ class StudyProgress(Bars):
             self.live.stop()
 
     def on_plan(self, planned: Sequence["PlannedRun"], ended: Mapping[str, RunRecord]) -> None:
-        """Make a row for each condition, with what has ended before."""
-        self.axes = tuple(planned[0].words)
+        """Make a row for each condition, with what has ended before; the runs that judge come after those that tune."""
+        self.axes, self.rows = tuple(planned[0].words), {}
+        if self.bar is not None:
+            self.progress.remove_task(self.bar)
+            self.bar = None
         for run in planned:
             row = self.rows.setdefault(tuple(run.words.values()), Row())
             row.planned += 1

@@ -16,12 +16,13 @@ from resnetlab.records.study import StudyRecord
 from resnetlab.study import STUDY, NoStudyCallback, Study, read_study, run_study
 from resnetlab.study.config import (
     FAMILIES,
-    Axes,
     Family,
     Kind,
+    StudyFile,
     depth_axes,
     load_study,
     read_axes,
+    read_tune,
     study_recipe,
     uncropped,
 )
@@ -80,6 +81,11 @@ class StudyCommand(WithRecipe):
     """Networks of --depths: cifar_*, imagenet (resnet18, resnet34, ...) or mlp_*; short for a --model."""
     seeds: int = 3
     """Runs of each condition, with seeds from --seed on; all are paired by seed."""
+    tune: str | None = None
+    """NAME=VALUE,VALUE: a setting that is a number, such as training.lr=0.01,0.03,0.1. Each condition is judged at its
+    own best value, the one with the lowest mean training error over seeds that choose and do not judge."""
+    tune_seeds: int = 2
+    """Runs of each condition at each value of --tune."""
     workers: Workers = "auto"
     """Processes on this machine that share the runs, each with one thread; no figure depends on how many. auto: as many
     as cores, or on cuda as devices."""
@@ -91,15 +97,20 @@ class StudyCommand(WithRecipe):
     of the optimizer as well, or none, the record alone."""
     out: Path = Path("runs/study")
     """Folder of the study; a new or empty one, or one to resume."""
-    axes_of_file: Annotated[Axes, tyro.conf.Fixed, tyro.conf.Suppress] = field(default_factory=dict)
+    of_file: Annotated[StudyFile | None, tyro.conf.Fixed, tyro.conf.Suppress] = None
 
     @classmethod
     def read(cls, words: list[str], prog: str, base: Recipe | None = None) -> Self:
         """The command that the words give; axes of flags stand beside those of the file, or in their place."""
-        recipe, axes, seeds = base or study_recipe(), Axes(), None
+        given = StudyFile(recipe=base or study_recipe())
         if words and not words[0].startswith("-"):
-            recipe, axes, seeds = load_study(Path(words[0]))
-        default = cls(recipe=StudyRecipe.of(replace(recipe, options={})), seeds=3 if seeds is None else seeds)
+            given = load_study(Path(words[0]))
+        recipe = given.recipe
+        default = cls(
+            recipe=StudyRecipe.of(replace(recipe, options={})),
+            seeds=3 if given.seeds is None else given.seeds,
+            tune_seeds=2 if given.tune_seeds is None else given.tune_seeds,
+        )
         command = tyro.cli(cls, default=default, args=words, prog=prog)
         check_file(command.file, words, prog)
         if command.ray is not None and any(word.partition("=")[0] == "--workers" for word in words):
@@ -112,20 +123,27 @@ class StudyCommand(WithRecipe):
         return replace(
             command,
             recipe=replace(command.recipe, options=recipe.options | command.recipe.options),
-            axes_of_file=axes,
+            of_file=given,
         )
 
     @property
     def config(self) -> Study:
         """The study. Raises ``ConfigError`` for what makes none."""
-        recipe, axes = self.recipe.plain, self.axes_of_file
+        of_file = self.of_file or StudyFile(recipe=self.recipe.plain)
+        recipe, axes = self.recipe.plain, of_file.axes
         if self.depths or self.kinds or self.family or not (self.file or self.axis):
             axes = axes | depth_axes(self.kinds, self.depths, recipe.shortcut)
             model = FAMILIES[self.family] if self.family else recipe.model
             recipe = replace(recipe, model=model, shortcut="default")
         if not (self.file or self.axis):
             recipe = uncropped(recipe)
-        return Study(recipe=recipe, axes=axes | read_axes(self.axis), seeds=self.seeds)
+        return Study(
+            recipe=recipe,
+            axes=axes | read_axes(self.axis),
+            seeds=self.seeds,
+            tune=read_tune(self.tune) or of_file.tune,
+            tune_seeds=self.tune_seeds,
+        )
 
     def __call__(self) -> None:
         """Run the study, or this worker's part of it, and tell what came of it.

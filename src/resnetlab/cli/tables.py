@@ -14,6 +14,7 @@ from resnetlab.records.run import Metrics, RunRecord
 from resnetlab.records.study import StudyRecord
 from resnetlab.report.run.tables import best_sentence, changes
 from resnetlab.report.study.tables import answer_lines, contrast_tables, error_table, gradient_table
+from resnetlab.report.study.tuning import edge_lines, tuning_table
 from resnetlab.report.table import Table
 from resnetlab.train.recipe import recipe_header, shipped_recipes
 
@@ -86,12 +87,13 @@ def print_run(record: RunRecord, out: Path) -> None:
 
 def print_study(study: StudyRecord, page: Path) -> None:
     """The tables of a study, its answers, the rule of its contrasts, and where the page is."""
-    for table in (error_table(study), *contrast_tables(study), gradient_table(study)):
+    tuning = tuning_table(study)
+    for table in (error_table(study), *([tuning] if tuning else []), *contrast_tables(study), gradient_table(study)):
         print_table(table)
         show("")
     if len(study.runs) < study.planned:
         show(f"not complete: {len(study.runs)} of {study.planned} runs have ended")
-    show(*answer_lines(study))
+    show(*answer_lines(study), *edge_lines(study))
     show("", f"report: {page}")
 
 

@@ -21,7 +21,7 @@ from resnetlab.models.init import build
 from resnetlab.models.recompute import SegmentedStage, recompute_blocks
 from resnetlab.models.summary import saved_bytes
 
-PlannedOptimizer = Literal["sgd", "adamw"]
+PlannedOptimizer = Literal["sgd", "adamw", "lars", "normalised_sgd", "signsgd"]
 PlannedPrecision = Literal["fp32", "bf16", "fp16"]
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -34,7 +34,8 @@ class MemoryPlan:
     """Training in steps of ``batch`` images, in bytes.
 
     - ``parameters`` and ``buffers`` are the network, ``gradients`` one of each parameter, ``optimizer_state`` the
-      momentum of sgd or the two moments of adamw, ``average`` the second network of an exponential moving average.
+      two moments of adamw or the momentum of the others, ``average`` the second network of an exponential moving
+      average.
     - ``saved_activations`` is what autograd keeps of a micro-batch between forward and backward, the images among it.
     - ``recomputed`` is the most that is computed a second time at once: a segment's activations, with checkpointing.
     - ``step`` is the most that a step holds at once beside network, state and average: activations, gradients, and what
@@ -74,9 +75,9 @@ def predict_memory(
 ) -> MemoryPlan:
     """Memory and multiply-adds of a training step at the configuration's ``image_size``, in so many micro-batches.
 
-    ``checkpointing`` is the number of blocks in a segment of ``recompute_blocks``; None keeps all activations. sgd
-    has a momentum. ``traced`` are the images on which a run measures its gradients now and then, in float32. Of a
-    network only its ``config`` is read.
+    ``checkpointing`` is the number of blocks in a segment of ``recompute_blocks``; None keeps all activations. All
+    optimizers but adamw have a momentum. ``traced`` are the images on which a run measures its gradients now and then,
+    in float32. Of a network only its ``config`` is read.
 
     Raises ``ConfigError`` for a micro-batch below 2 (BN takes statistics over a batch), one that is not whole, and for
     what has no configuration.
@@ -96,8 +97,8 @@ def predict_memory(
     image = (config.in_chans, config.image_size, config.image_size)
     part = batch // accumulate
     parameters, buffers = _bytes(list(net.parameters())), _bytes(list(net.buffers()))
-    moments = 1 if optimizer == "sgd" else 2
-    counters = 0 if optimizer == "sgd" else STEP_COUNTER_BYTES * len(list(net.parameters()))
+    moments = 2 if optimizer == "adamw" else 1
+    counters = STEP_COUNTER_BYTES * len(list(net.parameters())) if optimizer == "adamw" else 0
     multiply_adds = accumulate * step_multiply_adds(net, image, part)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _take_place(net)

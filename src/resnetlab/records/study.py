@@ -159,12 +159,66 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TriedValue:
+    """A value of the tuned setting at one condition: its ``n`` tuning runs, how many diverged and how many trained, and
+    their mean training error, where one that diverged counts as 1."""
+
+    value: str
+    n: int
+    diverged: int
+    trained: int
+    train_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """The values around the chosen one at which every tuning run trained, and the width in ``decades``, log₁₀ (high /
+    low). It is ``open_below`` or ``open_above`` where it reaches that end of the values tried."""
+
+    low: str
+    high: str
+    decades: float
+    open_below: bool
+    open_above: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedCondition:
+    """What was tried at one condition, and ``chosen``; ``edge`` says that this is the lowest or highest value tried.
+
+    ``band`` is None where not even at the chosen value every tuning run trained.
+    """
+
+    values: dict[str, str]
+    chosen: str
+    edge: Literal["", "lowest", "highest"]
+    band: Band | None
+    tried: list[TriedValue]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """The setting ``name`` that was tuned, the values of its ``grid`` and the seeds that chose, by ``rule``.
+
+    ``trained_below`` is the training error below which a tuning run trained, None where none finished.
+    """
+
+    name: str
+    grid: list[str]
+    seeds: list[int]
+    rule: str
+    trained_below: float | None
+    conditions: list[TunedCondition]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyRecord:
     """A study, whole or as far as it has come: settings, runs, and the statistics over seeds.
 
     ``command`` reproduces the study; ``planned`` is the number of runs that it has when whole; ``rules`` say how
     contrasts and verdicts are made. ``trained_below`` is the training error below which a run trained, None where no
-    run finished. ``verdicts`` is empty where the study does not ask about degradation.
+    run finished. ``verdicts`` is empty where the study does not ask about degradation. Where a setting was tuned, all
+    of these are of runs at the values that ``tuning`` has chosen, and of none that chose.
     """
 
     settings: dict[str, Any]
@@ -177,4 +231,5 @@ class StudyRecord:
     contrasts: list[Contrast]
     verdicts: list[Verdict]
     trained_below: float | None = None
+    tuning: Tuning | None = None
     format: Literal[2] = 2

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -19,6 +19,9 @@ Family = Literal["cifar", "imagenet", "mlp"]
 FAMILIES: dict[Family, str] = {"cifar": "cifar_resnet20", "imagenet": "resnet34", "mlp": "mlp_resnet34"}
 """The residual network of each family, whose name takes every depth."""
 DEPTHS = (8, 20, 56)
+EXAMPLE = {"--axis": "depth=20,56", "--tune": "training.lr=0.01,0.03,0.1"}
+TUNING_SEEDS = 10_000
+"""How far above the first seed that judges the first one that tunes is; a study has fewer seeds."""
 MOST_RUNS = 10_000
 """Runs of a study: guards against typing errors."""
 
@@ -59,6 +62,10 @@ class Study:
     name. The values are written as in YAML."""
     seeds: int = 3
     """Runs of each condition, with seeds from the recipe's on; all are paired by seed."""
+    tune: Axes = field(default_factory=dict)
+    """One setting and the values, rising numbers above 0, of which each condition takes its best; or none."""
+    tune_seeds: int = 2
+    """Runs of each condition at each of these values, with seeds from ``TUNING_SEEDS`` above the recipe's on."""
 
     def __post_init__(self) -> None:
         require(len(self.axes) > 0, "axes", self.axes, "one or more, such as --axis shortcut=A,B,C,none")
@@ -66,11 +73,33 @@ class Study:
             check_axis(name)
             require(0 < len(values) == len(set(values)), f"axis {name}", values, "one value or more, all different")
         require(1 <= self.seeds <= 1000, "seeds", self.seeds, "from 1 to 1000")
-        runs = self.seeds * prod(map(len, self.axes.values()))
+        self._check_tuning()
+        tried = sum(map(len, self.tune.values())) * self.tune_seeds
+        runs = (self.seeds + tried) * prod(map(len, self.axes.values()))
         require(runs <= MOST_RUNS, "axes and seeds", runs, f"at most {MOST_RUNS} runs")
         options = {f"options.{name}" for name in self.recipe.options} | self.axes.keys()
         for name in sorted({"options.depth", "options.depths"} & options) if "depth" in self.axes else ():
             raise ConfigError(f"{name} would undo the axis depth of the study; leave one of them out")
+
+    def _check_tuning(self) -> None:
+        require(len(self.tune) <= 1, "tune", [*self.tune], "one setting, such as --tune training.lr=0.01,0.1")
+        require(1 <= self.tune_seeds <= 1000, "tune_seeds", self.tune_seeds, "from 1 to 1000")
+        require(bool(self.tune) or self.tune_seeds == 2, "tune_seeds", self.tune_seeds, "given with tune")
+        for name, values in self.tune.items():
+            check_axis(name)
+            require(name not in self.axes, "tune", name, "no axis of the study: each condition has its own value of it")
+            numbers = [as_number(value) for value in values]
+            rising = all(number > 0 for number in numbers) and numbers == sorted(set(numbers))
+            require(rising and len(values) > 1, f"tune {name}", values, "two rising numbers above 0, or more")
+
+
+def as_number(text: str) -> float:
+    """The number of a value; 0 where it is none, or not finite."""
+    try:
+        number = float(text)
+    except ValueError:
+        return 0.0
+    return number if isfinite(number) else 0.0
 
 
 def known_axes(kind: type = Recipe, prefix: str = "") -> Iterator[str]:
@@ -98,7 +127,20 @@ def check_axis(name: str) -> None:
     raise unknown_name("axis", name, known)
 
 
-def read_axes(texts: Sequence[str]) -> Axes:
+def read_tune(text: str | None) -> Axes:
+    """The setting and its values to tune, from a text such as ``training.lr=0.01,0.1``; numbers in rising order.
+
+    Raises as ``read_axes`` does.
+    """
+    return rising(read_axes([text], "--tune")) if text else {}
+
+
+def rising(axes: Axes) -> Axes:
+    """The axes with the values of each in the order of their numbers."""
+    return {name: tuple(sorted(values, key=as_number)) for name, values in axes.items()}
+
+
+def read_axes(texts: Sequence[str], flag: str = "--axis") -> Axes:
     """Axes from texts such as ``training.lr=0.05,0.1``; a list is in brackets, ``options.widths=[64],[64,32]``.
 
     ``model.shortcut`` is taken for ``shortcut``, and ``model.norm`` for ``options.norm``.
@@ -111,25 +153,42 @@ def read_axes(texts: Sequence[str]) -> Axes:
         name = re.sub(r"^model\.(?!shortcut$)", "options.", name.strip()).removeprefix("model.")
         parsed = _parse_values(values)
         if not (name and equals and parsed):
-            raise ConfigError(f"--axis {text!r} is not possible: it must be NAME=VALUE,VALUE, such as depth=20,56")
+            raise ConfigError(f"{flag} {text!r} is not possible: it must be NAME=VALUE,VALUE, such as {EXAMPLE[flag]}")
         if name in axes:
             raise ConfigError(f"axis {name} stands twice; give all its values at once, --axis {name}=A,B")
         axes[name] = tuple(map(as_text, parsed))
     return axes
 
 
-def load_study(path: Path) -> tuple[Recipe, Axes, int | None]:
-    """The recipe, axes and number of seeds of a file that a user wrote: a recipe, with ``axes`` and ``seeds`` or not.
+@dataclass(frozen=True, kw_only=True)
+class StudyFile:
+    """What a file says of a study; a number of seeds that it leaves open is None."""
+
+    recipe: Recipe
+    axes: Axes = field(default_factory=dict)
+    seeds: int | None = None
+    tune: Axes = field(default_factory=dict)
+    tune_seeds: int | None = None
+
+
+def load_study(path: Path) -> StudyFile:
+    """The study in a file that a user wrote: a recipe, with ``axes``, ``seeds``, ``tune`` and ``tune_seeds`` or not.
 
     Raises as ``load_recipe`` does.
     """
     plain = read_mapping(path)
-    axes, seeds = plain.pop("axes", {}), plain.pop("seeds", None)
+    axes, tune = (_axes_of(plain.pop(name, {}), name, path) for name in ("axes", "tune"))
+    seeds, tune_seeds = (plain.pop(name, None) for name in ("seeds", "tune_seeds"))
+    for name, number in (("seeds", seeds), ("tune_seeds", tune_seeds)):
+        require(number is None or type(number) is int, f"{path}: {name}", number, "a whole number")
     recipe = recipe_from({"validation": study_recipe().validation} | plain, path)
-    if not isinstance(axes, dict) or not all(isinstance(values, list) for values in axes.values()):
-        raise ConfigError(f"{path}: axes={axes!r} is not possible: it must hold lists, such as shortcut: [A, B]")
-    require(seeds is None or type(seeds) is int, f"{path}: seeds", seeds, "a whole number")
-    return recipe, {str(name): tuple(map(as_text, values)) for name, values in axes.items()}, seeds
+    return StudyFile(recipe=recipe, axes=axes, seeds=seeds, tune=rising(tune), tune_seeds=tune_seeds)
+
+
+def _axes_of(plain: Any, name: str, path: Path) -> Axes:
+    if not isinstance(plain, dict) or not all(isinstance(values, list) for values in plain.values()):
+        raise ConfigError(f"{path}: {name}={plain!r} is not possible: it must hold lists, such as shortcut: [A, B]")
+    return {str(axis): tuple(map(as_text, values)) for axis, values in plain.items()}
 
 
 def study_command(study: Study) -> str:
@@ -141,6 +200,8 @@ def study_command(study: Study) -> str:
         defaults = study_recipe()
     elif study.axes != usual.axes:
         words = ["--depths", *study.axes["depth"]]
+    for name, values in study.tune.items():
+        words += ["--tune", f"{name}={join_values(values)}", "--tune-seeds", str(study.tune_seeds)]
     return command_of("study", "STUDY", _as_flags(study.recipe, study.seeds), _as_flags(defaults, usual.seeds), words)
 
 
@@ -166,5 +227,6 @@ def _parse_values(text: str) -> list[Any]:
 
 
 def study_settings(study: Study) -> dict[str, Any]:
-    """The study as ``study.json`` holds it."""
-    return {"format": 2, **as_plain(study)}
+    """The study as ``study.json`` holds it; one that tunes nothing as before there was any tuning."""
+    plain = as_plain(study)
+    return {"format": 2, **{name: value for name, value in plain.items() if study.tune or "tune" not in name}}

@@ -23,9 +23,10 @@ from resnetlab.records import gradients as flow
 from resnetlab.records.diagnosis import DIAGNOSIS, Analysis, SplitName
 from resnetlab.records.study import axes_in_words
 from resnetlab.records.study_diagnosis import STUDY_DIAGNOSIS, RunResult, StudyDiagnosis
-from resnetlab.study import open_study, plan_runs, study_command
+from resnetlab.study import open_study, study_command
 from resnetlab.study.plan import PlannedRun, read_ended
 from resnetlab.study.statistics import compared_axes
+from resnetlab.study.tuning import planned_runs
 from resnetlab.train.folder import RECORD
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def diagnose_study(
     analyses = study_analyses(config)
     study = open_study(folder)
     axes = axes_in_words(study.axes)
-    chosen = choose(plan_runs(study), axes, where or {}, folder)
+    chosen = choose(planned_runs(study, folder), axes, where or {}, folder)
     device = pick_device(config.device)
     found = Collected(folder=folder, config=config, analyses=analyses, device=device, progress=progress)
     for number, run in enumerate(chosen, start=1):

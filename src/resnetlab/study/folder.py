@@ -11,6 +11,7 @@ from resnetlab.study.config import Study, study_command, study_settings
 from resnetlab.study.convert import as_study, convert_folder, convert_results
 from resnetlab.study.plan import STUDY, plan_runs, read_ended
 from resnetlab.study.results import make_record, study_run
+from resnetlab.study.tuning import chosen_values, read_tuning
 from resnetlab.train.folder import may_have_moved
 from resnetlab.train.recipe import differences
 
@@ -72,15 +73,16 @@ def is_former(out: Path) -> bool:
 def read_study(out: str | Path) -> StudyRecord:
     """The study in ``out`` as far as it has come, from its records alone.
 
-    Raises ``DataError`` where the folder holds no study, or none of its runs has ended.
+    Raises ``DataError`` where the folder holds no study, it is still tuning, or none of its runs has ended.
     """
     out = Path(out)
     study = open_study(out)
-    planned = plan_runs(study)
+    tuning = read_tuning(study, out)
+    planned = plan_runs(study, chosen_values(tuning))
     runs = [study_run(run.values, run.seed, read_ended(run, out)) for run in planned if run.has_ended(out)]
     if not runs:
         raise DataError(f"no run of the study in {out} has ended yet; give the command of the study again")
-    return make_record(runs, study.axes, len(planned), study_settings(study), study_command(study))
+    return make_record(runs, study.axes, len(planned), study_settings(study), study_command(study), tuning)
 
 
 def read_results(path: str | Path) -> StudyRecord:

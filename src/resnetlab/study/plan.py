@@ -1,7 +1,7 @@
 """Planned runs of a study, and their folders.
 
 A study folder holds ``study.json`` (its settings), ``runs/<run>/`` (each an ordinary run folder), ``results.json`` and
-the page.
+the page; one that tunes also ``tuning.json``, as soon as it has chosen.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from resnetlab.core.errors import ConfigError, DataError, require
 from resnetlab.core.serialize import as_plain, read_record
 from resnetlab.records.run import RunRecord
 from resnetlab.records.study import in_words
-from resnetlab.study.config import Study
+from resnetlab.study.config import TUNING_SEEDS, Axes, Study
 from resnetlab.study.keep import Keep
 from resnetlab.train.callbacks import Callback, NoCallback
 from resnetlab.train.folder import RECORD
@@ -133,17 +133,30 @@ class Work:
         return self.sets[data_key(run.recipe)]
 
 
-def plan_runs(study: Study) -> list[PlannedRun]:
-    """Every combination, seed by seed, so that an interrupted study has all of its first seeds.
+def plan_runs(study: Study, chosen: Mapping[tuple[str, ...], Mapping[str, str]] | None = None) -> list[PlannedRun]:
+    """Every combination, seed by seed, so that an interrupted study has all of its first seeds; with the settings that
+    were ``chosen`` for the values of its axes, which a study that tunes must have.
 
     Raises ``ConfigError`` for values that make no recipe.
     """
+    require(chosen is not None or not study.tune, "chosen", chosen, "what the runs that tune have chosen")
+    return _plan(study, study.axes, study.recipe.seed, study.seeds, chosen or {})
+
+
+def plan_tuning(study: Study) -> list[PlannedRun]:
+    """Every combination with every value of the tuned setting, for the seeds that tune; none where nothing is tuned."""
+    axes = study.axes | study.tune
+    return _plan(study, axes, study.recipe.seed + TUNING_SEEDS, study.tune_seeds, {}) if study.tune else []
+
+
+def _plan(
+    study: Study, axes: Axes, first: int, seeds: int, chosen: Mapping[tuple[str, ...], Mapping[str, str]]
+) -> list[PlannedRun]:
     planned = []
-    for seed, place in product(range(study.seeds), product(*study.axes.values())):
-        values = dict(zip(study.axes, place, strict=True))
-        number = study.recipe.seed + seed
-        recipe = recipe_at(study.recipe, values, number)
-        planned.append(PlannedRun(values=values, words=in_words(study.axes, values), seed=number, recipe=recipe))
+    for seed, place in product(range(first, first + seeds), product(*axes.values())):
+        values = dict(zip(axes, place, strict=True))
+        recipe = recipe_at(study.recipe, {**values, **chosen.get(place, {})}, seed)
+        planned.append(PlannedRun(values=values, words=in_words(axes, values), seed=seed, recipe=recipe))
     return planned
 
 

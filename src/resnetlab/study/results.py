@@ -5,7 +5,7 @@ from typing import Any
 
 from resnetlab.records import gradients
 from resnetlab.records.run import RunRecord
-from resnetlab.records.study import StudyRecord, StudyRun
+from resnetlab.records.study import StudyRecord, StudyRun, Tuning
 from resnetlab.study import degradation, outcomes, statistics
 
 
@@ -21,7 +21,12 @@ def study_run(values: dict[str, str], seed: int, record: RunRecord) -> StudyRun:
 
 
 def make_record(
-    runs: Sequence[StudyRun], axes: Mapping[str, Sequence[str]], planned: int, settings: dict[str, Any], command: str
+    runs: Sequence[StudyRun],
+    axes: Mapping[str, Sequence[str]],
+    planned: int,
+    settings: dict[str, Any],
+    command: str,
+    tuning: Tuning | None = None,
 ) -> StudyRecord:
     """The study with its statistics over seeds, and the verdicts on degradation where it asks about that."""
     verdicts = degradation.make_verdicts(runs, axes)
@@ -41,4 +46,5 @@ def make_record(
         contrasts=statistics.make_contrasts(runs, axes),
         verdicts=verdicts,
         trained_below=outcomes.Outcomes(runs).below,
+        tuning=tuning,
     )

@@ -3,7 +3,9 @@
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
@@ -30,8 +32,10 @@ from resnetlab.study.plan import (
     Work,
     data_key,
     plan_runs,
+    plan_tuning,
     read_ended,
 )
+from resnetlab.study.tuning import TUNING, planned_runs, read_tuning
 from resnetlab.study.workers import (
     Workers,
     check_workers,
@@ -84,24 +88,42 @@ def run_study(
         check_ray(ray)
     out, callback = Path(out), callback or NoStudyCallback()
     given, (study, place) = study, moved_data(study, out)
-    planned = plan_runs(study)
+    tuned = plan_tuning(study)
+    # The runs that tune have every recipe of those that judge, but for the seeds.
+    planned = tuned or plan_runs(study)
     claim_folder(study, out)
     sets = check_runs(planned, out, place, here=ray is None)
     first = sets[data_key(planned[0].recipe)]
     flags = ["--workers", "1", "--keep", keep]
     work = Work(planned=planned, out=out, sets=sets, place=place, callback=callback, stop=stop, keep=keep)
     with one_thread(), _begun(study, first, out, callback):
-        # What is damaged is better known now than hours later.
-        callback.on_plan(planned, {run.name: read_ended(run, out) for run in planned if run.has_ended(out)})
-        if ray is not None:
-            work_off_on_ray(work, ray)
-        else:
-            with _shared(given, out, workers, flags):
-                _work_off(work)
+        _announce(work)
+        with _shared(given, out, workers, flags) if ray is None else nullcontext():
+            _do(work, ray)
+            if tuned:
+                # Every worker comes here once all runs that tune have ended, and reads the same choice from them.
+                write_record(out / TUNING, read_tuning(study, out))
+                work = replace(work, planned=planned_runs(study, out))
+                _announce(work)
+                _do(work, ray)
         record = read_study(out)
         if not is_helper():
             write_record(out / RESULTS, record)
     return record
+
+
+def _announce(work: Work) -> None:
+    """Tell what is planned, and what of it has ended: what is damaged is better known now than hours later."""
+    planned, out = work.planned, work.out
+    work.callback.on_plan(planned, {run.name: read_ended(run, out) for run in planned if run.has_ended(out)})
+
+
+def _do(work: Work, ray: str | None) -> None:
+    """Do the runs that are planned, until all are recorded."""
+    if ray is not None:
+        work_off_on_ray(work, ray)
+    else:
+        _work_off(work)
 
 
 @contextmanager
@@ -139,7 +161,10 @@ def _shared(study: Study, out: Path, workers: Workers, flags: Sequence[str]) -> 
     end_with_starter()
     if "LOCAL_RANK" in os.environ:
         take_device(study.recipe.training.device)
-    left = sum(not run.has_ended(out) for run in plan_runs(study))
+    # Which runs judge is known before the value of what is tuned is.
+    lowest = {name: values[0] for name, values in study.tune.items()}
+    judging = plan_runs(study, dict.fromkeys(product(*study.axes.values()), lowest))
+    left = sum(not run.has_ended(out) for run in (*plan_tuning(study), *judging))
     count = min(count_workers(workers, study.recipe.training.device), left)
     words = shlex.split(study_command(study))[1:]
     words[words.index("STUDY")] = str(out)

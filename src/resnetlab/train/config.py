@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import inf, isfinite
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from resnetlab.core.errors import require, require_choice, unknown_name
 from resnetlab.data.config import AugmentConfig
 
-Optimizer = Literal["sgd", "adamw"]
+Optimizer = Literal["sgd", "adamw", "lars", "normalised_sgd", "signsgd"]
 Schedule = Literal["one-cycle", "cosine", "step", "constant"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -34,17 +34,18 @@ class TrainConfig:
     accumulate: int = 1
     """Gradient accumulation: micro-batches per batch, to save memory; BN takes its statistics from each."""
     optimizer: Optimizer = "sgd"
-    """sgd, or adamw (betas 0.9 and 0.999)."""
+    """sgd, or adamw (betas 0.9 and 0.999). For gradients whose size must not matter: lars (each weight tensor steps by
+    a share of its norm), normalised_sgd (each tensor by its gradient over the gradient's norm), signsgd (Signum)."""
     lr: float = 0.05
     """The highest learning rate of the schedule; --lr auto finds one by a range test first."""
     head_lr: float | None = None
     """The highest learning rate of the head, for fine-tuning; by default that of all layers."""
     momentum: float = 0.9
-    """Momentum of sgd."""
+    """Momentum, of all optimizers but adamw."""
     nesterov: bool = True
-    """Nesterov's form of the momentum."""
+    """Nesterov's form of the momentum, of sgd and normalised_sgd; the others have none."""
     weight_decay: float = 5e-4
-    """Weight decay (sgd: L2 penalty; adamw: decoupled), on weights alone unless decay_all."""
+    """Weight decay (sgd and lars: L2 penalty; others: decoupled), on weights alone unless decay_all."""
     decay_all: bool = False
     """Apply weight decay to norms and biases too, as the papers of 2015 and 2016 do."""
     clip_norm: float | None = None
@@ -153,21 +154,21 @@ class TrainConfig:
         )
 
     def _check_optimizer(self) -> None:
-        require_choice("optimizer", self.optimizer, ("sgd", "adamw"))
+        require_choice("optimizer", self.optimizer, get_args(Optimizer))
         require(isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a positive number")
         for name in ("head_lr", "clip_norm"):
             value = getattr(self, name)
             require(value is None or (isfinite(value) and value > 0), name, value, "a positive number, or left out")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
         require(
-            not self.nesterov or self.momentum > 0 or self.optimizer != "sgd",
+            not self.nesterov or self.momentum > 0 or self.optimizer not in ("sgd", "normalised_sgd"),
             "nesterov",
             self.nesterov,
             "off where momentum is 0",
         )
         require(0 <= self.weight_decay < inf, "weight_decay", self.weight_decay, "a number, 0 or more")
-        sgd = self.optimizer == "sgd" or (self.momentum, self.nesterov) == (0.9, True)
-        require(sgd, "momentum", (self.momentum, self.nesterov), "left alone with adamw, which has betas of its own")
+        usual = self.optimizer != "adamw" or (self.momentum, self.nesterov) == (0.9, True)
+        require(usual, "momentum", (self.momentum, self.nesterov), "left alone with adamw, which has betas of its own")
 
     def _check_schedule(self) -> None:
         require_choice("schedule", self.schedule, ("one-cycle", "cosine", "step", "constant"))

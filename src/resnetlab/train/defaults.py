@@ -201,10 +201,10 @@ RULES = (
     ),
     Rule(
         setting="training.lr",
-        says="0.001",
-        when="the optimizer is adamw",
-        holds=lambda _, recipe: recipe.training.optimizer == "adamw",
-        value=lambda _, __: 0.001,
+        says="0.001; for lars 0.2, for normalised_sgd 0.05",
+        when="the optimizer is not sgd",
+        holds=lambda _, recipe: recipe.training.optimizer != "sgd",
+        value=lambda _, recipe: {"lars": 0.2, "normalised_sgd": 0.05}.get(recipe.training.optimizer, 0.001),
     ),
     Rule(
         setting="training.lr",

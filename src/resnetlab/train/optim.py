@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from resnetlab.train.config import TrainConfig
+from resnetlab.train.normalised import LARS, NormalisedSGD, SignSGD
 
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4
@@ -17,10 +18,11 @@ HEAD = "head."
 
 
 def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over what is ever trained of ``net``; weights decay, and with ``decay_all`` norms and biases too.
+    """The optimizer over what is ever trained of ``net``; weights decay, and with ``decay_all`` norms and biases too.
 
     "No bias decay": Jia et al. 2018, arXiv:1807.11205; He et al. 2018, arXiv:1812.01187, §3.1. Where the head has a
     rate of its own, its parameters are groups of their own; ``rate_factor`` of a group is its rate over the common one.
+    LARS adapts the rates of weights alone.
     """
     trained = [(name, p) for name, p in net.named_parameters() if p.requires_grad or config.freeze_epochs]
     heads = (False, True) if config.head_lr is not None else (False,)
@@ -31,13 +33,19 @@ def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
         decayed, free = [p for p in here if p.dim() > 1], [p for p in here if p.dim() <= 1]
         rest = config.weight_decay if config.decay_all else 0.0
         groups += [
-            {"params": decayed, "weight_decay": config.weight_decay, "rate_factor": factor},
-            {"params": free, "weight_decay": rest, "rate_factor": factor},
+            {"params": decayed, "weight_decay": config.weight_decay, "rate_factor": factor, "adapts": True},
+            {"params": free, "weight_decay": rest, "rate_factor": factor, "adapts": False},
         ]
     # What torch chooses by itself, by looking at every parameter at every step.
     foreach = False if all(p.is_cpu for _, p in trained) else None
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, foreach=foreach)
+    if config.optimizer == "lars":
+        return LARS(groups, config.lr, config.momentum)
+    if config.optimizer == "normalised_sgd":
+        return NormalisedSGD(groups, config.lr, config.momentum, nesterov=config.nesterov)
+    if config.optimizer == "signsgd":
+        return SignSGD(groups, config.lr, config.momentum)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, foreach=foreach)
 
 

@@ -10,6 +10,7 @@ from resnetlab.report.page import flatten, inline_svg, render_template
 from resnetlab.report.run.page import follow_page
 from resnetlab.report.study import tables
 from resnetlab.report.study.figures import draw_figures
+from resnetlab.report.study.tuning import edge_lines, tuning_table
 
 PAGE, FIGURES, TEMPLATE = "report.html", "figures", "study/page.html.jinja"
 
@@ -40,6 +41,8 @@ def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:
         heading=tables.heading(study),
         answers=tables.answer_lines(study),
         errors=tables.error_table(study),
+        tuning=tuning_table(study),
+        edges=edge_lines(study),
         contrasts=tables.contrast_tables(study),
         gradients=tables.gradient_table(study),
         trace=tables.trace_table(study),

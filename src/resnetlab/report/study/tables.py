@@ -51,6 +51,7 @@ def error_table(study: StudyRecord) -> Table:
         caption=said,
         heads=(
             *heads(study),
+            *([study.tuning.name] if study.tuning else []),
             "n",
             *(["trained"] if counts else []),
             "training error %",
@@ -60,6 +61,7 @@ def error_table(study: StudyRecord) -> Table:
         rows=[
             (
                 *place(study, one.values),
+                *([chosen_value(study, one.values)] if study.tuning else []),
                 _count(one),
                 *([counted(one.trained)] if counts else []),
                 percent(one.train_error),
@@ -208,6 +210,12 @@ def place(study: StudyRecord, values: Mapping[str, str]) -> tuple[str, ...]:
 def in_order(study: StudyRecord) -> list[Condition]:
     """The conditions; by depth where a verdict compares depths, so that a plain net stands above its counterpart."""
     return sorted(study.conditions, key=lambda one: int(one.values["depth"])) if study.verdicts else study.conditions
+
+
+def chosen_value(study: StudyRecord, values: Mapping[str, str]) -> str:
+    """The value of what was tuned at which that condition is judged."""
+    assert study.tuning is not None
+    return next(one.chosen for one in study.tuning.conditions if one.values == values)
 
 
 def runs_of(study: StudyRecord, condition: Condition) -> list[StudyRun]:
