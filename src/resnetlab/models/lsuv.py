@@ -13,8 +13,8 @@ TOLERANCE = 0.01
 ROUNDS = 10
 """The most scalings of one layer. Without a bias one is enough, but for rounding."""
 
-VALUES = 2**16
-"""Pixels in the batch that variances are taken over: 64 images of 32 pixels, and at least ``LEAST`` of any size."""
+VALUES = 2**14
+"""Pixels in the batch that variances are taken over: 16 images of 32 pixels, and at least ``LEAST`` of any size."""
 
 LEAST = 8
 

@@ -3,7 +3,8 @@
 Each function makes a weight of a layer from standard normal draws, which come from that parameter's own stream.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod, sqrt
 from typing import Literal
 
@@ -15,6 +16,9 @@ Normal = Callable[[tuple[int, ...]], Tensor]
 Place = Literal["first", "branch", "head", "other"]
 Shape = tuple[int, ...]
 
+LARGE = 2**20
+"""Entries of a matrix from which on its decomposition takes all of torch's threads."""
+
 
 def orthogonal(draws: Tensor) -> Tensor:
     """The (semi-)orthogonal matrix ``(…, rows, columns)`` of normal ``draws`` of that shape, evenly distributed.
@@ -25,10 +29,24 @@ def orthogonal(draws: Tensor) -> Tensor:
     """
     matrix = draws.double()
     wide = matrix.shape[-2] < matrix.shape[-1]
-    q, r = torch.linalg.qr(matrix.mT if wide else matrix)
+    with _few_threads(matrix.numel()):
+        q, r = torch.linalg.qr(matrix.mT if wide else matrix)
     q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
     found: Tensor = q.mT if wide else q
     return found.float()
+
+
+@contextmanager
+def _few_threads(entries: int) -> Iterator[None]:
+    """One thread for a matrix of so few entries that several wait for each other: on a busy machine a hundred times as
+    long as they compute."""
+    threads = torch.get_num_threads()
+    if entries < LARGE:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def orthogonal_weight(shape: Shape, normal: Normal) -> Tensor:
