@@ -66,6 +66,61 @@ BREAKS = {
     "stochastic depth unscaled": Break(
         "models/layers.py", "return x * kept / (1 - self.p)", "return x * kept", "tests/models/test_families.py"
     ),
+    "orthogonal without its signs": Break(
+        "models/starts.py",
+        "q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)",
+        "q = q * 1",
+        "tests/models/test_starts.py",
+    ),
+    "delta-orthogonal beside the centre": Break(
+        "models/starts.py", "prod(shape[2:]) // 2] = tap", "0] = tap", "tests/models/test_starts.py"
+    ),
+    "groups of a delta-orthogonal weight forgotten": Break(
+        "models/starts.py",
+        "orthogonal(normal((groups, shape[0] // groups, shape[1])))",
+        "orthogonal(normal(shape[:2]))",
+        "tests/models/test_starts.py",
+    ),
+    "dirac outside of branches": Break(
+        "models/starts.py", 'if place == "branch" else he', "", "tests/models/test_starts.py"
+    ),
+    "dirac's noise unscaled": Break("models/starts.py", "+ dirac_noise * he", "+ he", "tests/models/test_starts.py"),
+    "mirror without its minus": Break(
+        "models/starts.py",
+        'weight if place == "head" else torch.cat([weight, -weight])',
+        'weight if place == "head" else torch.cat([weight, weight])',
+        "tests/models/test_starts.py",
+    ),
+    "lsuv goes on with the unscaled output": Break(
+        "models/lsuv.py", "output = layer.forward(*given)", "break", "tests/models/test_starts.py"
+    ),
+    "lsuv divides by the variance": Break(
+        "models/lsuv.py", "div_(variance**0.5)", "div_(variance)", "tests/models/test_starts.py"
+    ),
+    "lsuv leaves norms moved": Break(
+        "models/lsuv.py", "norm.reset_running_stats()", "pass", "tests/models/test_starts.py"
+    ),
+    "C map without its square": Break(
+        "models/tailored.py", "(1 - slope) ** 2 /", "(1 - slope) /", "tests/models/test_tailored.py"
+    ),
+    "tailored ReLU without its gain": Break(
+        "models/tailored.py", "sqrt(2 / (1 + slope**2))", "sqrt(2)", "tests/models/test_tailored.py"
+    ),
+    "slope solved a layer short": Break(
+        "models/tailored.py",
+        "c_map(0, slope, depth) - eta",
+        "c_map(0, slope, depth - 1) - eta",
+        "tests/models/test_tailored.py",
+    ),
+    "slope not kept by surgery": Break(
+        "models/surgery.py",
+        "config = replace(config, tailored_slope=config.slope)",
+        "pass",
+        "tests/models/test_tailored.py",
+    ),
+    "tailored net taken for one of ReLUs": Break(
+        "models/lookalikes.py", '"he" if slope is None else "tat"', '"he"', "tests/models/test_tailored.py"
+    ),
     "mixup's weight reversed": Break(
         "data/transforms.py",
         "torch.lerp(images, others, 1 - mixture.weight)",

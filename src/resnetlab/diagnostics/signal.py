@@ -13,7 +13,7 @@ from resnetlab.diagnostics.context import Context
 from resnetlab.diagnostics.load import DiagnosedNet
 from resnetlab.diagnostics.probes import Probe, recompute_activations, repeatable
 from resnetlab.diagnostics.sentences import orders, some
-from resnetlab.models.config import NetConfig, ResidualConfig
+from resnetlab.models.config import USUAL_START, NetConfig, ResidualConfig
 from resnetlab.models.init import build
 from resnetlab.models.mlp import MLPConfig
 from resnetlab.models.resnet import ResNetConfig
@@ -145,7 +145,7 @@ DEEP = 100
 
 Setting = tuple[dict[str, str], NetConfig]
 
-_BARE: dict[str, Any] = {"init": "he", "zero_init_residual": False, "scale_residual": False}
+_BARE: dict[str, Any] = {**USUAL_START, "zero_init_residual": False, "scale_residual": False}
 _PLAIN: dict[str, dict[str, Any]] = {"He": {}, "Xavier": {"init": "xavier"}}
 _RESIDUAL: dict[str, dict[str, Any]] = {
     **_PLAIN,
@@ -158,7 +158,7 @@ def signal_grid(config: NetConfig) -> list[Setting]:
     """Settings in words with their configurations: the network's own depth and another one, plain and residual, every
     norm of its family, and each start that a setting allows. All weights are drawn as He et al. or as Glorot & Bengio
     (Xavier) have it; residual branches, drawn as He has it, also start at zero (Goyal et al. 2017), at 1/√L of that,
-    and without norms as SkipInit and Fixup have it.
+    and without norms as SkipInit and Fixup have it. A network of another ``init`` has that one beside them.
 
     Raises ``ConfigError`` for a network without blocks.
     """
@@ -204,11 +204,15 @@ def _norms(config: ResidualConfig) -> tuple[str, ...]:
 
 
 def _starts(config: ResidualConfig, norm: str, shortcut: str | None) -> dict[str, dict[str, Any]]:
+    own = (
+        {} if config.init in ("he", "xavier") else {config.init: {name: getattr(config, name) for name in USUAL_START}}
+    )
     if shortcut is None:
-        return _PLAIN
+        return _PLAIN | own
+    starts = _RESIDUAL if config.init == "tat" else _RESIDUAL | own
     if norm != "none" or isinstance(config, MLPConfig):
-        return _RESIDUAL
-    return _RESIDUAL | {"SkipInit": {"scaling": "skipinit"}, "Fixup": {"scaling": "fixup"}}
+        return starts
+    return starts | {"SkipInit": {"scaling": "skipinit"}, "Fixup": {"scaling": "fixup"}}
 
 
 def _blocks(config: ResidualConfig) -> int:

@@ -92,9 +92,13 @@ class BlockStyle:
             return ScalarBias()
         return make_norm(self.norm, channels, eps=self.norm_eps, groups=self.norm_groups)
 
+    def make_nonlinearity(self) -> nn.Module:
+        """The activation g alone."""
+        return make_activation(self.activation)
+
     def make_activation(self) -> nn.Module:
         """The activation between two convolutions of a branch; Fixup's authors add one number behind it."""
-        act = make_activation(self.activation)
+        act = self.make_nonlinearity()
         if self.scaling == "fixup_scalar":
             return nn.Sequential(OrderedDict(act=act, shift=ScalarBias()))
         return act
@@ -241,7 +245,7 @@ def make_scale(style: BlockStyle) -> nn.Module:
 
 def make_preactivation(style: BlockStyle, channels: int) -> nn.Sequential:
     """Norm and activation before a pre-activation block, and behind the last one."""
-    return nn.Sequential(OrderedDict(norm=style.make_norm(channels), act=make_activation(style.activation)))
+    return nn.Sequential(OrderedDict(norm=style.make_norm(channels), act=style.make_nonlinearity()))
 
 
 class FcBranch(Branch):

@@ -3,18 +3,23 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from resnetlab.core.errors import ConfigError, require, require_literals
 from resnetlab.models.shortcuts import PadSide, ShortcutOption
+from resnetlab.models.tailored import TailoredReLU, solve_slope
 
-Init = Literal["he", "xavier"]
+Init = Literal["he", "xavier", "orthogonal", "delta_orthogonal", "dirac", "looks_linear", "lsuv", "tat"]
 GlobalPool = Literal["avg", ""]
 
 MOST = 65_536
 """The largest width, image side or depth; guards against typing errors, which would make a process that hangs."""
+
+DIRAC_NOISE = 0.1
+USUAL_START: dict[str, Any] = {"init": "he", "dirac_noise": DIRAC_NOISE, "tailored_slope": None}
+"""The settings of a ``ResidualConfig`` that say how its weights are drawn, as they are where nothing is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +28,20 @@ class NetConfig(ABC):
 
     Convolutional nets take images of any size; for them it is the size that their cost is stated for.
     ``num_classes=0`` leaves the head out, and ``global_pool=""`` then the pooling before it. ``init`` is how
-    weights are drawn: ``"he"`` or ``"xavier"``.
+    weights are drawn:
+
+    - ``"he"``, ``"xavier"``: normal, with the σ of ``init.deviation``.
+    - ``"orthogonal"``: (semi-)orthogonal as matrices (Saxe et al. 2013), times √2 before a ReLU.
+    - ``"delta_orthogonal"``: the same of the centre tap alone, the other taps zero (Xiao et al. 2018).
+    - ``"dirac"``: in branches the identity plus ``dirac_noise`` times He's, else He's (Zagoruyko & Komodakis 2017).
+    - ``"looks_linear"``: mirrored, so that a net of ReLUs without a norm or max-pool starts as a linear function
+      (Balduzzi et al. 2017): a plain one, or a residual one in pre-activation order with projections (option B or C).
+      In post-activation order the shortcut carries ReLU(z), which is not mirrored, and the net is not linear.
+    - ``"lsuv"``: orthogonal, then scaled until every layer's output has variance 1 (Mishkin & Matas 2015). Their batch
+      is of the data; here it is of standard normal images, as images are standardised and an initial network is a
+      function of its seed alone. Scales depend on the whole net: a plain and a residual one share directions only.
+    - ``"tat"``: delta-orthogonal with every ReLU a ``TailoredReLU`` whose slope fits the depth (Zhang et al. 2022), for
+      plain nets. Pools are not counted. A norm is allowed, but the slope is the one for nets without.
 
     Raises ``ConfigError`` for values that make no network.
     """
@@ -58,6 +76,8 @@ class ResidualConfig(NetConfig):
     ``shortcut`` is option A, B or C; ``pad`` is the side of option A's zeros. ``zero_init_residual`` starts every
     branch at zero, so that each block starts as the identity; ``scale_residual`` scales it by 1/√L (L blocks), so that
     the signal stays bounded at any depth. ``head_dropout`` is the probability of dropout before the head.
+    ``dirac_noise`` is the factor of He's weights with ``init="dirac"``. ``tailored_slope`` is the slope of
+    ``init="tat"``; left out, it is solved for the depth.
 
     Raises ``ConfigError`` for values that make no network.
     """
@@ -67,6 +87,8 @@ class ResidualConfig(NetConfig):
     zero_init_residual: bool = False
     scale_residual: bool = False
     head_dropout: float = 0.0
+    dirac_noise: float = DIRAC_NOISE
+    tailored_slope: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,6 +100,37 @@ class ResidualConfig(NetConfig):
                 "zero_init_residual and scale_residual need a shortcut: "
                 "a plain block whose branch is silenced gives g(0) and nothing else"
             )
+        self._check_start()
+
+    def _check_start(self) -> None:
+        noise, slope = self.dirac_noise, self.tailored_slope
+        require(0 <= noise <= MOST, "dirac_noise", noise, "a number from 0 on")
+        require(self.init == "dirac" or noise == DIRAC_NOISE, "dirac_noise", noise, "left alone but with init='dirac'")
+        require(slope is None or 0 <= slope <= 1, "tailored_slope", slope, "from 0 (ReLU) to 1 (the identity)")
+        require(slope is None or self.init == "tat", "tailored_slope", slope, "left alone but with init='tat'")
+        if self.init == "tat" and self.shortcut is not None:
+            raise ConfigError(
+                "init='tat' is for plain nets: its activation stands in for shortcuts; "
+                "build the plain counterpart (shortcut=None), or choose another init"
+            )
+        if self.init == "lsuv" and self.scale_residual:
+            raise ConfigError(
+                "init='lsuv' and scale_residual exclude each other: lsuv sets the size of every layer; choose one"
+            )
+
+    @property
+    @abstractmethod
+    def nonlinearities(self) -> int:
+        """Activations on the way from the input to the head, those of the blocks among them."""
+
+    @property
+    def slope(self) -> float:
+        """The slope α of ``TailoredReLU`` with ``init="tat"``."""
+        return solve_slope(self.nonlinearities) if self.tailored_slope is None else self.tailored_slope
+
+    def make_rectifier(self) -> nn.Module:
+        """The activation of a net of ReLUs: the tailored one with ``init="tat"``."""
+        return TailoredReLU(self.slope) if self.init == "tat" else nn.ReLU()
 
     def residual_scale(self, blocks: int) -> float:
         if self.zero_init_residual:

@@ -113,6 +113,8 @@ _USUAL: dict[str, tuple[Any, ...]] = {
     "norm": ("batch",),
     "norm_eps": (1e-5,),
     "activation": ("relu",),
+    # All but tat, which has an activation of its own.
+    "init": ("he", "xavier", "orthogonal", "delta_orthogonal", "dirac", "looks_linear", "lsuv"),
     "stride_in": ("3x3",),
     "stride_at": ("first",),
     "stem_activation": (True,),

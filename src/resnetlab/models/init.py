@@ -4,16 +4,19 @@ A plain and a residual net give their shared parameters the same names, so they 
 order of layers, the device and the number of parameters.
 """
 
-from functools import cache
+from functools import cache, partial
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
 
+from resnetlab.core.errors import require
 from resnetlab.core.randomness import generator
 from resnetlab.models.blocks import ResidualBlock, last_scale
-from resnetlab.models.config import Init, NetConfig
+from resnetlab.models.config import DIRAC_NOISE, Init, NetConfig, ResidualConfig
 from resnetlab.models.layers import Multiplier, ScalarAffine, ScalarBias
+from resnetlab.models.lsuv import lsuv_images, scale_to_unit_variance
+from resnetlab.models.starts import Layer, Place, start_weight
 
 HEAD = "head"
 
@@ -26,11 +29,17 @@ def build(config: NetConfig, *, seed: int, device: str = "cpu") -> nn.Module:
     """
     with torch.device("meta"):
         net = config.make()
+    if config.init == "looks_linear":
+        _require_even_widths(net)
     if device == "meta":
         return net
     _materialise(net, torch.device(device))
     blocks = sum(isinstance(module, ResidualBlock) for module in net.modules())
-    initialise(net, seed=seed, init=config.init, residual_scale=config.residual_scale(blocks))
+    noise = config.dirac_noise if isinstance(config, ResidualConfig) else DIRAC_NOISE
+    scale = config.residual_scale(blocks)
+    initialise(net, seed=seed, init=config.init, residual_scale=scale, dirac_noise=noise)
+    if config.init == "lsuv":
+        scale_to_unit_variance(net, lsuv_images(config, seed).to(device))
     return net
 
 
@@ -54,17 +63,27 @@ def _materialise(net: nn.Module, device: torch.device) -> None:
 
 
 @torch.no_grad()
-def initialise(net: nn.Module, *, seed: int, init: Init = "he", residual_scale: float = 1.0) -> None:
-    """Initial weights in place: W ~ N(0, σ²) with σ of ``deviation``, b = 0, scale 1 and shift 0 in norms.
+def initialise(
+    net: nn.Module, *, seed: int, init: Init = "he", residual_scale: float = 1.0, dirac_noise: float = DIRAC_NOISE
+) -> None:
+    """Initial weights in place: W as ``NetConfig`` says of ``init``, b = 0, scale 1 and shift 0 in norms.
+
+    W ~ N(0, σ²) with σ of ``deviation`` for he and xavier; the others are those of ``start_weight``, and the scales of
+    lsuv are found by ``scale_to_unit_variance``.
 
     ``residual_scale`` multiplies the last scale of every branch: 0 starts each block as the identity, 1/√L keeps the
     signal of L blocks bounded.
 
     Weights are drawn as float32, so a float64 net starts from the very same numbers.
     """
+    places = layer_places(net)
     for name, module in net.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            _draw_normal(module.weight, deviation(module, init, head=name == HEAD), seed, f"{name}.weight")
+        if isinstance(module, Layer):
+            if init in ("he", "xavier"):
+                _draw_normal(module.weight, deviation(module, init, head=name == HEAD), seed, f"{name}.weight")
+            else:
+                normal = partial(_standard_normal, seed, f"{name}.weight")
+                module.weight.copy_(start_weight(module, init, places[name], normal, dirac_noise))
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm):
@@ -80,6 +99,30 @@ def initialise(net: nn.Module, *, seed: int, init: Init = "he", residual_scale: 
             start_fixup(block.branch, len(blocks))
         if residual_scale != 1.0:
             last_scale(block.branch).mul_(residual_scale)
+
+
+def layer_places(net: nn.Module) -> dict[str, Place]:
+    """Where in the network each convolution and matrix stands, by its name, from the input on."""
+    names = [name for name, module in net.named_modules() if isinstance(module, Layer)]
+    return {name: _place(name, first=number == 0) for number, name in enumerate(names)}
+
+
+def _place(name: str, *, first: bool) -> Place:
+    if name == HEAD:
+        return "head"
+    if first:
+        return "first"
+    # Layers of the branch itself: squeeze-and-excitation lies deeper.
+    return "branch" if name.rpartition(".")[0].endswith(".branch") else "other"
+
+
+def _require_even_widths(net: nn.Module) -> None:
+    layers = {name: module for name, module in net.named_modules() if isinstance(module, Layer)}
+    for name, place in layer_places(net).items():
+        outputs, inputs = layers[name].weight.shape[:2]
+        widths = {"head": (inputs,), "first": (outputs,)}.get(place, (outputs, inputs))
+        for width in widths:
+            require(width % 2 == 0, f"width of {name}", width, "even with init='looks_linear': half of it is mirrored")
 
 
 def deviation(layer: nn.Conv2d | nn.Linear, init: Init, *, head: bool = False) -> float:
@@ -112,6 +155,8 @@ def start_fixup(branch: nn.Module, blocks: int) -> None:
 
 
 def _draw_normal(weight: Tensor, std: float, seed: int, name: str) -> None:
-    draws = generator(seed, "parameter", name).standard_normal(weight.shape, dtype="float32")
-    draws *= std
-    weight.copy_(torch.from_numpy(draws))
+    weight.copy_(_standard_normal(seed, name, weight.shape).mul_(std))
+
+
+def _standard_normal(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(generator(seed, "parameter", name).standard_normal(shape, dtype="float32"))

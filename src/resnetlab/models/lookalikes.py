@@ -13,7 +13,7 @@ from torch import nn
 
 from resnetlab.core.errors import CheckpointError, ConfigError, DataError, printable
 from resnetlab.models.architectures import LIBRARY, config_from_plain, model_config
-from resnetlab.models.config import NetConfig
+from resnetlab.models.config import NetConfig, ResidualConfig
 from resnetlab.models.init import build
 from resnetlab.models.key_mapping import head_names, their_names
 from resnetlab.models.resnet import ResNetConfig
@@ -44,6 +44,7 @@ _FIXUP = {"norm": "none", "scaling": "fixup_scalar"}
 
 _IDLE = {
     *("num_classes", "in_chans", "image_size", "init", "zero_init_residual", "scale_residual", "stochastic_depth"),
+    *("dirac_noise", "tailored_slope"),
     *("dropout", "stem", "stem_width", "stem_stride", "strides", "pad", "norm_eps", "norm_groups", "branch"),
     *("bias_before_norm", "final_norm", "stem_pool", "stem_pool_zeros"),
 }
@@ -178,6 +179,9 @@ def _differences(config: NetConfig, other: NetConfig) -> list[tuple[str, Any, An
 def _function(config: NetConfig) -> dict[str, Any]:
     """The settings that decide what a trained network computes, each in one form."""
     found = {field.name: getattr(config, field.name) for field in fields(config) if field.name not in _IDLE}
+    # The one start that says an activation too.
+    slope = config.slope if isinstance(config, ResidualConfig) and config.init == "tat" else None
+    found |= {"init": "he" if slope is None else "tat", "tailored_slope": slope}
     if isinstance(config, ResNetConfig):
         small, normed = config.stem_kind == "cifar", config.norm != "none"
         found |= {

@@ -42,6 +42,10 @@ class MLPConfig(ResidualConfig):
         """Blocks of two weight layers, between the stem and the head."""
         return (self.depth - 2) // 2
 
+    @property
+    def nonlinearities(self) -> int:
+        return self.depth - 1
+
     def make(self) -> "MLP":
         return MLP(self)
 
@@ -85,7 +89,7 @@ def make_stem(config: MLPConfig) -> nn.Sequential:
     for number, (before, after) in enumerate(pairwise(sizes), start=1):
         layers[f"linear{number}"] = nn.Linear(before, after)
         layers[f"norm{number}"] = make_fc_norm(config.norm, after)
-        layers[f"relu{number}"] = nn.ReLU()
+        layers[f"relu{number}"] = config.make_rectifier()
     return nn.Sequential(layers)
 
 
@@ -96,8 +100,9 @@ def make_stage(config: MLPConfig, number: int, in_channels: int, blocks: int) ->
     return nn.Sequential(
         *(
             ResidualBlock(
-                FcBranch(before, after, config.norm),
+                FcBranch(before, after, config.norm, config.make_rectifier()),
                 make_shortcut(config.shortcut, before, after, pad=config.pad, form="fc"),
+                config.make_rectifier(),
             )
             for before, after in pairwise(sizes)
         )

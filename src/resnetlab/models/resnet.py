@@ -21,7 +21,7 @@ from resnetlab.models.blocks import (
 )
 from resnetlab.models.classifier import Classifier, FeatureStep, MapInfo, make_head
 from resnetlab.models.config import MOST, ResidualConfig
-from resnetlab.models.layers import ScalarBias, make_activation
+from resnetlab.models.layers import ScalarBias
 from resnetlab.models.shortcuts import ShortcutOption, SubsampleShortcut, make_shortcut
 
 Stem = Literal["auto", "imagenet", "cifar", "deep"]
@@ -85,6 +85,7 @@ class ResNetConfig(ResidualConfig, BlockStyle):
         require(self.stem_width is None or self.stem_width >= 1, "stem_width", self.stem_width, "at least 1")
         require(self.stem_stride is None or self.stem_stride >= 1, "stem_stride", self.stem_stride, "at least 1")
         self._check_inner_widths()
+        self._check_activation()
         require(
             self.stem != "deep" or self.first_width % 2 == 0, "stem_width", self.first_width, "even for a deep stem"
         )
@@ -124,6 +125,22 @@ class ResNetConfig(ResidualConfig, BlockStyle):
         free = self.branch == "bottleneck" and self.base_width == 64
         require(free, "inner_widths", inner, "left out but with branch='bottleneck' and the usual base_width")
 
+    def _check_activation(self) -> None:
+        start = self.init
+        if start == "tat":
+            require(self.activation == "relu", "activation", self.activation, "left alone with init='tat'")
+            require(self.scaling == "none", "scaling", self.scaling, "none with init='tat'")
+        if start in ("tat", "looks_linear"):
+            require(self.se_reduction == 0, "se_reduction", self.se_reduction, f"0 with init={start!r}")
+        if start == "looks_linear":
+            require(self.groups == 1, "groups", self.groups, "1 with init='looks_linear'")
+        require(
+            start != "lsuv" or self.scaling in ("none", "skipinit"),
+            "scaling",
+            self.scaling,
+            "none or skipinit with init='lsuv', which sets the size of every layer itself",
+        )
+
     @property
     def first_width(self) -> int:
         """Channels of the stem."""
@@ -154,6 +171,16 @@ class ResNetConfig(ResidualConfig, BlockStyle):
         """Channels behind each stage."""
         expansion = 1 if self.inner_widths else BRANCHES[self.branch].expansion
         return tuple(width * expansion for width in self.widths)
+
+    @property
+    def nonlinearities(self) -> int:
+        inside = 1 if self.branch == "basic" else 2
+        convolutions = (3 if self.stem_kind == "deep" else 1) - (self.order == "pre")
+        behind = self.order == "pre" and self.final_norm
+        return convolutions * self.stem_activation + sum(self.depths) * (inside + 1) + behind
+
+    def make_nonlinearity(self) -> nn.Module:
+        return self.make_rectifier() if self.init == "tat" else super().make_nonlinearity()
 
     def make(self) -> "ResNet":
         return ResNet(self)
@@ -226,7 +253,7 @@ def make_stem(config: ResNetConfig) -> nn.Sequential:
     def add_norm(number: str, channels: int) -> None:
         layers[f"norm{number}"] = config.make_norm(channels)
         if config.stem_activation:
-            layers[f"act{number}"] = make_activation(config.activation)
+            layers[f"act{number}"] = config.make_nonlinearity()
 
     if config.stem_kind == "deep":
         add_conv("1", config.in_chans, width // 2, 3)
@@ -280,7 +307,7 @@ def make_block(
     return ResidualBlock(
         branch,
         _make_shortcut(config, in_channels, out_channels, stride),
-        activation=make_activation(config.activation) if post else nn.Identity(),
+        activation=config.make_nonlinearity() if post else nn.Identity(),
         preactivation=_make_preactivation(config, in_channels),
         drop=drop,
     )

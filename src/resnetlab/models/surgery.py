@@ -14,7 +14,7 @@ from torch import nn
 from resnetlab.core.errors import ConfigError, require, unknown_name
 from resnetlab.models.blocks import ResidualBlock
 from resnetlab.models.classifier import Classifier
-from resnetlab.models.config import ResidualConfig
+from resnetlab.models.config import USUAL_START, ResidualConfig
 from resnetlab.models.init import build
 from resnetlab.models.mlp import MLPConfig, divide_blocks
 from resnetlab.models.resnet import ResNetConfig
@@ -83,6 +83,9 @@ def drop_blocks(net: nn.Module, which: Collection[str]) -> Classifier:
     for stage, number in sorted(places, reverse=True):
         del _stage(result, stage)[number]
         depths[stage] -= 1
+    if config.init == "tat":
+        # The blocks that stay keep their activation, which fits the depth that the net began with.
+        config = replace(config, tailored_slope=config.slope)
     result.config = with_depths(config, depths)
     return _with_drops(result)
 
@@ -212,7 +215,7 @@ def _place(net: Classifier, name: str) -> tuple[int, int]:
 
 def _shape_changers(config: ResidualConfig) -> set[tuple[int, int]]:
     """Places of the blocks whose output has another shape: those where option B has no identity."""
-    other = build(replace(config, shortcut="B"), seed=0, device="meta")
+    other = build(replace(config, shortcut="B", **USUAL_START), seed=0, device="meta")
     assert isinstance(other, Classifier)
     return {
         (stage, number)

@@ -31,6 +31,9 @@ class VGGConfig(NetConfig):
         super().__post_init__()
         require(len(self.depths) == len(WIDTHS), "depths", self.depths, f"{len(WIDTHS)} numbers, one a stage")
         require(min(self.depths) >= 1, "depths", self.depths, "at least one convolution in every stage")
+        require(
+            self.init not in ("dirac", "tat"), "init", self.init, "another one: VGG has no blocks that it applies to"
+        )
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability, 0 ≤ p < 1")
         require(self.image_size >= 32, "image_size", self.image_size, "at least 32: five stages halve the map")
 
