@@ -57,6 +57,36 @@ BREAKS = {
         "torch.stack([tensor.detach().double().norm() for tensor in tensors]).sum()",
         "tests/train/test_gradients.py",
     ),
+    "neighbours twice as far": Break(
+        "train/moments.py", "images + distance * delta", "images + 2 * distance * delta", "tests/train/test_moments.py"
+    ),
+    "cosine without norms": Break(
+        "train/moments.py",
+        "(a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1))",
+        "(a * b).sum(dim=1) / a.norm(dim=1)",
+        "tests/train/test_moments.py",
+    ),
+    "entropy of squares": Break(
+        "train/moments.py", "share = singular / total", "share = (singular / total) ** 2", "tests/train/test_moments.py"
+    ),
+    "rank of what is not centred": Break(
+        "train/moments.py", "rows - rows.mean(dim=0)", "rows - 0 * rows.mean(dim=0)", "tests/train/test_moments.py"
+    ),
+    "halves that overlap": Break(
+        "train/gradients.py", "slice(half, 2 * half)", "slice(half - 1, 2 * half - 1)", "tests/train/test_moments.py"
+    ),
+    "change over the new weights": Break(
+        "train/gradients.py",
+        "norm_of(group) for name, group in before.items()}",
+        "norm_of(group) for name, group in after.items()}",
+        "tests/train/test_moments.py",
+    ),
+    "change of the average": Break(
+        "train/gradients.py",
+        "weights_by_block(trained or net)",
+        "weights_by_block(net)",
+        "tests/train/test_trace.py",
+    ),
     "lesion one block off": Break(
         "diagnostics/lesion.py",
         "dropped=[measure([name], drop_blocks(net, [name])) for name in movable],",
