@@ -7,6 +7,8 @@ from math import comb
 from resnetlab.records import gradients as flow
 from resnetlab.records.diagnosis import (
     ANALYSES,
+    BlockCosines,
+    BlockRank,
     BlockStatistics,
     CamResult,
     Diagnosis,
@@ -17,7 +19,9 @@ from resnetlab.records.diagnosis import (
     NetResult,
     PathLength,
     PathResult,
+    RankResult,
     SettingResult,
+    ShatteringResult,
     SignalResult,
 )
 from resnetlab.records.gradients import BlockGradient, Flow
@@ -167,6 +171,28 @@ def block_statistics(number: int, plain: bool = False, **changes) -> BlockStatis
     return BlockStatistics(**(given | changes))
 
 
+def shattering_result(*means: float | None, error: float = 0.01) -> ShatteringResult:
+    """Blocks with those cosines at the distance of the verdict, and a tenth less at another."""
+    blocks = [
+        BlockCosines(
+            block=f"stages.0.{n}",
+            means=[mean, None if mean is None else mean - 0.1],
+            errors=[None if mean is None else error] * 2,
+        )
+        for n, mean in enumerate(means)
+    ]
+    return ShatteringResult(n=32, distances=[0.01, 0.1], blocks=blocks)
+
+
+def rank_result(*ranks: float | None) -> RankResult:
+    """Blocks of those effective ranks, and half of them as stable ones."""
+    blocks = [
+        BlockRank(block=f"stages.0.{n}", effective=rank, stable=None if rank is None else rank / 2, common=0.5)
+        for n, rank in enumerate(ranks)
+    ]
+    return RankResult(n=32, blocks=blocks)
+
+
 def lesion_result(*errors: float, intact: float = 0.1) -> LesionResult:
     """A net of that error, with those errors without each block; by chance nine of ten answers are wrong."""
     return LesionResult(
@@ -237,6 +263,8 @@ def net_result(source: str = "made", *, plain: bool = False, state: str = "after
         gradients=gradients,
         flow=flow.judge(gradients),
         blocks=[block_statistics(n, plain) for n in range(3)],
+        shattering=shattering_result(*((0.01, 0.1, 0.4) if plain else (0.6, 0.7, 0.9))),
+        rank=rank_result(20.0, 18.0, 9.0),
         lesion=lesion_result(0.9, 0.8, 0.9) if plain else lesion_result(0.1, 0.12, 0.2),
         paths=None if plain else path_result(),
         landscape=landscape_result(scale=50.0 if plain else 1.0) if trained else None,

@@ -92,6 +92,14 @@ def blocks_of(net: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in net.named_modules() if isinstance(module, ResidualBlock)}
 
 
+def spread(blocks: dict[str, nn.Module], most: int) -> dict[str, nn.Module]:
+    """At most so many of the blocks, evenly spread, the first and the last among them."""
+    names = list(blocks)
+    if len(names) <= most:
+        return blocks
+    return {names[place]: blocks[names[place]] for place in (n * (len(names) - 1) // (most - 1) for n in range(most))}
+
+
 def neighbours(images: Tensor, seed: int, distance: float = DISTANCE) -> Tensor:
     """A neighbour of every image of ``(N, C, H, W)``: x + δ with ‖δ‖ = distance · ‖x‖, its direction drawn at random.
 
