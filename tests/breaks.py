@@ -87,6 +87,38 @@ BREAKS = {
         "weights_by_block(net)",
         "tests/train/test_trace.py",
     ),
+    "neighbours compared with themselves": Break(
+        "diagnostics/shattering.py",
+        "near = gradients(neighbours(images, seed, distance))",
+        "near = gradients(neighbours(images, seed, 0 * distance))",
+        "tests/diagnostics/test_shattering.py",
+    ),
+    "common share without its images": Break(
+        "diagnostics/rank.py",
+        "finite(len(output) * mean / whole)",
+        "finite(mean / whole)",
+        "tests/diagnostics/test_rank.py",
+    ),
+    "ties count whole": Break("study/prediction.py", "+ 0.5 * (bad", "+ 1.0 * (bad", "tests/study/test_prediction.py"),
+    "bootstrap over runs": Break(
+        "study/prediction.py",
+        "places = sorted({case.condition for case in cases})",
+        "cases = [Case(failed=c.failed, condition=n, depth=c.depth, value=c.value) for n, c in enumerate(cases)]\n"
+        "    places = sorted({case.condition for case in cases})",
+        "tests/study/test_prediction.py",
+    ),
+    "threshold chosen on the depth itself": Break(
+        "study/prediction.py",
+        "limit = best_threshold(others, higher)",
+        "limit = best_threshold(ours, higher)",
+        "tests/study/test_prediction.py",
+    ),
+    "direction chosen on the depth itself": Break(
+        "study/prediction.py",
+        "higher = area >= 0.5",
+        "higher = (auc(ours) or 0.0) >= 0.5",
+        "tests/study/test_prediction.py",
+    ),
     "lesion one block off": Break(
         "diagnostics/lesion.py",
         "dropped=[measure([name], drop_blocks(net, [name])) for name in movable],",
