@@ -119,6 +119,18 @@ BREAKS = {
         "higher = (auc(ours) or 0.0) >= 0.5",
         "tests/study/test_prediction.py",
     ),
+    "a batch compared with itself": Break(
+        "diagnostics/agreement.py",
+        "in combinations(gradients, 2)]",
+        "in zip(gradients, gradients, strict=True)]",
+        "tests/diagnostics/test_agreement.py",
+    ),
+    "step without clipping": Break(
+        "diagnostics/step.py",
+        "if config.clip_norm is not None:",
+        "if False:",
+        "tests/diagnostics/test_step.py",
+    ),
     "lesion one block off": Break(
         "diagnostics/lesion.py",
         "dropped=[measure([name], drop_blocks(net, [name])) for name in movable],",

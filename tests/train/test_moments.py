@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from resnetlab.models.zoo import create_model
 from resnetlab.records.gradients import moment
-from resnetlab.train.gradients import Trace, block_gradients, measure_all, relative_changes, weights_by_block
+from resnetlab.train.gradients import Trace, block_gradients, largest, measure_all, relative_changes, weights_by_block
 from resnetlab.train.moments import (
     DISTANCE,
     blocks_of,
@@ -196,8 +196,12 @@ def test_change_is_that_of_the_step_over_all_weights_and_in_the_block_that_moved
     """Weights of norm 3 and 4 that move by 3 and 1: √10 / 5 in all, and 1 in the first."""
     before = {"a": [torch.tensor([[3.0]])], "b": [torch.tensor([[0.0, 4.0]])]}
     after = {"a": [torch.tensor([[6.0]])], "b": [torch.tensor([[1.0, 4.0]])]}
-    assert relative_changes(before, after) == pytest.approx((10**0.5 / 5, 1.0))
-    assert relative_changes(before, {**after, "a": [torch.tensor([[float("nan")]])]}) == (None, None)
+    whole, blocks = relative_changes(before, after)
+    assert whole == pytest.approx(10**0.5 / 5)
+    assert blocks == pytest.approx({"a": 1.0, "b": 0.25})
+    assert largest(blocks.values()) == 1.0
+    whole, blocks = relative_changes(before, {**after, "a": [torch.tensor([[float("nan")]])]})
+    assert (whole, blocks["a"], largest(blocks.values())) == (None, None, None)
 
 
 def test_weights_are_kept_only_for_the_step_that_is_measured():

@@ -20,7 +20,18 @@ DIAGNOSIS = "diagnosis.json"
 """The file of a ``Diagnosis`` in its folder."""
 
 Analysis = Literal[
-    "gradients", "residuals", "signal", "shattering", "rank", "lesion", "paths", "landscape", "cam", "identity"
+    "gradients",
+    "residuals",
+    "signal",
+    "shattering",
+    "rank",
+    "agreement",
+    "step",
+    "lesion",
+    "paths",
+    "landscape",
+    "cam",
+    "identity",
 ]
 ANALYSES: tuple[Analysis, ...] = get_args(Analysis)
 """Every analysis, in the order in which they are shown."""
@@ -139,6 +150,44 @@ class RankResult:
 
     n: int
     blocks: list[BlockRank]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockAgreement:
+    """The cosine between the gradients of one block's weights on two batches: its mean over all pairs of batches, and
+    the least of them. None where a gradient is zero or not finite."""
+
+    block: str
+    mean: float | None
+    least: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreementResult:
+    """How well the gradients of ``batches`` different batches of ``n`` images agree, by block; ``whole`` is that over
+    all weights together."""
+
+    n: int
+    batches: int
+    whole: BlockAgreement
+    blocks: list[BlockAgreement]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """How far one step of an optimizer moves a network's weights: ‖W' - W‖/‖W‖ of every block, by its name.
+
+    The step is that of ``optimizer`` at the rate ``lr``, with no step before it, on one batch of ``n`` images.
+    ``assumed`` says that no run gave them. ``whole`` is over all weights together. None where a number is not finite,
+    or W is zero.
+    """
+
+    n: int
+    optimizer: str
+    lr: float
+    assumed: bool
+    whole: float | None
+    blocks: dict[str, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,6 +379,8 @@ class NetResult:
     signal: SignalResult | None = None
     shattering: ShatteringResult | None = None
     rank: RankResult | None = None
+    agreement: AgreementResult | None = None
+    step: StepResult | None = None
     lesion: LesionResult | None = None
     paths: PathResult | None = None
     landscape: LandscapeResult | None = None

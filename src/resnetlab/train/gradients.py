@@ -119,22 +119,26 @@ class Trace:
             found = self.measure(net, step)
         if self.before:
             before, self.before = self.before, {}
-            change, largest = relative_changes(before, weights_by_block(trained or net))
-            found = replace(found, change=change, largest_change=largest)
+            change, by_block = relative_changes(before, weights_by_block(trained or net))
+            found = replace(found, change=change, largest_change=largest(by_block.values()))
         self.moments.append(found)
         return perf_counter() - started
 
 
 def relative_changes(
     before: Mapping[str, Sequence[Tensor]], after: Mapping[str, Sequence[Tensor]]
-) -> tuple[float | None, float | None]:
-    """‖W' - W‖/‖W‖ over all weights together, and the largest of those of the blocks. None where one is not finite."""
+) -> tuple[float | None, dict[str, float | None]]:
+    """‖W' - W‖/‖W‖ over all weights together, and of every block. None where it is not finite, or W is zero."""
     moved = {name: norm_of([b.detach() - a for a, b in zip(before[name], after[name], strict=True)]) for name in before}
     sizes = {name: norm_of(group) for name, group in before.items()}
-    shares = [_ratio(moved[name], sizes[name]) for name in before]
-    known = [share for share in shares if share is not None]
     whole = _ratio(_together(moved.values()), _together(sizes.values()))
-    return whole, max(known) if len(known) == len(shares) else None
+    return whole, {name: _ratio(moved[name], sizes[name]) for name in before}
+
+
+def largest(values: Iterable[float | None]) -> float | None:
+    """The largest of the numbers; None where one of them is none."""
+    numbers = list(values)
+    return None if None in numbers else max(value for value in numbers if value is not None)
 
 
 def _together(norms: Iterable[float | None]) -> float | None:
