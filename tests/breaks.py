@@ -57,6 +57,80 @@ BREAKS = {
         "torch.stack([tensor.detach().double().norm() for tensor in tensors]).sum()",
         "tests/train/test_gradients.py",
     ),
+    "neighbours twice as far": Break(
+        "train/moments.py", "images + distance * delta", "images + 2 * distance * delta", "tests/train/test_moments.py"
+    ),
+    "cosine without norms": Break(
+        "train/moments.py",
+        "(a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1))",
+        "(a * b).sum(dim=1) / a.norm(dim=1)",
+        "tests/train/test_moments.py",
+    ),
+    "entropy of squares": Break(
+        "train/moments.py", "share = singular / total", "share = (singular / total) ** 2", "tests/train/test_moments.py"
+    ),
+    "rank of what is not centred": Break(
+        "train/moments.py", "rows - rows.mean(dim=0)", "rows - 0 * rows.mean(dim=0)", "tests/train/test_moments.py"
+    ),
+    "halves that overlap": Break(
+        "train/gradients.py", "slice(half, 2 * half)", "slice(half - 1, 2 * half - 1)", "tests/train/test_moments.py"
+    ),
+    "change over the new weights": Break(
+        "train/gradients.py",
+        "norm_of(group) for name, group in before.items()}",
+        "norm_of(group) for name, group in after.items()}",
+        "tests/train/test_moments.py",
+    ),
+    "change of the average": Break(
+        "train/gradients.py",
+        "weights_by_block(trained or net)",
+        "weights_by_block(net)",
+        "tests/train/test_trace.py",
+    ),
+    "neighbours compared with themselves": Break(
+        "diagnostics/shattering.py",
+        "near = gradients(neighbours(images, seed, distance))",
+        "near = gradients(neighbours(images, seed, 0 * distance))",
+        "tests/diagnostics/test_shattering.py",
+    ),
+    "common share without its images": Break(
+        "diagnostics/rank.py",
+        "finite(len(output) * mean / whole)",
+        "finite(mean / whole)",
+        "tests/diagnostics/test_rank.py",
+    ),
+    "ties count whole": Break("study/prediction.py", "+ 0.5 * (bad", "+ 1.0 * (bad", "tests/study/test_prediction.py"),
+    "bootstrap over runs": Break(
+        "study/prediction.py",
+        "places = sorted({case.condition for case in cases})",
+        "cases = [Case(failed=c.failed, condition=n, depth=c.depth, value=c.value) for n, c in enumerate(cases)]\n"
+        "    places = sorted({case.condition for case in cases})",
+        "tests/study/test_prediction.py",
+    ),
+    "threshold chosen on the depth itself": Break(
+        "study/prediction.py",
+        "limit = best_threshold(others, higher)",
+        "limit = best_threshold(ours, higher)",
+        "tests/study/test_prediction.py",
+    ),
+    "direction chosen on the depth itself": Break(
+        "study/prediction.py",
+        "higher = area >= 0.5",
+        "higher = (auc(ours) or 0.0) >= 0.5",
+        "tests/study/test_prediction.py",
+    ),
+    "a batch compared with itself": Break(
+        "diagnostics/agreement.py",
+        "in combinations(gradients, 2)]",
+        "in zip(gradients, gradients, strict=True)]",
+        "tests/diagnostics/test_agreement.py",
+    ),
+    "step without clipping": Break(
+        "diagnostics/step.py",
+        "if config.clip_norm is not None:",
+        "if False:",
+        "tests/diagnostics/test_step.py",
+    ),
     "lesion one block off": Break(
         "diagnostics/lesion.py",
         "dropped=[measure([name], drop_blocks(net, [name])) for name in movable],",

@@ -7,6 +7,10 @@ from math import comb
 from resnetlab.records import gradients as flow
 from resnetlab.records.diagnosis import (
     ANALYSES,
+    AgreementResult,
+    BlockAgreement,
+    BlockCosines,
+    BlockRank,
     BlockStatistics,
     CamResult,
     Diagnosis,
@@ -17,8 +21,11 @@ from resnetlab.records.diagnosis import (
     NetResult,
     PathLength,
     PathResult,
+    RankResult,
     SettingResult,
+    ShatteringResult,
     SignalResult,
+    StepResult,
 )
 from resnetlab.records.gradients import BlockGradient, Flow
 from resnetlab.records.run import ClassificationReport, ClassScore, EpochRecord, Metrics, Mistake, RunRecord
@@ -167,6 +174,43 @@ def block_statistics(number: int, plain: bool = False, **changes) -> BlockStatis
     return BlockStatistics(**(given | changes))
 
 
+def shattering_result(*means: float | None, error: float = 0.01) -> ShatteringResult:
+    """Blocks with those cosines at the distance of the verdict, and a tenth less at another."""
+    blocks = [
+        BlockCosines(
+            block=f"stages.0.{n}",
+            means=[mean, None if mean is None else mean - 0.1],
+            errors=[None if mean is None else error] * 2,
+        )
+        for n, mean in enumerate(means)
+    ]
+    return ShatteringResult(n=32, distances=[0.01, 0.1], blocks=blocks)
+
+
+def rank_result(*ranks: float | None) -> RankResult:
+    """Blocks of those effective ranks, and half of them as stable ones."""
+    blocks = [
+        BlockRank(block=f"stages.0.{n}", effective=rank, stable=None if rank is None else rank / 2, common=0.5)
+        for n, rank in enumerate(ranks)
+    ]
+    return RankResult(n=32, blocks=blocks)
+
+
+def agreement_result(*means: float | None) -> AgreementResult:
+    """Blocks with those cosines; the first is that over all weights too."""
+    blocks = [
+        BlockAgreement(block=f"stages.0.{n}", mean=mean, least=None if mean is None else mean - 0.1)
+        for n, mean in enumerate(means)
+    ]
+    return AgreementResult(n=32, batches=4, whole=replace(blocks[0], block="all weights"), blocks=blocks)
+
+
+def step_result(*changes: float | None) -> StepResult:
+    """Blocks with those changes; the first is that over all weights too."""
+    blocks = {f"stages.0.{n}": change for n, change in enumerate(changes)}
+    return StepResult(n=32, optimizer="sgd", lr=0.1, assumed=False, whole=changes[0], blocks=blocks)
+
+
 def lesion_result(*errors: float, intact: float = 0.1) -> LesionResult:
     """A net of that error, with those errors without each block; by chance nine of ten answers are wrong."""
     return LesionResult(
@@ -237,6 +281,10 @@ def net_result(source: str = "made", *, plain: bool = False, state: str = "after
         gradients=gradients,
         flow=flow.judge(gradients),
         blocks=[block_statistics(n, plain) for n in range(3)],
+        shattering=shattering_result(*((0.01, 0.1, 0.4) if plain else (0.6, 0.7, 0.9))),
+        rank=rank_result(20.0, 18.0, 9.0),
+        agreement=agreement_result(0.2, -0.1, 0.4),
+        step=step_result(0.5, 0.02, 0.01),
         lesion=lesion_result(0.9, 0.8, 0.9) if plain else lesion_result(0.1, 0.12, 0.2),
         paths=None if plain else path_result(),
         landscape=landscape_result(scale=50.0 if plain else 1.0) if trained else None,

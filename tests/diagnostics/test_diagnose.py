@@ -73,7 +73,14 @@ def test_lesion_builds_no_signal_grid_and_no_network_at_initialisation(data, tmp
 
 def test_named_network_is_measured_at_initialisation_and_what_needs_training_left_out():
     found = diagnose_source("cifar_resnet8", DiagnosisConfig(batch_size=8))
-    assert [finding.analysis for finding in found.findings] == ["gradients", "residuals", "signal", "paths"]
+    assert [finding.analysis for finding in found.findings] == [
+        "gradients",
+        "residuals",
+        "signal",
+        "shattering",
+        "rank",
+        "paths",
+    ]
     assert (found.net.state, found.initial, found.batch, found.split) == (INITIAL, None, 8, "test")
     assert (found.net.paths.blocks, found.net.paths.n, found.net.landscape, found.net.cams) == (3, 8, None, [])
     assert found.notes == [f"lesion, landscape, cam left out: {UNTRAINED}"]
@@ -86,20 +93,43 @@ def applied(data, name, *what, **choices):
 
 def test_analyses_that_need_blocks_shortcuts_or_maps_are_left_out_and_notes_say_so(data):
     chosen, notes = applied(data, "cifar_plain14")
-    assert chosen == ["gradients", "residuals", "signal", "lesion", "landscape", "cam"]
+    assert chosen == [
+        "gradients",
+        "residuals",
+        "signal",
+        "shattering",
+        "rank",
+        "agreement",
+        "step",
+        "lesion",
+        "landscape",
+        "cam",
+    ]
     assert notes == ["paths left out: without shortcuts there is one path through it, of full length"]
     chosen, notes = applied(data, "mlp_resnet8")
     assert "cam" not in chosen
     assert notes[-1].startswith("cam left out: its last stage gives no maps")
-    every = ["gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam"]
+    every = [
+        "gradients",
+        "residuals",
+        "signal",
+        "shattering",
+        "rank",
+        "agreement",
+        "step",
+        "lesion",
+        "paths",
+        "landscape",
+        "cam",
+    ]
     assert applied(data, "cifar_resnet14")[0] == every
 
 
 def test_vgg_is_measured_without_what_needs_blocks_and_notes_say_so():
     data = make_data(side=32)
     chosen, notes = applied(data, "vgg11")
-    assert chosen == ["gradients", "landscape", "cam"]
-    assert notes == ["residuals, signal, lesion, paths left out: it has no blocks"]
+    assert chosen == ["gradients", "agreement", "step", "landscape", "cam"]
+    assert notes == ["residuals, signal, shattering, rank, lesion, paths left out: it has no blocks"]
 
 
 def test_an_analysis_asked_for_by_name_that_does_not_apply_is_a_note_too(data):
@@ -132,7 +162,8 @@ def test_own_module_with_blocks_is_diagnosed_in_memory_and_drawn(data):
     net = Own(2)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     found = resnetlab.diagnose(net, data, **SMALL)
-    assert [finding.analysis for finding in found.findings] == ["gradients", "residuals", "paths", "landscape"]
+    analyses = ["gradients", "residuals", "shattering", "rank", "agreement", "step", "paths", "landscape"]
+    assert [finding.analysis for finding in found.findings] == analyses
     assert [block.block for block in found.net.blocks] == ["body.0", "body.1"]
     assert (found.net.model, found.net.paths.blocks, found.initial) == ("Own", 2, None)
     assert any(note.startswith("signal left out: no recipe says") for note in found.notes)
@@ -147,7 +178,7 @@ def test_every_module_keeps_its_own_mode(data):
     net.stages[1].eval()
     modes = [module.training for module in net.modules()]
     found = resnetlab.diagnose(net, data, images=20, **SMALL)
-    assert [finding.analysis for finding in found.findings][3:] == ["paths", "landscape", "cam"]
+    assert [finding.analysis for finding in found.findings][7:] == ["paths", "landscape", "cam"]
     assert [module.training for module in net.modules()] == modes
 
 
@@ -225,7 +256,8 @@ def test_what_cannot_be_told_is_refused(name, what, message):
 
 def test_configuration_names_analyses_and_limits():
     assert DiagnosisConfig(what=("identity", "all", "lesion")).analyses == [
-        "gradients", "residuals", "signal", "lesion", "paths", "landscape", "cam", "identity"
+        "gradients", "residuals", "signal", "shattering", "rank", "agreement", "step",
+        "lesion", "paths", "landscape", "cam", "identity",
     ]  # fmt: skip
     for wrong in (
         {"what": ()}, {"batch_size": 1}, {"images": 0}, {"epochs": 0}, {"seed": -1}, {"device": "tpu"},

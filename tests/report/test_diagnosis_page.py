@@ -39,12 +39,12 @@ def test_page_runs_no_script_and_fetches_nothing(page):
     assert not re.search(r"url\((?!#)|@import| on\w+=", page)
     assert len(elements.ids) == len(set(elements.ids))
     targets = re.findall(r'<a href="#([^"]+)"', page)
-    assert len(targets) == 8
+    assert len(targets) == 12
     assert set(targets) <= set(elements.ids)
 
 
 def test_every_analysis_has_a_figure_with_words_numbers_and_its_rule(page):
-    assert len(re.findall(r'role="img" aria-label="[^"]{20,}"', page)) == 7
+    assert len(re.findall(r'role="img" aria-label="[^"]{20,}"', page)) == 11
     assert len(re.findall(r'<img [^>]+ alt="(?:This net|Plain): image 0, made, predicted as made', page)) == 2
     text = Elements(page).text
     for finding in diagnosis().findings:
@@ -107,7 +107,8 @@ def test_single_blocks_have_their_cost():
 def test_page_names_what_was_measured_on_the_batch_and_nothing_else():
     whole = diagnosis()
     said = f"Measured on one batch of {whole.batch} training images: Gradients by depth; What the blocks add; "
-    assert f"{said}Signal before training; Length of paths." in Elements(page_of()).text
+    said += "Signal before training; Gradients of neighbours; Rank of the representation; One step of the optimizer; "
+    assert f"{said}Length of paths." in Elements(page_of()).text
     for name, shown in (("gradients", f"{whole.batch} training images: Gradients by depth."), ("lesion", "")):
         one = replace(whole, findings=[finding for finding in whole.findings if finding.analysis == name])
         text = Elements(render_diagnosis_page(one, draw_diagnosis(one))).text

@@ -6,7 +6,7 @@ import pytest
 from resnetlab.core.errors import DataError
 from resnetlab.records.gradients import GradientMoment
 from resnetlab.report.run.figures import LOSS as LOSS_LINES
-from resnetlab.report.run.figures import PALETTE, draw_curves, draw_growth, draw_run_figures, present
+from resnetlab.report.run.figures import PALETTE, draw_curves, draw_moments, draw_run_figures, present
 from resnetlab.report.run.page import heat_rows, png_side, render_run_page, shorten, shown_errors, write_run_report
 from resnetlab.report.run.tables import (
     class_table,
@@ -15,6 +15,7 @@ from resnetlab.report.run.tables import (
     epoch_table,
     images_per_second,
     key_figures,
+    moment_table,
     run_verdict,
 )
 from tests.made import HOSTILE, PNG, run, run_record
@@ -262,7 +263,7 @@ def moments(*growth: float | None) -> list[GradientMoment]:
 def test_growth_of_gradients_is_drawn_over_the_steps_and_said_in_words():
     record, report = run()
     traced = replace(record, gradient_trace=moments(3.5, 2.25, None, -0.5))
-    axes = draw_growth([one for one in traced.gradient_trace if one.growth is not None]).axes[0]
+    axes = draw_moments([one for one in traced.gradient_trace if one.growth is not None], "growth", "Growth").axes[0]
     assert axes.lines[-1].get_xydata().tolist() == [[0, 3.5], [1, 2.25], [4, -0.5]]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
     page = page_of(traced, report)
@@ -281,3 +282,26 @@ def test_run_without_a_trace_has_no_growth_and_one_without_an_epoch_may(page):
     text = Elements(page_of(traced, None)).text
     assert "Growth of the relative gradient from" in text
     assert "The epochs as numbers" not in text
+
+
+def test_what_else_was_measured_of_the_moments_is_drawn_and_tabled(page):
+    record, report = run()
+    assert "The moments as numbers" not in page
+    plain = moments(3.5, 2.25, None)
+    changes = (None, 0.5, 0.25)
+    known = [replace(one, correlation=0.9, rank=7.0, change=change) for one, change in zip(plain, changes, strict=True)]
+    traced = replace(record, gradient_trace=known)
+    names = [drawing.name for drawing in draw_run_figures(traced)]
+    assert names[-4:] == ["growth", "correlation", "change", "rank"]
+    axes = draw_moments(known[1:], "change", "change", "log").axes[0]
+    assert axes.get_yscale() == "log"
+    assert axes.lines[-1].get_xydata().tolist() == [[1, 0.5], [2, 0.25]]
+    assert moment_table(known).rows == [
+        ("0", "0.9", "–", "–", "–", "7"),
+        ("1", "0.9", "–", "0.5", "–", "7"),
+        ("2", "0.9", "–", "0.25", "–", "7"),
+    ]
+    assert moment_table(plain).rows == []
+    text = page_of(traced, report)
+    assert "The moments as numbers" in text
+    assert "‖ΔW‖/‖W‖ of the step, by step: 0.5 at step 1, 0.25 at step 2." in text

@@ -8,7 +8,7 @@ import torch
 from resnetlab.core.errors import StoppedError
 from resnetlab.core.serialize import as_plain, from_plain
 from resnetlab.data.dataset import Split
-from resnetlab.records.gradients import moment
+from resnetlab.records.gradients import GradientMoment, moment
 from resnetlab.records.run import RunRecord
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.distributed import World
@@ -63,6 +63,27 @@ def test_trace_goes_from_the_first_step_to_the_last(whole):
     assert trace[0] == moment(0, whole.gradients_start)
     assert trace[-1] == moment(10, whole.gradients_end)
     assert len({one.first for one in trace}) == 6
+
+
+def test_run_that_traces_all_has_the_bits_of_one_that_does_not_and_every_figure(tmp_path):
+    recipe = replace(SMALL, trace="all", training=replace(SMALL.training, max_steps=8))
+    traced = run_recipe(recipe, tmp_path / "all", page=False)
+    plain = run_recipe(replace(recipe, trace="gradients"), tmp_path / "not", page=False)
+    assert [epoch.train for epoch in traced.history] == [epoch.train for epoch in plain.history]
+    rest = {"correlation": None, "agreement": None, "change": None, "largest_change": None, "rank": None}
+    assert [replace(one, **rest) for one in traced.gradient_trace] == plain.gradient_trace
+    names = ("correlation", "agreement", "rank")
+    assert all(isinstance(getattr(one, name), float) for one in traced.gradient_trace for name in names)
+    # Before the first step nothing has changed yet; the last step of all is a power of two.
+    assert [one.change is not None for one in traced.gradient_trace] == [False, True, True, True, True]
+    assert all(one.largest_change >= one.change for one in traced.gradient_trace[1:])
+
+
+def test_moment_from_before_there_were_other_figures_reads():
+    old = {"step": 1, "first": 1.0, "last": 2.0, "growth": None}
+    found = from_plain(GradientMoment, old, "old.json")
+    assert found == GradientMoment(step=1, first=1.0, last=2.0, growth=None)
+    assert (found.correlation, found.rank) == (None, None)
 
 
 def test_last_step_that_is_a_power_of_two_stands_once(tmp_path):

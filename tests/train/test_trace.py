@@ -13,8 +13,9 @@ from resnetlab.records.gradients import GradientMoment, moment
 from resnetlab.train.callbacks import NoCallback
 from resnetlab.train.checkpoint import pack, read_checkpoint
 from resnetlab.train.config import TrainConfig
-from resnetlab.train.gradients import Trace, block_gradients
+from resnetlab.train.gradients import Trace, block_gradients, measure_all, relative_changes, weights_by_block
 from resnetlab.train.loop import fit
+from resnetlab.train.moments import neighbours
 from resnetlab.train.state import TrainingState
 from tests.train.runs import DYNAMO, StopAfter, tiny_net
 
@@ -38,6 +39,14 @@ def gradients() -> Trace:
     return Trace(measure=lambda net, step: moment(step, block_gradients(net, *batch())))
 
 
+def everything() -> Trace:
+    """All that can be measured at a moment."""
+    images, labels = batch()
+    near = neighbours(images, 0)
+
+    return Trace(measure=lambda net, step: measure_all(net, images, labels, near, 0, step)[1], changes=True)
+
+
 def counter(net: nn.Module, step: int) -> GradientMoment:
     return GradientMoment(step=step, first=1.0, last=1.0, growth=0.0)
 
@@ -53,11 +62,12 @@ def outcome(out, config: TrainConfig, options, data, trace: Trace | None) -> dic
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_traced_run_has_the_bits_of_one_without(tmp_path, data, name):
-    trace = gradients()
+    trace = everything()
     traced = outcome(tmp_path / "traced", *SETTINGS[name], data, trace)
     assert traced == outcome(tmp_path / "not", *SETTINGS[name], data, None)
     assert [one.step for one in trace.moments] == [1, 2, 4, 8]
     assert all(one.first and one.last and one.growth is not None for one in trace.moments)
+    assert all(one.correlation and one.agreement and one.rank and one.change for one in trace.moments)
 
 
 def test_a_measure_that_moves_the_statistics_would_be_seen(tmp_path, data):
@@ -111,6 +121,17 @@ def test_moments_are_of_the_network_that_is_kept(data):
     assert trace.moments[-1] == moment(8, block_gradients(net, *batch()))
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_change_is_that_of_the_step_which_training_made(data, ema):
+    """Of the weights that are trained: those of the average e follow by e + 9/10 (w - e) after the first step."""
+    trace, net, start = everything(), tiny_net(), tiny_net()
+    fit(net, data, replace(BASE, ema=ema, max_steps=1), seed=0, trace=trace)
+    whole, blocks = relative_changes(weights_by_block(start), weights_by_block(net))
+    share = 0.9 if ema else 1.0
+    assert trace.moments[0].change == pytest.approx(whole / share, rel=1e-4)
+    assert trace.moments[0].largest_change == pytest.approx(max(blocks.values()) / share, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("config", "steps"), [(BASE, 12), (replace(BASE, max_steps=7), 7), (replace(BASE, epochs=1), 6)]
 )
@@ -123,10 +144,10 @@ def test_trace_knows_how_many_steps_the_run_had(data, config, steps):
 
 @pytest.mark.parametrize("cut", [1, 3, 5, 8, 11])
 def test_resumed_run_has_the_whole_trace_to_the_bit(tmp_path, data, cut):
-    whole, resumed = gradients(), gradients()
+    whole, resumed = everything(), everything()
     fit(tiny_net(), data, BASE, seed=0, trace=whole)
     with pytest.raises(KeyboardInterrupt):
-        fit(tiny_net(), data, BASE, seed=0, out=tmp_path, callback=StopAfter(cut), trace=gradients())
+        fit(tiny_net(), data, BASE, seed=0, out=tmp_path, callback=StopAfter(cut), trace=everything())
     fit(tiny_net(), data, BASE, seed=0, out=tmp_path, trace=resumed)
     assert (resumed.moments, resumed.steps) == (whole.moments, 12)
     assert read_checkpoint(tmp_path / "last").moments == whole.moments

@@ -13,6 +13,7 @@ from resnetlab.cli.data import Data
 from resnetlab.cli.diagnose import Diagnose
 from resnetlab.cli.evaluate import Evaluate
 from resnetlab.cli.export import Export, Verify
+from resnetlab.cli.failures import Failures
 from resnetlab.cli.find_lr import FindLr
 from resnetlab.cli.memory import Plan
 from resnetlab.cli.predict import Predict
@@ -138,6 +139,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "diagnose": Diagnose,
     "study": StudyCommand,
     "report": Report,
+    "failures": Failures,
     "export": Export,
     "verify": Verify,
     "serve": Serve,

@@ -170,7 +170,7 @@ FIRST = (
 GROUPS = {
     "Run and output": (
         *("log", "quiet", "json", "print_config", "max_steps"),
-        *("save_every", "save_every_seconds", "keep_top", "evaluate_train"),
+        *("save_every", "save_every_seconds", "keep_top", "evaluate_train", "trace"),
     ),
     "Network": ("shortcut", "options", "freeze", "freeze_epochs"),
     "Data": (

@@ -45,7 +45,8 @@ class DiagnosisConfig:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     """How images and labels are read."""
     batch_size: int = 32
-    """Training images in the one batch that gradients, residuals, signal and paths are measured on."""
+    """Training images in the one batch that gradients, residuals, signal, shattering, rank, step and paths are
+    measured on; agreement takes more such batches."""
     images: int = 2000
     """lesion: test images that each lesion is measured on, at most."""
     path_draws: int = 8

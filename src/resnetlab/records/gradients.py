@@ -38,13 +38,26 @@ class GradientMoment:
     """The gradient over depth after ``step`` steps of the optimizer, for one batch.
 
     ``first`` and ``last`` are ‖∇W‖/‖W‖ of the first and the last block, ``growth`` is that of ``Flow``. None where a
-    number is not finite, and the growth also where a gradient is zero.
+    number is not finite, and the growth also where a gradient is zero. The rest is measured on demand:
+
+    - ``correlation`` is the cosine between ∂L/∂x of an image and of its neighbour, x the first block's input, averaged
+      over the batch (Balduzzi et al. 2017, arXiv:1702.08591). The neighbour lies ``train.moments.DISTANCE`` · ‖image‖
+      away. 1 where the loss bends nowhere in between, 0 for gradients that are white noise.
+    - ``agreement`` is the cosine between the gradients of the two halves of the batch, over all weights.
+    - ``change`` is ‖W' - W‖/‖W‖ of the last step over all weights, ``largest_change`` the largest one of a block.
+    - ``rank`` is the effective rank of the last block's output less its mean (Roy & Vetterli 2007), at most the images
+      less 1.
     """
 
     step: int
     first: float | None
     last: float | None
     growth: float | None
+    correlation: float | None = None
+    agreement: float | None = None
+    change: float | None = None
+    largest_change: float | None = None
+    rank: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from resnetlab.study.config import TUNING_SEEDS, Axes, Study
 from resnetlab.study.keep import Keep
 from resnetlab.train.callbacks import Callback, NoCallback
 from resnetlab.train.folder import RECORD
-from resnetlab.train.recipe import Recipe
+from resnetlab.train.recipe import Recipe, changed_settings
 
 if TYPE_CHECKING:
     from resnetlab.data.dataset import ImageData
@@ -212,7 +212,8 @@ def read_ended(run: PlannedRun, out: Path) -> RunRecord:
     path = run.folder(out) / RECORD
     try:
         record = read_record(RunRecord, path)
-        if record.recipe != as_plain(run.recipe):
+        # A setting that the record's version did not know had its default value.
+        if changed_settings({"recipe": record.recipe}, {"recipe": as_plain(run.recipe)}):
             raise DataError(f"{path} is the record of another run")
     except DataError as error:
         raise DataError(f"{error}; delete the file, and the study makes it again from the run's checkpoint") from error

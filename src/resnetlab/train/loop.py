@@ -240,9 +240,10 @@ class Trainer:
             step = first + number
             seed_network(derive_seed(self.seed, "step", step, *rank), loader.device)
             set_rate(state.optimizer, learning_rate(config, step, loader.steps, self.is_warm))
+            state.trace.remember_if_due(state.net, step + 1)
             self.take_step(batches, number, step)
             state.step, state.seconds = number + 1, perf_counter() - started
-            started += state.trace.measure_if_due(state.eval_net, step + 1)
+            started += state.trace.measure_if_due(state.eval_net, step + 1, state.net)
             self.update_warmup(step)
             stats = meter.stats(state.losses, state.wrong, number + 1)
             self.callback.on_step(step + 1, self.total, stats)
@@ -283,7 +284,7 @@ class Trainer:
 
     @property
     def is_warm(self) -> bool:
-        """Whether the whole rate may be used: there is no threshold to wait for, or it was reached."""
+        """Whether the whole rate may be used: no threshold to wait for, or it was reached."""
         return self.config.warmup_until_error is None or self.state.warm_since is not None
 
     def update_warmup(self, step: int) -> None:

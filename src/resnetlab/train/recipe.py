@@ -62,11 +62,15 @@ class Recipe:
     """How images and labels are read."""
     seed: int = 0
     """Decides initial weights, order of the images and everything else that is random."""
+    trace: Literal["gradients", "all"] = "gradients"
+    """What is measured after 0, 1, 2, 4, 8 … steps: gradients by depth, or all: how alike those of neighbouring images
+    and of half batches are, how far a step moves the weights, and the rank of the features, for two more passes."""
     training: TrainConfig = field(default_factory=TrainConfig)
     """How it is trained."""
 
     def __post_init__(self) -> None:
         require_choice("shortcut", self.shortcut, SHORTCUT_CHOICES)
+        require_choice("trace", self.trace, ("gradients", "all"))
         for key, value in self.options.items():
             require(isinstance(value, str), f"option {key}", value, "written as text, such as 'true' or '[16, 32]'")
         require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2^63 - 1")

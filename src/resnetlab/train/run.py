@@ -111,12 +111,14 @@ def run_recipe(
             net, notes = make_network(begun_weights(out, recipe) if resumes or of_study else recipe, data, device)
             for note in [*(f"chosen: {line}" for line in chosen), *notes]:
                 callback.on_note(note)
-            trace = GradientTrace(net, traced_images(recipe, data, device), recipe.seed)
+            images = traced_images(recipe, data, device)
+            trace = GradientTrace(net, images, recipe.seed, everything=recipe.trace == "all")
             settings = run_settings(recipe, data, chosen or begun_settings(out).get("chosen", []))
             if here.leads:
                 claim.begin(data)
             history, fault = _fit(net, recipe, data, out, callback, stop, trace, settings)
-            end, (parameters, multiply_adds) = trace.measure(net), network_cost(config)
+            end, last = trace.measure(net, trace.between.steps)
+            parameters, multiply_adds = network_cost(config)
             record = RunRecord(
                 model=recipe.model,
                 recipe=as_plain(recipe),
@@ -129,7 +131,7 @@ def run_recipe(
                 gradients_start=trace.start,
                 gradients_end=end,
                 # A run that diverged went back to its last checkpoint: its end is no part of the trace.
-                gradient_trace=trace.moments(None if fault else end),
+                gradient_trace=trace.moments(None if fault else last),
                 data=data.fingerprint,
                 environment=environment_of(device) | compiled(settings),
                 seconds=perf_counter() - started,

@@ -14,7 +14,7 @@ from resnetlab.report.run.page import PAGE, follow_page, shorten
 from resnetlab.report.table import Table
 
 TEMPLATE = "diagnosis/page.html.jinja"
-ON_BATCH: tuple[Analysis, ...] = ("gradients", "residuals", "signal", "paths")
+ON_BATCH: tuple[Analysis, ...] = ("gradients", "residuals", "signal", "shattering", "rank", "step", "paths")
 """Analyses that are measured on one batch of training images; the sentences of all others say their own n."""
 
 

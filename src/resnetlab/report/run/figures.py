@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from resnetlab.records.gradients import GradientMoment
 from resnetlab.records.run import EpochRecord, RunRecord
 from resnetlab.report.figure import STYLE, to_svg
+from resnetlab.report.run.tables import MOMENTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +63,8 @@ class Curves:
 
 
 def draw_run_figures(record: RunRecord) -> list[Curves]:
-    """Loss, error, learning rate and speed by epoch, and the growth of the gradients by step; of these what is known.
+    """Loss, error, learning rate and speed by epoch, and by step the growth of the gradients and what else was measured
+    of a moment; of these what is known.
 
     Loss and error have a line for every split that was evaluated.
     """
@@ -86,10 +88,16 @@ def draw_run_figures(record: RunRecord) -> list[Curves]:
             for name, label, lines in known
             if lines
         ]
-        if len(grown) < 2:
-            return curves
-        growth = Curves(name="growth", description=describe_growth(grown), svg=to_svg(draw_growth(grown)))
-        return [*curves, growth]
+        if len(grown) > 1:
+            svg = to_svg(draw_moments(grown, "growth", GROWTH))
+            curves.append(Curves(name="growth", description=describe_moments(grown, "growth", GROWTH, "+.2f"), svg=svg))
+        for name, (words, scale) in MOMENTS.items():
+            having = [one for one in record.gradient_trace if getattr(one, name) is not None]
+            if len(having) > 1:
+                svg = to_svg(draw_moments(having, name, words, scale))
+                described = describe_moments(having, name, words, ".3g")
+                curves.append(Curves(name=name.replace("_", "-"), description=described, svg=svg))
+        return curves
 
 
 def present(lines: Sequence[Line], history: Sequence[EpochRecord]) -> list[Line]:
@@ -141,33 +149,36 @@ def describe(label: str, lines: Sequence[Line], history: Sequence[EpochRecord]) 
     return f"{label}, by epoch: {'; '.join(parts)}."
 
 
-def draw_growth(trace: Sequence[GradientMoment]) -> "Figure":
-    """The growth of ‖∇W‖/‖W‖ from the last block to the first over the steps of the run, on a log scale from step 1 on.
+def draw_moments(trace: Sequence[GradientMoment], name: str, words: str, scale: str = "linear") -> "Figure":
+    """The field ``name`` of the moments over the steps of the run, on a log scale from step 1 on.
 
-    Every moment of ``trace`` has a growth.
+    Every moment of ``trace`` has that field. Of a linear scale the zero is marked.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
     figure = Figure(figsize=(4.6, 3.0), layout="constrained")
     axes = figure.add_subplot()
-    steps, growth = [one.step for one in trace], [one.growth or 0.0 for one in trace]
-    axes.axhline(0, color=PALETTE["soft"], lw=0.9, ls="--", zorder=1)
-    axes.plot(steps, growth, "-o", color=PALETTE["accent"], lw=1.8, ms=3.2)
+    steps, values = [one.step for one in trace], [getattr(one, name) for one in trace]
+    if scale == "linear":
+        axes.axhline(0, color=PALETTE["soft"], lw=0.9, ls="--", zorder=1)
+    axes.plot(steps, values, "-o", color=PALETTE["accent"], lw=1.8, ms=3.2)
+    if scale == "log" and all(values):
+        axes.set_yscale("log")
     # So step 0 has a place too, a power of ten before step 1.
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xticks([0, *(10**power for power in range(len(str(steps[-1]))))])
     axes.set_xticklabels([str(tick) for tick in axes.get_xticks().astype(int)])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_title(GROWTH, fontsize=10, loc="left")
+    axes.set_title(words[0].upper() + words[1:], fontsize=10, loc="left")
     axes.set_xlabel("step of the optimizer, log scale")
     return figure
 
 
-def describe_growth(trace: Sequence[GradientMoment]) -> str:
-    """The growth over the steps in words."""
-    moments = (f"{one.growth:+.2f} at step {one.step:,}" for one in trace)
-    return f"{GROWTH}, by step: {', '.join(moments)}."
+def describe_moments(trace: Sequence[GradientMoment], name: str, words: str, form: str) -> str:
+    """That field over the steps in words."""
+    moments = (f"{getattr(one, name):{form}} at step {one.step:,}" for one in trace)
+    return f"{words[0].upper() + words[1:]}, by step: {', '.join(moments)}."
 
 
 def _points(value: Callable[[EpochRecord], float | None], history: Sequence[EpochRecord]) -> list[tuple[int, float]]:

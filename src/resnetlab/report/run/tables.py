@@ -5,13 +5,22 @@ from math import ceil
 from statistics import median
 from typing import Any
 
+from resnetlab.records.gradients import GradientMoment
 from resnetlab.records.run import ClassificationReport, EpochRecord, Metrics, RunRecord
-from resnetlab.report.table import Table, plain, points, share
+from resnetlab.report.table import Table, plain, points, share, short
 
 PAIRS = 12
 """Confusions that are shown."""
 ROWS = 400
 """Rows of the table of a long run, its epochs evenly spaced."""
+MOMENTS = {
+    "correlation": ("gradients of neighbours, cosine", "linear"),
+    "agreement": ("gradients of half batches, cosine", "linear"),
+    "change": ("‖ΔW‖/‖W‖ of the step", "log"),
+    "largest_change": ("the same, largest of a block", "log"),
+    "rank": ("effective rank of features", "linear"),
+}
+"""What is measured at a moment of a run that traces all, with its words and the scale on which it is drawn."""
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 """The splits by name, with the word for each in a table."""
 
@@ -145,6 +154,19 @@ def epoch_table(history: Sequence[EpochRecord]) -> Table:
                 f"{epoch.seconds:.1f}",
             )
             for epoch in shown
+        ],
+    )
+
+
+def moment_table(trace: Sequence[GradientMoment]) -> Table:
+    """What was measured after so many steps; no row where the run traced the gradients alone."""
+    return Table(
+        caption="Measured after so many steps of the optimizer, on the first images of the run",
+        heads=("step", *(words for words, _ in MOMENTS.values())),
+        rows=[
+            (f"{one.step:,}", *(short(getattr(one, name)) for name in MOMENTS))
+            for one in trace
+            if any(getattr(one, name) is not None for name in MOMENTS)
         ],
     )
 
