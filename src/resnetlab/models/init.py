@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from resnetlab.core.randomness import generator
 from resnetlab.models.blocks import ResidualBlock, last_scale
 from resnetlab.models.config import Init, NetConfig
+from resnetlab.models.gates import start_gates
 from resnetlab.models.layers import Multiplier, ScalarAffine, ScalarBias
 
 HEAD = "head"
@@ -73,6 +74,7 @@ def initialise(net: nn.Module, *, seed: int, init: Init = "he", residual_scale: 
             module.weight.fill_(module.start)
         if isinstance(module, ScalarBias | ScalarAffine):
             module.bias.zero_()
+    start_gates(net)
     blocks = [module for module in net.modules() if isinstance(module, ResidualBlock)]
     for block in blocks:
         scale = getattr(block.branch, "scale", None)
