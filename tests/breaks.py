@@ -342,6 +342,33 @@ BREAKS = {
         "[self.back, self.front])",
         "tests/models/test_shortcuts.py",
     ),
+    "gate not taken from one": Break(
+        "models/gates.py", "(1 - gate) * carried", "gate * carried", "tests/models/test_gates.py"
+    ),
+    "exclusive gate on the shortcut alone": Break(
+        "models/gates.py",
+        "(gate * branch if self.exclusive else branch)",
+        "branch",
+        "tests/models/test_gates.py",
+    ),
+    "dropout on the shortcut rescaled": Break(
+        "models/gates.py",
+        "(1 - self.p) * F.dropout",
+        "F.dropout",
+        "tests/models/test_gates.py",
+    ),
+    "gate's bias starts at zero": Break(
+        "models/gates.py", "module.layer.bias, module.start)", "module.layer.bias, 0.0)", "tests/models/test_gates.py"
+    ),
+    "ReZero starts at one": Break(
+        "models/blocks.py", 'in ("rezero", "skipinit")', 'in ("skipinit",)', "tests/models/test_gates.py"
+    ),
+    "probe before the gate": Break(
+        "diagnostics/probes.py",
+        "handles.append(block.gate.register_forward_hook(self._keep_weighed))",
+        "pass",
+        "tests/models/test_gates.py",
+    ),
     "sign of depth pairs": Break(
         "study/degradation.py",
         "for depth in (deep, shallow)]",

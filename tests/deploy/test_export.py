@@ -45,6 +45,18 @@ def test_every_format_is_compared_over_the_test_images(bundle):
         assert check.bytes > 100_000
 
 
+@pytest.mark.parametrize("shortcut", ["highway", "dropout"])
+def test_nets_with_gates_are_exported_and_compared(tmp_path, shortcut):
+    recipe = Recipe(model="cifar_resnet8", shortcut=shortcut, training=TrainConfig(max_steps=2))
+    run_recipe(recipe, tmp_path / "run", page=False)
+    export(tmp_path / "run", tmp_path / "bundle", ExportConfig(to=("onnx", "web")))
+    found = read_record(Verification, tmp_path / "bundle" / VERIFICATION).formats
+    assert [(check.name, check.passed, check.changed) for check in found][1:] == [("onnx", True, 0)]
+    images = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 1)).astype(np.uint8)
+    before, after = load(tmp_path / "run"), load(tmp_path / "bundle")
+    assert np.array_equal(after.logits_of_pixels(images), before.logits_of_pixels(images))
+
+
 def test_progress_counts_reading_writing_and_comparing(digits_run, tmp_path):
     told = []
     config = ExportConfig(to=("onnx", "web"))

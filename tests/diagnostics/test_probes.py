@@ -85,6 +85,8 @@ NETS = {
     "imagenet": ("resnet18", {}),
     "no norm": ("cifar_resnet14", {"norm": "none", "scaling": "fixup"}),
     "drops": ("cifar_resnet14", {"dropout": 0.3, "stochastic_depth": 0.5}),
+    "highway": ("cifar_resnet14", {"shortcut": "highway", "gate_bias": 0.0}),
+    "dropped shortcuts": ("cifar_resnet14", {"shortcut": "dropout"}),
     "mlp": ("mlp_resnet9", {}),
     "mlp with norms": ("mlp_resnet9", {"norm": "batch", "widths": (32, 16)}),
 }

@@ -120,6 +120,8 @@ def test_head_names_are_known_without_a_head(dialect, name, settings):
         ("torchvision", "resnetv2_50", {}, "no network of kind 'pre'"),
         ("torchvision", "seresnet50", {}, "no name for"),
         ("timm", "mlp_resnet8", {}, "no network of kind 'mlp'"),
+        ("timm", "resnet18", {"scaling": "rezero"}, "scaling='none'"),
+        ("akamaster", "cifar_resnet20", {"shortcut": "scaled"}, "shortcut='A'"),
         ("labml", "resnet18", {}, "stem_activation=False"),
         ("tochvision", "resnet18", {}, "did you mean 'torchvision'"),
     ],

@@ -85,7 +85,7 @@ def test_1202_layers_do_a_forward_and_backward_step():
         ({"groups": 32}, "bottleneck where groups"),
         ({"groups": 0, "branch": "bottleneck"}, "groups"),
         ({"dropout": 1.5}, "dropout"),
-        ({"scaling": "fixup"}, "none where there is a norm"),
+        ({"scaling": "fixup"}, "none, or rezero, where there is a norm"),
         ({"scaling": "fixup", "norm": "none", "zero_init_residual": True}, "decides how a branch starts"),
         ({"in_chans": 0}, "in_chans=0"),
         ({"image_size": 0}, "image_size=0"),

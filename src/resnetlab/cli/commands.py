@@ -5,7 +5,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
@@ -25,6 +25,7 @@ from resnetlab.cli.tables import print_names, print_recipes, print_run, show
 from resnetlab.cli.train import Train
 from resnetlab.cli.weights import weights
 from resnetlab.core.errors import DataError, unknown_name
+from resnetlab.train.recipe import ShortcutChoice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Info:
 
     names: tyro.conf.Positional[tuple[str, ...]]
     """Networks, such as: vgg19 plain34 resnet34."""
-    shortcut: Literal["default", "A", "B", "C", "none"] = "default"
+    shortcut: ShortcutChoice = "default"
     """Shortcut option instead of the named network's own."""
     image_size: int | None = None
     """Side of the image in pixels; the family's own by default."""

@@ -95,6 +95,8 @@ def path_lengths(
     ``draws`` random paths of each length are measured, or all where there are no more; of a net with more than
     ``MOST_LENGTHS`` blocks some lengths only. The network is left as it was.
 
+    A gate is a factor on either way; what arrives through the gate itself belongs to no path.
+
     Raises ``ConfigError`` for a network without shortcuts, which has one path, and for a single image.
     """
     require(draws >= 1, "draws", draws, "at least 1")

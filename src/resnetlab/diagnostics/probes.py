@@ -141,12 +141,19 @@ class _Watch:
         if block.shortcut is not None:
             handles.append(block.shortcut.register_forward_pre_hook(self._view("gradient_shortcut")))
             handles.append(block.shortcut.register_forward_hook(self._norm_of("shortcut")))
+        if block.gate is not None:
+            # After those of branch and shortcut, whose norms it replaces by those of what is added.
+            handles.append(block.gate.register_forward_hook(self._keep_weighed))
         norms = [module for module in block.branch.children() if isinstance(module, _NORMS)]
         for number, module in enumerate(norms or [block.branch]):
             handles.append(module.register_forward_hook(self._std_of(f"response {number}")))
 
     def _keep(self, what: str, value: Tensor) -> None:
         self.numbers[self.name, what] = value.detach()
+
+    def _keep_weighed(self, _gate: nn.Module, _inputs: tuple[Tensor, ...], weighed: tuple[Tensor, Tensor]) -> None:
+        for what, tensor in zip(("branch", "shortcut"), weighed, strict=True):
+            self._keep_norm(what, tensor)
 
     def _keep_gradient(self, what: str, tensor: Tensor) -> None:
         if tensor.requires_grad:

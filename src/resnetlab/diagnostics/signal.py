@@ -193,7 +193,7 @@ def _of_depth(config: ResidualConfig) -> Iterator[Setting]:
         shortcut = None if kind == "plain" else config.shortcut or "A"
         for norm in _norms(config):
             for start, changes in _starts(config, norm, shortcut).items():
-                plainly = _BARE | ({"scaling": "none"} if isinstance(config, ResNetConfig) else {})
+                plainly = _BARE | {"scaling": "none"}
                 changed: NetConfig = replace(config, **(plainly | changes | {"shortcut": shortcut, "norm": norm}))
                 words = {"blocks": str(_blocks(config)), "kind": kind, "norm": norm, "start": start}
                 yield words, changed

@@ -247,7 +247,8 @@ def model_config(name: str, **overrides: Any) -> "NetConfig":
 
     Other projects' names of a field are taken where they mean the same (``habits.SETTINGS``).
 
-    Raises ``ConfigError`` for an unknown name or field, with the nearest ones, and for a value of another type.
+    Raises ``ConfigError`` for an unknown name or field, with the nearest ones, for a value of another type,
+    and for a plain net that could not begin to learn.
     """
     config = _named_config(name)
     known = [field.name for field in fields(config)]
@@ -255,7 +256,9 @@ def model_config(name: str, **overrides: Any) -> "NetConfig":
     for given, value in overrides.items():
         key = our_setting(name, given, known)
         settings[key] = _fit_type(config, key, value)
-    return replace(config, **settings)
+    made = replace(config, **settings)
+    made.check_scaling()
+    return made
 
 
 def _fit_type(config: "NetConfig", key: str, value: Any) -> Any:

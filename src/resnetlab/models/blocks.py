@@ -28,7 +28,8 @@ FcNorm = Literal["none", "batch", "layer"]
 Order = Literal["post", "pre"]
 StrideIn = Literal["3x3", "1x1"]
 StrideAt = Literal["first", "last"]
-Scaling = Literal["none", "skipinit", "fixup", "fixup_scalar"]
+Scaling = Literal["none", "rezero", "skipinit", "fixup", "fixup_scalar"]
+FcScaling = Literal["none", "rezero"]
 
 _FC_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": nn.Identity}
 
@@ -41,9 +42,10 @@ class BlockStyle:
       al. 2016, arXiv:1603.05027).
     - ``norm``: ``"batch"``, ``"group"`` or ``"none"``; ``norm_eps`` is added to its variance, and ``norm_groups`` is
       the number of groups of every group norm, where they are not of 16 channels each.
-    - ``scaling`` keeps the signal of a norm-free net bounded, with a learned number α behind each branch:
-      ``"skipinit"``, ``"fixup"``, or ``"fixup_scalar"``, which has the biases of Fixup's authors: one number before and
-      one behind each convolution, where ``"fixup"`` has one for each channel.
+    - ``scaling`` puts a learned number α behind each branch: ``"rezero"``, y = g(S(x) + α F(x)) with an α that starts
+      at 0, beside any norm (Bachlechner et al. 2020, arXiv:2003.04887, eq. 1). The others keep the signal of a
+      norm-free net bounded: ``"skipinit"``, the same equation; ``"fixup"``; or ``"fixup_scalar"``, which has the biases
+      of Fixup's authors: one number before and one behind each convolution, where ``"fixup"`` has one a channel.
     - ``activation``: g by name. ``conv_bias``: biases in convolutions, which a norm behind them makes idle; with
       ``bias_before_norm`` off, only where no norm follows at once.
     - ``stride_in``: where a bottleneck has its stride, in the 3×3 convolution, as torchvision has it ("v1.5"), or in
@@ -107,6 +109,8 @@ class BlockStyle:
 class ResidualBlock(nn.Module):
     """y = g(F(x) + S(x)); without a shortcut the plain block y = g(F(x)) of the same parameter names.
 
+    With a ``gate`` it is y = g(t F(x) + c S(x)), where t and c are what the gate makes of what the shortcut reads.
+
     He et al. 2015, arXiv:1512.03385, eq. 1 and 2; the addition comes before the activation (post-activation order).
     The sum is a new tensor, so a hook that keeps what the branch returned keeps true values.
 
@@ -125,6 +129,7 @@ class ResidualBlock(nn.Module):
         activation: nn.Module | None = None,
         preactivation: nn.Module | None = None,
         drop: float = 0.0,
+        gate: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.preactivation = nn.Identity() if preactivation is None else preactivation
@@ -134,13 +139,18 @@ class ResidualBlock(nn.Module):
         # An identity carries x itself; p(x) would not be the input any more. Asked here, since torch.jit.script takes a
         # subclass for another class.
         self.carries_input = isinstance(shortcut, IdentityShortcut)
+        self.gate = gate
         self.activation = nn.ReLU() if activation is None else activation
 
     def forward(self, x: Tensor) -> Tensor:
         activated = self.preactivation(x)
         out: Tensor = self.drop(self.branch(activated))
         if self.shortcut is not None:
-            out = out + self.shortcut(x if self.carries_input else activated)
+            read = x if self.carries_input else activated
+            carried = self.shortcut(read)
+            if self.gate is not None:
+                out, carried = self.gate(read, out, carried)
+            out = out + carried
         out = self.activation(out)
         return out
 
@@ -235,12 +245,12 @@ def make_squeeze(style: BlockStyle, channels: int) -> nn.Module:
 
 
 def make_scale(style: BlockStyle) -> nn.Module:
-    """The learned factor behind a branch of a norm-free net, or the identity."""
+    """The learned factor behind a branch, or the identity."""
     if style.scaling == "none":
         return nn.Identity()
     if style.scaling == "fixup_scalar":
         return ScalarAffine()
-    return Multiplier(start=0.0 if style.scaling == "skipinit" else 1.0)
+    return Multiplier(start=0.0 if style.scaling in ("rezero", "skipinit") else 1.0)
 
 
 def make_preactivation(style: BlockStyle, channels: int) -> nn.Sequential:
@@ -252,11 +262,16 @@ class FcBranch(Branch):
     """F(a[l]) = z[l+2], where z[l+1] = W[l+1] a[l] + b[l+1], a[l+1] = g(z[l+1]), z[l+2] = W[l+2] a[l+1] + b[l+2].
 
     Shape: ``(N, n)`` to ``(N, width)``. With ``norm="batch"`` or ``"layer"`` each z is normalised where it arises.
-    ``activation`` is g, ReLU by default.
+    ``activation`` is g, ReLU by default. With ``scaling="rezero"`` it is α z[l+2], with a learned α that starts at 0.
     """
 
     def __init__(
-        self, in_channels: int, width: int, norm: FcNorm = "none", activation: nn.Module | None = None
+        self,
+        in_channels: int,
+        width: int,
+        norm: FcNorm = "none",
+        activation: nn.Module | None = None,
+        scaling: FcScaling = "none",
     ) -> None:
         super().__init__()
         self.linear1 = nn.Linear(in_channels, width)
@@ -264,10 +279,11 @@ class FcBranch(Branch):
         self.activation = nn.ReLU() if activation is None else activation
         self.linear2 = nn.Linear(width, width)
         self.norm2 = make_fc_norm(norm, width)
+        self.scale = Multiplier(start=0.0) if scaling == "rezero" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.activation(self.norm1(self.linear1(x)))
-        out = self.norm2(self.linear2(out))
+        out = self.scale(self.norm2(self.linear2(out)))
         return out
 
 

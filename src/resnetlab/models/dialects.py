@@ -123,6 +123,7 @@ _USUAL: dict[str, tuple[Any, ...]] = {
     "stem_stride": (None,),
     "projection_pool": (False,),
     "final_norm": (True,),
+    "scaling": ("none",),
 }
 _TIMM = _USUAL | {"norm": ("batch", "group"), "norm_groups": (32,)}
 _SMALL = _USUAL | {"stem_kind": ("cifar",)}

@@ -14,6 +14,7 @@ from resnetlab.core.errors import require
 from resnetlab.core.randomness import generator
 from resnetlab.models.blocks import ResidualBlock, last_scale
 from resnetlab.models.config import DIRAC_NOISE, Init, NetConfig, ResidualConfig
+from resnetlab.models.gates import start_gates
 from resnetlab.models.layers import Multiplier, ScalarAffine, ScalarBias
 from resnetlab.models.lsuv import lsuv_images, scale_to_unit_variance
 from resnetlab.models.starts import Layer, Place, start_weight
@@ -92,6 +93,7 @@ def initialise(
             module.weight.fill_(module.start)
         if isinstance(module, ScalarBias | ScalarAffine):
             module.bias.zero_()
+    start_gates(net)
     blocks = [module for module in net.modules() if isinstance(module, ResidualBlock)]
     for block in blocks:
         scale = getattr(block.branch, "scale", None)

@@ -96,9 +96,10 @@ class StochasticDepth(nn.Module):
 
 
 class Multiplier(nn.Module):
-    """α · x with one learned number α, which starts at ``start``: 0 for SkipInit, 1 for Fixup.
+    """α · x with one learned number α, which starts at ``start``: 0 for ReZero and SkipInit, 1 for Fixup.
 
-    De & Smith 2020, arXiv:2002.10444, §3; Zhang et al. 2019, arXiv:1901.09321, §2.
+    Bachlechner et al. 2020, arXiv:2003.04887, eq. 1; De & Smith 2020, arXiv:2002.10444, §3; Zhang et al. 2019,
+    arXiv:1901.09321, §2.
     """
 
     def __init__(self, start: float) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from resnetlab.core.errors import require
-from resnetlab.models.blocks import FcBranch, FcNorm, ResidualBlock, make_fc_norm
+from resnetlab.models.blocks import FcBranch, FcNorm, FcScaling, ResidualBlock, make_fc_norm
 from resnetlab.models.classifier import Classifier, make_head
 from resnetlab.models.config import MOST, ResidualConfig
 from resnetlab.models.shortcuts import ShortcutOption, make_shortcut
@@ -18,7 +18,8 @@ class MLPConfig(ResidualConfig):
     """``depth`` counts weight layers: one or two in the stem, two in each block, one in the head.
 
     An odd depth has the second layer in its stem. ``widths`` are the hidden widths; the blocks are divided evenly over
-    them, the remainder going to the first ones. The rest is in ``ResidualConfig`` and ``NetConfig``.
+    them, the remainder going to the first ones. ``scaling="rezero"`` puts a learned number α that starts at 0 behind
+    each branch (Bachlechner et al. 2020, arXiv:2003.04887). The rest is in ``ResidualConfig`` and ``NetConfig``.
 
     Raises ``ConfigError`` for values that make no network.
     """
@@ -26,6 +27,7 @@ class MLPConfig(ResidualConfig):
     depth: int
     widths: tuple[int, ...] = (64,)
     norm: FcNorm = "none"
+    scaling: FcScaling = "none"
     shortcut: ShortcutOption | None = "B"
     num_classes: int = 10
     in_chans: int = 1
@@ -100,9 +102,10 @@ def make_stage(config: MLPConfig, number: int, in_channels: int, blocks: int) ->
     return nn.Sequential(
         *(
             ResidualBlock(
-                FcBranch(before, after, config.norm, config.make_rectifier()),
+                FcBranch(before, after, config.norm, config.make_rectifier(), scaling=config.scaling),
                 make_shortcut(config.shortcut, before, after, pad=config.pad, form="fc"),
                 config.make_rectifier(),
+                gate=config.make_gate(before, after, form="fc"),
             )
             for before, after in pairwise(sizes)
         )

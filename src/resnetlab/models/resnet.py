@@ -16,6 +16,7 @@ from resnetlab.models.blocks import (
     BottleneckBranch,
     Branch,
     ResidualBlock,
+    Scaling,
     StrideAt,
     make_preactivation,
 )
@@ -68,6 +69,7 @@ class ResNetConfig(ResidualConfig, BlockStyle):
     projection_pool: bool = False
     stochastic_depth: float = 0.0
     shortcut: ShortcutOption | None = "B"
+    scaling: Scaling = "none"
     num_classes: int = 1000
     in_chans: int = 3
     image_size: int = 224
@@ -97,18 +99,13 @@ class ResNetConfig(ResidualConfig, BlockStyle):
             "bottleneck where groups or base_width are set",
         )
         require(
-            self.scaling == "none" or not (self.zero_init_residual or self.scale_residual),
-            "scaling",
-            self.scaling,
-            "none where zero_init_residual or scale_residual is set: either decides how a branch starts",
-        )
-        require(
             self.scaling != "fixup_scalar" or (self.order == "post" and self.stem_kind != "deep"),
             "scaling",
             self.scaling,
             "another one with order='pre' or a deep stem: Fixup's authors have neither",
         )
-        require(self.scaling == "none" or self.norm == "none", "scaling", self.scaling, "none where there is a norm")
+        free = self.scaling in ("none", "rezero")
+        require(free or self.norm == "none", "scaling", self.scaling, "none, or rezero, where there is a norm")
         require(
             self.branch == "bottleneck" or self.stride_in == "3x3",
             "stride_in",
@@ -310,6 +307,7 @@ def make_block(
         activation=config.make_nonlinearity() if post else nn.Identity(),
         preactivation=_make_preactivation(config, in_channels),
         drop=drop,
+        gate=config.make_gate(in_channels, out_channels, stride),
     )
 
 

@@ -2,6 +2,7 @@
 
 Where F keeps the shape of x, S is the identity. Where F changes it, S is one of two things: the identity padded with
 zeros, or a learned projection W_s (He et al. 2015, arXiv:1512.03385, §3.2 eq. 2 and §4.1 "identity vs. projection").
+What weighs F and S before they are added stands in ``gates``.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from resnetlab.core.errors import ConfigError, require_choice
 
-ShortcutOption = Literal["A", "B", "C"]
+ShortcutOption = Literal["A", "B", "C", "scaled", "gated", "highway", "dropout"]
 PadSide = Literal["append", "center"]
 Form = Literal["conv", "fc"]
 
@@ -136,6 +137,7 @@ def make_shortcut(
     - ``"A"``: identity, zero-padded where the shape changes. No parameters.
     - ``"B"``: identity, projection where the shape changes.
     - ``"C"``: projection everywhere.
+    - ``"scaled"``, ``"gated"``, ``"highway"``, ``"dropout"``: that of option A, which a gate weighs (``gates``).
     - ``None``: no shortcut, the plain counterpart.
 
     ``form="fc"`` gives the shortcuts of vectors ``(N, n)``, which have no stride. ``norm``, ``pool`` and ``bias`` are
@@ -147,7 +149,7 @@ def make_shortcut(
     same_shape = in_channels == out_channels and stride == 1
     if same_shape and option != "C":
         return IdentityShortcut()
-    if option == "A":
+    if option not in ("B", "C"):
         return ZeroPadShortcut(in_channels, out_channels, stride, pad)
     if form == "fc":
         return MatrixShortcut(in_channels, out_channels)

@@ -1,5 +1,6 @@
 """What a network costs, counted on the meta device: no weights and no memory at any depth."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,13 +29,13 @@ class Layer:
 
     @property
     def on_shortcut(self) -> bool:
-        """Whether it is part of a shortcut: the depth of a net does not count it."""
-        return ".shortcut." in self.name
+        """Whether it is part of a shortcut or its gate: the depth of a net does not count it."""
+        return ".shortcut." in self.name or ".gate." in self.name
 
     @property
     def block(self) -> str:
         """The name of the block that it is part of; its own name where it is in none."""
-        return self.name.partition(".branch.")[0].partition(".shortcut.")[0]
+        return re.split(r"\.(?:branch|shortcut|gate)\.", self.name)[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,8 +32,8 @@ def deepen(net: nn.Module, stage: int, n: int, seed: int = 0) -> Classifier:
     The other weights are those that the deeper net built from ``seed`` has under their names. Outputs are equal in
     training mode too, unless the net drops at random: stochastic depth follows its rule for the new number of blocks.
 
-    Raises ``ConfigError`` where no new block can be the identity: for plain nets, option C and, in post-activation
-    order, activations other than relu; and for a depth that the family's configuration cannot express.
+    Raises ``ConfigError`` where no new block can be the identity: for plain nets, option C, gates and, in
+    post-activation order, activations other than relu; and for a depth that the family's configuration cannot express.
     """
     config = _checked_config(net)
     result = _copy(net)
@@ -135,7 +135,7 @@ def reorder(net: nn.Module, order: Sequence[str]) -> Classifier:
 
 
 def to_plain(net: nn.Module) -> Classifier:
-    """``net`` with its shortcuts cut: y = g(F(x)), F unchanged, projections dropped.
+    """``net`` with its shortcuts cut: y = g(F(x)), F unchanged, projections and gates dropped.
 
     The settings of its configuration that only say how a residual net starts (``zero_init_residual``,
     ``scale_residual``) are off, as a plain net cannot have them. A plain net gives an equal plain net.
@@ -148,8 +148,8 @@ def to_plain(net: nn.Module) -> Classifier:
         for block in _stage(result, stage):
             # Deleted first: a None in place of a module would stay in the list of modules.
             assert isinstance(block, ResidualBlock)
-            del block.shortcut
-            block.shortcut = None
+            del block.shortcut, block.gate
+            block.shortcut = block.gate = None
     result.config = replace(config, shortcut=None, zero_init_residual=False, scale_residual=False)
     return result
 
@@ -227,8 +227,9 @@ def _shape_changers(config: ResidualConfig) -> set[tuple[int, int]]:
 
 def _zero_blocks(config: ResidualConfig, stage: int, n: int, seed: int, device: str) -> list[ResidualBlock]:
     """The last ``n`` blocks of a stage of the network of ``config``, with F(x) = 0."""
-    # SkipInit and Fixup start every branch at zero by themselves; a second zero behind theirs would stop all gradient.
-    if not (isinstance(config, ResNetConfig) and config.scaling != "none"):
+    # ReZero, SkipInit and Fixup start every branch at zero by themselves; a second zero behind theirs would stop all
+    # gradient.
+    if config.scaling == "none":
         config = replace(config, zero_init_residual=True, scale_residual=False)
     fresh = build(config, seed=seed, device=device)
     assert isinstance(fresh, Classifier)

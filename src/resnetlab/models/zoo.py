@@ -47,8 +47,9 @@ def create_model(
 ) -> nn.Module:
     """The named network with its initial weights, a function of ``seed`` and of each parameter's name alone.
 
-    ``shortcut`` is ``"A"``, ``"B"``, ``"C"``, or None for the plain net; left out, it is the paper's choice for that
-    name (A for ``cifar_resnet*``, B for ``resnet18`` … ``resnet152``). ``overrides`` are further fields of the
+    ``shortcut`` is ``"A"``, ``"B"``, ``"C"``, option A with a gate (``"scaled"``, ``"gated"``, ``"highway"``,
+    ``"dropout"``; ``ResidualConfig``), or None for the plain net; left out, it is the paper's choice for that name (A
+    for ``cifar_resnet*``, B for ``resnet18`` … ``resnet152``). ``overrides`` are further fields of the
     network's configuration. ``device="meta"`` gives shapes without memory.
 
     ``pretrained=True``, or a name with a tag such as ``"resnet50.tv2_in1k"``, loads weights from the Hub (extra

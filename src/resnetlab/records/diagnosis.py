@@ -58,6 +58,8 @@ class BlockStatistics:
       pre-activation order of what the branch reads, p(x).
     - ``gradient_in`` is ‖∂L/∂x‖. ``gradient_branch`` and ``gradient_shortcut`` are the norms of its two summands, what
       arrives through F and through S; those of ‖∂L/∂p(x)‖ where both read p(x). ``gradient_out`` is ‖∂L/∂y‖.
+    - With a gate, y = g(t F(x) + c S(x)), all of these are of t F(x) and c S(x); what arrives through t and c, where x
+      decides them, is in neither summand.
     """
 
     block: str

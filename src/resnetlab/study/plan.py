@@ -31,7 +31,7 @@ STUDY, RUNS, RESULTS = "study.json", "runs", "results.json"
 
 LONGEST = 40
 """Letters of a value in the name of a folder."""
-RESIDUAL_ONLY = ("zero_init_residual", "scale_residual")
+RESIDUAL_ONLY = ("zero_init_residual", "scale_residual", "scaling")
 """Options that start a branch near zero: a plain net has no identity to start from."""
 
 

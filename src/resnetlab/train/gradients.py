@@ -69,7 +69,7 @@ def weights_by_block(net: nn.Module) -> dict[str, list[Tensor]]:
     branches = {f"{name}.branch.": name for name, module in net.named_modules() if isinstance(module, ResidualBlock)}
     groups: dict[str, list[Tensor]] = {}
     for name, parameter in net.named_parameters():
-        if parameter.dim() < 2 or ".shortcut." in name:
+        if parameter.dim() < 2 or ".shortcut." in name or ".gate." in name:
             continue
         block = next((block for prefix, block in branches.items() if name.startswith(prefix)), None)
         groups.setdefault(block or name.removesuffix(".weight"), []).append(parameter)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from resnetlab.core.config import build_settings, command_of, parse_yaml, read_yaml, yaml_text
 from resnetlab.core.errors import ConfigError, DataError, listed, require, require_choice
@@ -30,8 +30,7 @@ BESIDE, IN_A_CLONE = Path(__file__).parent.parent / "recipes", Path(__file__).pa
 an unpacked sdist."""
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".npz", ".h5")
 
-ShortcutChoice = Literal["default", "A", "B", "C", "none"]
-SHORTCUT_CHOICES = ("default", "A", "B", "C", "none")
+ShortcutChoice = Literal["default", "A", "B", "C", "none", "scaled", "gated", "highway", "dropout"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,8 @@ class Recipe:
     model: str = "cifar_resnet20"
     """Name of the network; resnetlab list shows them."""
     shortcut: ShortcutChoice = "default"
-    """Shortcut option of the paper; none makes the net plain, default is what the name stands for."""
+    """Shortcut option of the paper; none makes the net plain, default is what the name stands for. scaled, gated,
+    highway and dropout are option A with a gate."""
     options: dict[str, str] = field(default_factory=dict)
     """Further settings of the network by name and value, such as: norm group, or: zero_init_residual true."""
     weights: str | None = None
@@ -69,7 +69,7 @@ class Recipe:
     """How it is trained."""
 
     def __post_init__(self) -> None:
-        require_choice("shortcut", self.shortcut, SHORTCUT_CHOICES)
+        require_choice("shortcut", self.shortcut, get_args(ShortcutChoice))
         require_choice("trace", self.trace, ("gradients", "all"))
         for key, value in self.options.items():
             require(isinstance(value, str), f"option {key}", value, "written as text, such as 'true' or '[16, 32]'")

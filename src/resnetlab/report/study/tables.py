@@ -190,10 +190,20 @@ def verdict_lines(study: StudyRecord) -> list[str]:
     return [f"{net_words(v)}: training error {ANSWERS[v.answer]}: {v.reason}" for v in study.verdicts]
 
 
+NET_WORDS = {
+    "none": "plain nets",
+    "default": "residual nets",
+    "scaled": "residual nets (constant scaling)",
+    "gated": "residual nets (shortcut-only gate)",
+    "highway": "highway nets",
+    "dropout": "residual nets (dropout on the shortcut)",
+}
+
+
 def net_words(verdict: Verdict) -> str:
-    """Which nets a verdict is of: ``plain nets``, ``residual nets (A), options.norm none``."""
+    """Which nets a verdict is of: ``plain nets``, ``residual nets (A), options.norm none``, ``highway nets``."""
     shortcut = verdict.values["shortcut"]
-    kind = {"none": "plain nets", "default": "residual nets"}.get(shortcut, f"residual nets ({shortcut})")
+    kind = NET_WORDS.get(shortcut, f"residual nets ({shortcut})")
     return ", ".join([kind, *(f"{name} {value}" for name, value in verdict.values.items() if name != "shortcut")])
 
 
