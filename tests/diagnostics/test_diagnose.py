@@ -79,6 +79,8 @@ def test_named_network_is_measured_at_initialisation_and_what_needs_training_lef
         "signal",
         "shattering",
         "rank",
+        "agreement",
+        "step",
         "paths",
     ]
     assert (found.net.state, found.initial, found.batch, found.split) == (INITIAL, None, 8, "test")
@@ -101,6 +103,8 @@ def test_analyses_that_need_blocks_shortcuts_or_maps_are_left_out_and_notes_say_
         "rank",
         "agreement",
         "step",
+        "agreement",
+        "step",
         "lesion",
         "landscape",
         "cam",
@@ -115,6 +119,8 @@ def test_analyses_that_need_blocks_shortcuts_or_maps_are_left_out_and_notes_say_
         "signal",
         "shattering",
         "rank",
+        "agreement",
+        "step",
         "agreement",
         "step",
         "lesion",
