@@ -5,12 +5,17 @@ from dataclasses import replace
 from math import comb
 
 from resnetlab.records import gradients as flow
-from resnetlab.records.diagnosis import (
-    ANALYSES,
+from resnetlab.records.by_depth import (
     AgreementResult,
     BlockAgreement,
     BlockCosines,
     BlockRank,
+    RankResult,
+    ShatteringResult,
+    StepResult,
+)
+from resnetlab.records.diagnosis import (
+    ANALYSES,
     BlockStatistics,
     CamResult,
     Diagnosis,
@@ -21,11 +26,8 @@ from resnetlab.records.diagnosis import (
     NetResult,
     PathLength,
     PathResult,
-    RankResult,
     SettingResult,
-    ShatteringResult,
     SignalResult,
-    StepResult,
 )
 from resnetlab.records.gradients import BlockGradient, Flow
 from resnetlab.records.run import ClassificationReport, ClassScore, EpochRecord, Metrics, Mistake, RunRecord

@@ -79,6 +79,8 @@ def test_named_network_is_measured_at_initialisation_and_what_needs_training_lef
         "signal",
         "shattering",
         "rank",
+        "agreement",
+        "step",
         "paths",
     ]
     assert (found.net.state, found.initial, found.batch, found.split) == (INITIAL, None, 8, "test")

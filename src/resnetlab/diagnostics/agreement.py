@@ -13,7 +13,8 @@ from resnetlab.data.loader import Loader
 from resnetlab.diagnostics.context import Context
 from resnetlab.diagnostics.load import DiagnosedNet
 from resnetlab.diagnostics.probes import recompute_activations
-from resnetlab.records.diagnosis import AgreementResult, BlockAgreement, Diagnosis, Finding, NetResult
+from resnetlab.records.by_depth import AgreementResult, BlockAgreement
+from resnetlab.records.diagnosis import Diagnosis, Finding, NetResult
 from resnetlab.train.gradients import weights_by_block
 from resnetlab.train.moments import cosine, left_as_it_was
 

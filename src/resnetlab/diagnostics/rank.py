@@ -8,7 +8,8 @@ from torch import Tensor
 from resnetlab.diagnostics.context import Context
 from resnetlab.diagnostics.load import DiagnosedNet
 from resnetlab.diagnostics.probes import recompute_activations
-from resnetlab.records.diagnosis import BlockRank, Diagnosis, Finding, NetResult, RankResult
+from resnetlab.records.by_depth import BlockRank, RankResult
+from resnetlab.records.diagnosis import Diagnosis, Finding, NetResult
 from resnetlab.train.moments import (
     blocks_of,
     effective_rank,

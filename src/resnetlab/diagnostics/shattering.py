@@ -12,7 +12,8 @@ from resnetlab.diagnostics.context import Context
 from resnetlab.diagnostics.load import DiagnosedNet
 from resnetlab.diagnostics.probes import recompute_activations
 from resnetlab.diagnostics.sentences import NO_SHORTCUTS
-from resnetlab.records.diagnosis import BlockCosines, Diagnosis, Finding, NetResult, ShatteringResult
+from resnetlab.records.by_depth import BlockCosines, ShatteringResult
+from resnetlab.records.diagnosis import Diagnosis, Finding, NetResult
 from resnetlab.train.moments import DISTANCE, blocks_of, cosines, finite, left_as_it_was, neighbours, spread, tapped
 
 COMPARED = ("initial", "plain")

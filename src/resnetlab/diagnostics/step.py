@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from resnetlab.diagnostics.context import Context
 from resnetlab.diagnostics.load import DiagnosedNet
 from resnetlab.diagnostics.probes import recompute_activations, repeatable
-from resnetlab.records.diagnosis import Diagnosis, Finding, NetResult, StepResult
+from resnetlab.records.by_depth import StepResult
+from resnetlab.records.diagnosis import Diagnosis, Finding, NetResult
 from resnetlab.train.config import TrainConfig
 from resnetlab.train.gradients import largest, relative_changes, weights_by_block
 from resnetlab.train.optim import make_optimizer

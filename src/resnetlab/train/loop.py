@@ -310,8 +310,7 @@ class Trainer:
             return
         self.checkpoints.save_within_epoch()
         self.checkpoints.wait()
-        out = self.checkpoints.out
-        kept = f"saved in {out}" if out else "nothing is saved, for want of a folder"
+        kept = f"saved in {self.checkpoints.out}" if self.checkpoints.out else "nothing is saved, for want of a folder"
         raise StoppedError(f"stopped by {Signals(signal).name} after step {step}; {kept}", signal)
 
     def evaluate_epoch(self) -> EpochRecord:

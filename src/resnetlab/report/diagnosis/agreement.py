@@ -18,7 +18,9 @@ def tables(diagnosis: Diagnosis) -> list[Table]:
     found = diagnosis.net.agreement
     assert found is not None
     caption = f"Cosine between the gradients of {found.batches} batches of {found.n} images, {diagnosis.net.label}"
-    rows = [(one.block, short(one.mean), short(one.least)) for one in (found.whole, *found.blocks)]
+    rows: list[tuple[str, ...]] = [
+        (one.block, short(one.mean), short(one.least)) for one in (found.whole, *found.blocks)
+    ]
     return [Table(caption=caption, heads=("block", "mean of all pairs", "least"), rows=rows)]
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from resnetlab.records.diagnosis import BlockRank, Diagnosis
+from resnetlab.records.by_depth import BlockRank
+from resnetlab.records.diagnosis import Diagnosis
 from resnetlab.report.diagnosis.panels import ShownNet, draw_line, drawing, finish, panels, shown_nets, span
 from resnetlab.report.figure import Drawing
 from resnetlab.report.table import Table, share, short

@@ -18,7 +18,10 @@ def tables(diagnosis: Diagnosis) -> list[Table]:
     found = diagnosis.net.step
     assert found is not None
     caption = f"One step of {found.optimizer} at {found.lr:g} on {found.n} images, {diagnosis.net.label}"
-    rows = [("all weights", short(found.whole)), *((name, short(value)) for name, value in found.blocks.items())]
+    rows: list[tuple[str, ...]] = [
+        ("all weights", short(found.whole)),
+        *((name, short(value)) for name, value in found.blocks.items()),
+    ]
     return [Table(caption=caption, heads=("block", "‖ΔW‖/‖W‖"), rows=rows)]
 
 
