@@ -57,6 +57,25 @@ def test_nets_with_gates_are_exported_and_compared(tmp_path, shortcut):
     assert np.array_equal(after.logits_of_pixels(images), before.logits_of_pixels(images))
 
 
+def test_tailored_activation_goes_into_the_bundle_and_onnx(tmp_path):
+    """Its slope is solved for the depth and is no weight: whoever leaves it out gives other logits."""
+    options = {"init": "tat", "widths": "[16]"}
+    training = TrainConfig(max_steps=3, device="cpu")
+    run_recipe(
+        Recipe(model="mlp_plain20", data="digits", options=options, training=training), tmp_path / "run", page=False
+    )
+    export(tmp_path / "run", tmp_path / "bundle", ExportConfig(to=("onnx", "pt2")))
+    found = read_record(Verification, tmp_path / "bundle" / VERIFICATION).formats
+    assert [(check.name, check.passed) for check in found] == [("torch", True), ("onnx", True), ("pt2", True)]
+    images = np.random.default_rng(0).integers(0, 17, (9, 8, 8, 1)).astype(np.uint8)
+    run, bundle = load(tmp_path / "run"), load(tmp_path / "bundle")
+    logits = run.logits_of_pixels(images)
+    assert np.array_equal(bundle.logits_of_pixels(images), logits)
+    relus = replace(bundle.net.config, init="he").make().eval()
+    relus.load_state_dict(bundle.net.state_dict())
+    assert not np.allclose(replace(bundle, net=relus).logits_of_pixels(images), logits, rtol=0.01)
+
+
 def test_progress_counts_reading_writing_and_comparing(digits_run, tmp_path):
     told = []
     config = ExportConfig(to=("onnx", "web"))
