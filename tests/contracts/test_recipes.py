@@ -20,6 +20,7 @@ from tests.conftest import ROOT, make_data
 
 FILES = sorted((ROOT / "recipes").rglob("*.yaml"))
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+STUDIES = [path for path in FILES if (ROOT / "recipes" / "study") in path.parents]
 FIELDS = ("command", "source", "cost", "expected")
 SMALL = 5_000_000
 PASS = {"digits": (1437, 8), "idx": (60_000, 28), "parquet": (50_000, 32), "data/imagenet": (1_281_167, 224)}
@@ -43,6 +44,7 @@ def test_there_is_a_recipe_for_every_kind_of_data():
         "imagenet",
         "finetune",
         "study",
+        "why",
     }
 
 
@@ -54,7 +56,7 @@ def test_header_says_command_source_cost_and_what_to_expect(path, monkeypatch):
     assert all(len(found[field]) > 10 for field in FIELDS)
     assert "not measured here" in found["expected"] or re.search(r"[\d.]+ %.*n = \d", found["expected"])
     words, command = command_of(found["command"])
-    assert words[:2] == ["study" if path.parent.name == "study" else "train", str(path.relative_to(ROOT))]
+    assert words[:2] == ["study" if path in STUDIES else "train", str(path.relative_to(ROOT))]
     assert command.recipe.training.epochs == recipe_of(path).training.epochs
     assert max(map(len, path.read_text().splitlines())) <= 120
 
@@ -101,9 +103,6 @@ def test_recipe_of_the_digits_says_what_the_defaults_are():
     assert recipe_data(Recipe()).source == "digits"
 
 
-STUDIES = [path for path in FILES if path.parent.name == "study"]
-
-
 @pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
 def test_study_asks_one_question_and_each_of_its_networks_can_be_built(path, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -117,6 +116,8 @@ def test_study_asks_one_question_and_each_of_its_networks_can_be_built(path, mon
     assert recipe_header(path)["what"].count("?") == 1
     for run in planned[: len(planned) // seeds]:
         build(fitted_config(run.recipe, make_data(train=12, test=6)), seed=0, device="meta")
+    # What the hypotheses expect is written down before a study of docs/why.md is run.
+    assert ("predicts" in recipe_header(path)) == (path.parent.name == "why")
     if "paper" in recipe_header(path):
         # The experiment at its own size is a recipe of its own with axes on the command line.
         for run in plan_runs(command_of(recipe_header(path)["paper"])[1].config):
