@@ -3,6 +3,7 @@
 Each keeps one ``momentum_buffer`` for a parameter, none where the momentum is 0.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ TRUST = 0.02
 and so are the steps of norms and biases, which LARS does not adapt."""
 
 
-class _ByTensor(torch.optim.Optimizer):
+class _ByTensor(torch.optim.Optimizer, ABC):
     """Updates parameters in place by ``update``: on a CPU one at a time, which holds one copy of a gradient, else all
     of a group in one call for each operation."""
 
@@ -34,9 +35,9 @@ class _ByTensor(torch.optim.Optimizer):
                 self.update(together, [weight.grad for weight in together if weight.grad is not None], group)
         return loss
 
+    @abstractmethod
     def update(self, weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
         """Change the weights of one group in place; the gradients stay as they are."""
-        raise NotImplementedError
 
     def buffers(self, weights: list[Tensor]) -> list[Tensor]:
         """The momentum of each, zeros at first."""
