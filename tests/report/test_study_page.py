@@ -22,6 +22,7 @@ from resnetlab.report.study.tables import (
     heading,
     size_table,
     trace_table,
+    trace_tables,
 )
 from resnetlab.report.table import p_value
 from tests.made import HOSTILE, axis_study, depth_study, study_of
@@ -334,3 +335,10 @@ def test_trace_is_the_median_over_the_seeds_by_step():
     assert table.heads == ("depth", "kind", "n", "0", "1", "4")
     assert table.rows == [("56", "plain", "3", "+2.0", "+0.3", "–")]
     assert trace_table(study).rows == []
+    # A quantity that no run has takes no table; one that some runs have counts those.
+    assert [table.heads for table in trace_tables(replace(study, runs=runs))] == [table.heads]
+    first = runs[0].record.gradient_trace
+    some = replace(runs[0].record, gradient_trace=[replace(one, correlation=0.25) for one in first])
+    found = trace_tables(replace(study, runs=[replace(runs[0], record=some), *runs[1:]]))
+    assert [table.rows for table in found][1] == [("56", "plain", "3", "0.25", "0.25", "0.25")]
+    assert "neighbouring images" in found[1].caption

@@ -45,7 +45,7 @@ def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:
         edges=edge_lines(study),
         contrasts=tables.contrast_tables(study),
         gradients=tables.gradient_table(study),
-        trace=tables.trace_table(study),
+        traces=tables.trace_tables(study),
         sizes=tables.size_table(study),
         figures={drawing.name: drawing for drawing in drawings},
         svg={drawing.name: Markup(follow_page(inline_svg(drawing.name, drawing.svg))) for drawing in drawings},

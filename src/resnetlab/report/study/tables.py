@@ -113,22 +113,43 @@ def gradient_table(study: StudyRecord) -> Table:
     )
 
 
-def trace_table(study: StudyRecord) -> Table:
-    """The same growth after so many steps, the median over the seeds; no row where no run was traced."""
+TRACED = {
+    "growth": ("Growth of ‖∇W‖/‖W‖ after so many steps of the optimizer, in orders of magnitude", "{:+.1f}"),
+    "correlation": (
+        "Cosine between gradients of neighbouring images at the first block, after so many steps",
+        "{:.2f}",
+    ),
+    "agreement": ("Cosine between the gradients of two halves of a batch, after so many steps", "{:.2f}"),
+    "largest_change": ("‖ΔW‖/‖W‖ of the block that moved most in that step", "{:.1g}"),
+    "rank": ("Effective rank of the last block's output, after so many steps", "{:.1f}"),
+}
+"""What a trace shows over the steps: a field of ``GradientMoment``, what it is, and how it is written."""
+
+
+def trace_tables(study: StudyRecord) -> list[Table]:
+    """Every quantity of ``TRACED`` that runs of the study have, over the steps."""
+    tables = [trace_table(study, name) for name in TRACED]
+    return [table for table in tables if table.rows]
+
+
+def trace_table(study: StudyRecord, name: str = "growth") -> Table:
+    """A quantity of ``TRACED`` after so many steps, the median over the seeds; no row where no run has it."""
     steps = sorted({moment.step for run in study.runs for moment in run.record.gradient_trace})
+    caption, form = TRACED[name]
     rows: list[tuple[str, ...]] = []
     for one in in_order(study):
         runs = runs_of(study, one)
         known: dict[int, list[float]] = {}
         for run in runs:
             for moment in run.record.gradient_trace:
-                if moment.growth is not None:
-                    known.setdefault(moment.step, []).append(moment.growth)
+                value = getattr(moment, name)
+                if value is not None:
+                    known.setdefault(moment.step, []).append(value)
         if known:
-            values = (f"{median(known[step]):+.1f}" if step in known else "–" for step in steps)
+            values = (form.format(median(known[step])) if step in known else "–" for step in steps)
             rows.append((*place(study, one.values), str(len(runs)), *values))
     return Table(
-        caption="Growth of ‖∇W‖/‖W‖ after so many steps of the optimizer, in orders of magnitude (median over n seeds)",
+        caption=f"{caption} (median over n seeds)",
         heads=(*heads(study), "n", *(f"{step:,}" for step in steps)),
         rows=rows,
     )
