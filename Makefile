@@ -4,13 +4,14 @@ BIN := .venv/bin
 REFERENCE := .venv-reference/bin
 RAY := .venv-ray/bin
 DEMO ?= runs/demo
+STUDIES ?= runs/why
 
 # In the environment rather than as an option, so that it holds for what builds the package too.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-browser test-long test-faults test-breaks test-reference test-ray bench lint format clean
+.PHONY: help demo studies test test-slow test-browser test-long test-faults test-breaks test-reference test-ray bench lint format clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -27,6 +28,11 @@ help:  ## list these targets
 
 demo: .venv/installed  ## set up, then compare plain and residual nets at depths 8, 20 and 56 on digits
 	$(BIN)/resnetlab study --seeds 5 --out $(DEMO)
+
+# Each may be stopped, and the same command resumes it.
+studies: .venv/installed  ## repeat the studies of docs/why.md, which takes hours on two cores
+	@for recipe in recipes/study/why/*.yaml; do \
+		$(BIN)/resnetlab study $$recipe --keep none --out $(STUDIES)/$$(basename $$recipe .yaml) || exit; done
 
 test: .venv/installed-dev  ## set up, then run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
