@@ -1,0 +1,90 @@
+"""docs/why.md says what the records beside it say, and prints what was predicted before each study was run."""
+
+import re
+
+import pytest
+
+from resnetlab.core.serialize import read_record
+from resnetlab.records.study import StudyRecord
+from resnetlab.report.study.figures import draw_figures
+from resnetlab.report.study.prediction import predictor_table
+from resnetlab.report.study.tables import error_table, trace_table, verdict_lines
+from resnetlab.report.study.tuning import tuning_table
+from resnetlab.study.config import load_study
+from resnetlab.study.prediction import predict_failure
+from resnetlab.train.recipe import recipe_header
+from tests.conftest import ROOT
+from tests.contracts.test_story import rows_of
+
+RECIPES = {path.stem: path for path in sorted((ROOT / "recipes" / "study" / "why").glob("*.yaml"))}
+RECORDS = {path.stem: path for path in sorted((ROOT / "docs" / "why").glob("*.json"))}
+
+
+def page() -> str:
+    return (ROOT / "docs" / "why.md").read_text()
+
+
+def text() -> str:
+    return " ".join(page().split())
+
+
+def study(name: str) -> StudyRecord:
+    return read_record(StudyRecord, RECORDS[name])
+
+
+def test_every_record_is_that_of_a_recipe():
+    assert RECORDS
+    assert RECORDS.keys() <= RECIPES.keys()
+    for name in RECIPES.keys() - RECORDS.keys():
+        assert f"`{name}`" in page(), f"nothing is said of {name}, which was not run"
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_record_is_that_of_the_recipe_as_it_stands(name):
+    file, found = load_study(RECIPES[name]), study(name)
+    assert {axis: tuple(values) for axis, values in found.axes.items()} == dict(file.axes)
+    assert len(found.runs) == found.planned
+    assert {run.seed for run in found.runs} == set(range(file.recipe.seed, file.recipe.seed + file.seeds))
+    assert (found.tuning is not None) == bool(file.tune)
+    assert f"resnetlab study recipes/study/why/{name}.yaml" in page()
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_prediction_of_the_header_is_printed_word_for_word(name):
+    assert recipe_header(RECIPES[name])["predicts"] in text()
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_tables_and_verdicts_are_drawn_from_the_record(name):
+    found = study(name)
+    assert "\n".join(rows_of(error_table(found))) in page()
+    for line in verdict_lines(found):
+        assert line in page()
+    tuning = tuning_table(found)
+    if tuning is not None:
+        assert "\n".join(rows_of(tuning)) in page()
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_figure_is_drawn_from_the_record(name):
+    drawing = draw_figures(study(name))[0]
+    assert drawing.png == (ROOT / "docs" / "why" / f"{name}.png").read_bytes()
+    assert f"(why/{name}.png)" in page()
+
+
+def test_gradients_of_neighbours_are_those_of_the_traces():
+    told = re.findall(r"<!-- correlation of ([\w-]+) -->", page())
+    assert told
+    for name in told:
+        assert "\n".join(rows_of(trace_table(study(name), "correlation"))) in page()
+
+
+def test_what_foretells_failure_is_drawn_from_all_records():
+    found = predict_failure([study(name) for name in RECORDS])
+    assert "\n".join(rows_of(predictor_table(found))) in page()
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_minutes_are_those_of_the_record(name):
+    minutes = sum(run.record.seconds for run in study(name).runs) / 60
+    assert f"{minutes:.0f} minutes" in page()
