@@ -8,6 +8,7 @@ from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_pag
 from resnetlab.report.run.figures import draw_run_figures
 from resnetlab.report.run.page import render_run_page
 from resnetlab.report.study.diagnosis import draw_study_diagnosis, render_study_diagnosis
+from resnetlab.report.study.explore import render_explore
 from resnetlab.report.study.figures import draw_figures
 from resnetlab.report.study.page import render_page
 from tests.made import HOSTILE, axis_study, depth_study, diagnosis, run, study_diagnosis
@@ -64,6 +65,11 @@ def axis_page(name: str, drawn: Any = None) -> str:
     return render_page(record, drawn or draw_figures(record))
 
 
+def explore_page(name: str, _drawn: Any = None) -> str:
+    """The page of two conditions of such a study; its program draws it where it is opened."""
+    return render_explore(axis_study(name))
+
+
 def diagnosis_page(name: str, drawn: Any = None) -> str:
     """The page of a diagnosis of a network of that name."""
     found = replace(diagnosis(name), notes=[f"note {name}", name])
@@ -84,6 +90,7 @@ PAGES = {
     "run": run_page,
     "depth": depth_page,
     "axis": axis_page,
+    "explore": explore_page,
     "diagnosis": diagnosis_page,
     "seedwise": seedwise_page,
 }

@@ -79,7 +79,7 @@
     [...document.querySelectorAll(".scroll, .drawing")].find((node) => node.checkVisibility() && node.scrollWidth > node.clientWidth);
 
   checks.stops = () =>
-    [...document.querySelectorAll("a[href], summary, [tabindex='0']")].filter((node) => node.checkVisibility()).length;
+    [...document.querySelectorAll("a[href], summary, select, [tabindex='0']")].filter((node) => node.checkVisibility()).length;
 
   // Where the focus is: its place among all elements, and whether its ring is seen.
   checks.focus = () => {

@@ -166,7 +166,9 @@ class Tab:
         stopped = {params["requestId"] for params in lost if params.get("blockedReason") == "csp"}
         asked = [event["params"] for event in self._events("Network.requestWillBeSent")]
         found = [params["request"]["url"] for params in asked if params["requestId"] not in stopped]
-        return [url for url in found if url != self.url and not url.startswith("data:")]
+        # The place within a page is no part of what is asked for.
+        itself = self.url.partition("#")[0]
+        return [url for url in found if url != itself and not url.startswith("data:")]
 
     def complaints(self) -> list[str]:
         """What stands in the console: errors, warnings, what the policy forbade, and exceptions."""

@@ -20,6 +20,7 @@ from resnetlab.report.diagnosis.page import draw_diagnosis, render_diagnosis_pag
 from resnetlab.report.run.figures import draw_run_figures
 from resnetlab.report.run.page import render_run_page
 from resnetlab.report.study.diagnosis import draw_study_diagnosis, render_study_diagnosis
+from resnetlab.report.study.explore import render_explore
 from resnetlab.report.study.figures import draw_figures
 from resnetlab.report.study.page import render_page
 from resnetlab.study import read_results
@@ -137,6 +138,10 @@ def _axis_page() -> str:
     return render_page(two_axes(), draw_figures(two_axes()))
 
 
+def _explore_page() -> str:
+    return render_explore(read_results(ROOT / "docs" / "study" / "digits.json"))
+
+
 def _diagnosis_page() -> str:
     return render_diagnosis_page(deep_diagnosis(), draw_diagnosis(deep_diagnosis()))
 
@@ -150,6 +155,7 @@ REALISTIC = {
     "run": _run_page,
     "depth": _depth_page,
     "axis": _axis_page,
+    "explore": _explore_page,
     "diagnosis": _diagnosis_page,
     "seedwise": _seedwise_page,
 }

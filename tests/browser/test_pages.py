@@ -108,6 +108,8 @@ def test_hostile_names_add_no_element_to_what_the_browser_builds(pages, tab, kin
     harmless = tab(pages(kind, "made"))
     expected = harmless.ask("checks.elements()")
     assert tab(pages(kind, "hostile")).ask("checks.elements()") == expected
+    # As it is parsed, before a program has drawn anything.
+    expected = harmless.ask(f"checks.parse({json.dumps(pages(kind, 'made').read_text())})")
     for name, page in pages_of(kind).items():
         assert harmless.ask(f"checks.parse({json.dumps(page)})") == expected, name
 

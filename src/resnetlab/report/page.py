@@ -1,6 +1,11 @@
 """What the pages share: how a template is filled, and how drawings and settings are put into it."""
 
+import json
 import re
+from base64 import b64encode
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from resnetlab.core.errors import printable
@@ -31,6 +36,29 @@ def render_template(name: str, room: str = "report", **content: Any) -> str:
     )
     environment.globals["cell_kinds"] = cell_kinds
     return environment.get_template(name).render(**content)
+
+
+def render_program(name: str, room: str, held: Any, scripts: Sequence[Path], **content: Any) -> str:
+    """A page with a program, whose template has ``held``, as JSON that the ``scripts`` read, and ``script``.
+
+    Its policy names that one script and the one style by ``script_hash`` and ``STYLE-HASH``, and no other runs.
+    """
+    from markupsafe import Markup
+
+    # Within an element of HTML only "<" could end it.
+    text = json.dumps(held, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c")
+    script = "".join(path.read_text(encoding="utf-8") for path in scripts)
+    page = render_template(
+        name, room, held=Markup(text), script=Markup(script), script_hash=Markup(_hash(script)), **content
+    )
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
+    assert style is not None
+    return page.replace("STYLE-HASH", _hash(style[1]), 1)
+
+
+def _hash(text: str) -> str:
+    """As a policy names a script or a style that it allows."""
+    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
 
 
 def _printable(value: Any) -> Any:

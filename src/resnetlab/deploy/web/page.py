@@ -1,10 +1,7 @@
 """Pages that classify images: one that holds the network, and one that asks the server it came from. No torch is
 loaded here."""
 
-import json
-import re
 from base64 import b64encode
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from resnetlab.deploy.engines import FILES
 from resnetlab.deploy.golden import FP32_TOLERANCE, Golden, GoldenImage, golden_pixels, read_golden
 from resnetlab.deploy.preprocessing import SHAPES
 from resnetlab.deploy.web.program import Program
-from resnetlab.report.page import render_template
+from resnetlab.report.page import render_program
 
 WEB = "web/index.html"
 LARGE_PAGE = 1_000_000
@@ -116,8 +113,6 @@ def _page(
 
 
 def _rendered(bundle: Bundle, content: dict[str, Any], scripts: tuple[str, ...], *, examples: int) -> str:
-    from markupsafe import Markup
-
     preprocessing = bundle.preprocessing
     content = {
         "classes": bundle.classes,
@@ -125,24 +120,12 @@ def _rendered(bundle: Bundle, content: dict[str, Any], scripts: tuple[str, ...],
         "channels": preprocessing.channels,
         "top": TOP,
     } | content
-    # Within an element of HTML only "<" could end it.
-    held = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c")
-    script = "".join(Path(__file__).with_name(name).read_text() for name in scripts)
-    page = render_template(
+    return render_program(
         "page.html.jinja",
         "deploy/web",
+        content,
+        [Path(__file__).with_name(name) for name in scripts],
         bundle=bundle,
         here=content["engine"] == "page",
         examples=examples,
-        content=Markup(held),
-        script=Markup(script),
-        script_hash=Markup(_hash(script)),
     )
-    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
-    assert style is not None
-    return page.replace("STYLE-HASH", _hash(style[1]), 1)
-
-
-def _hash(text: str) -> str:
-    """As a policy names a script or a style that it allows."""
-    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"

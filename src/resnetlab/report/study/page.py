@@ -1,4 +1,5 @@
-"""The page of a study: one HTML file that holds everything it shows and asks nothing of the network."""
+"""The page of a study: one HTML file that holds everything it shows and asks nothing of the network; beside it stands
+the one on which two conditions are compared."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,7 @@ from resnetlab.report.figure import Drawing
 from resnetlab.report.page import flatten, inline_svg, render_template
 from resnetlab.report.run.page import follow_page
 from resnetlab.report.study import tables
+from resnetlab.report.study.explore import EXPLORE, write_explore
 from resnetlab.report.study.figures import draw_figures
 from resnetlab.report.study.tuning import edge_lines, tuning_table
 
@@ -16,9 +18,11 @@ PAGE, FIGURES, TEMPLATE = "report.html", "figures", "study/page.html.jinja"
 
 
 def write_report(study: StudyRecord, folder: Path) -> Path:
-    """Write ``report.html`` and each figure as ``figures/<name>.svg`` and ``.png``; the path of the page."""
+    """Write ``report.html``, ``explore.html`` and each figure as ``figures/<name>.svg`` and ``.png``; the path of the
+    first."""
     drawings = draw_figures(study)
     write_drawings(drawings, folder)
+    write_explore(study, folder)
     atomic_write(folder / PAGE, render_page(study, drawings))
     return folder / PAGE
 
@@ -37,6 +41,7 @@ def render_page(study: StudyRecord, drawings: list[Drawing]) -> str:
     return render_template(
         TEMPLATE,
         study=study,
+        explore=EXPLORE,
         axes=list(axes_in_words(study.axes)),
         heading=tables.heading(study),
         answers=tables.answer_lines(study),
