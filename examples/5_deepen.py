@@ -67,12 +67,14 @@ print(f"\nFirst step: gradients of γ from {min(awake):.4f} to {max(awake):.4f} 
 
 # %%
 MORE = TrainConfig(epochs=5, lr=0.02, schedule="cosine", device="cpu")
-further = {"8 layers": fit(deepcopy(net), data, MORE, seed=0), "20 layers": fit(deeper, data, MORE, seed=0)}
+nets = {"8 layers": deepcopy(net), "20 layers": deeper}
+further = {name: fit(one, data, MORE, seed=0) for name, one in nets.items()}
 moved = [block.branch.norm2.weight.abs().mean().item() for block in deeper.stages[1][-ADDED:]]
-print(f"\nTraining loss {first[-1].trained.loss:.4f}. After {MORE.epochs} more epochs:")
+print(f"\nBefore: training loss {first[-1].trained.loss:.4f}, {after:.2%} of the test images wrong")
+print(f"After {MORE.epochs} more epochs:")
 for name, history in further.items():
-    print(f"    {name:9}: {history[-1].trained.loss:.4f}")
-print(f"Test error of the deeper net: {after:.2%} before, {evaluate(deeper, data).error:.2%} after")
+    wrong = evaluate(nets[name], data).error
+    print(f"    {name:9}: training loss {history[-1].trained.loss:.4f}, {wrong:.2%} of the test images wrong")
 print("Mean |γ| of the new blocks, from 0:", ", ".join(f"{value:.3f}" for value in moved))
 print("The new blocks learn. Whether they help is another question, which one run does not answer.")
 
@@ -80,13 +82,15 @@ print("The new blocks learn. Whether they help is another question, which one ru
 figure = Figure(figsize=(6, 3.6), layout="constrained")
 axes = figure.subplots()
 done = len(first)
-for (name, history), colour, style in zip(further.items(), ("#606060", "#2457a6"), ("--", "-"), strict=True):
-    losses = [epoch.trained.loss for epoch in (first[-1], *history)]
-    axes.semilogy(range(done, done + len(losses)), losses, color=colour, linestyle=style, marker=".", label=name)
 losses = [epoch.trained.loss for epoch in first]
-axes.semilogy(range(1, done + 1), losses, color="#202020", marker=".", label="8 layers, at first")
+axes.semilogy(range(1, done + 1), losses, color="#202020", marker=".", label="8 layers")
 axes.axvline(done, color="#a0a0a0", linestyle=":")
 axes.text(done + 0.1, max(losses), f"{ADDED} blocks added", va="top", color="#606060")
+for (name, history), colour, style in zip(further.items(), ("#606060", "#2457a6"), ("--", "-"), strict=True):
+    losses = [epoch.trained.loss for epoch in (first[-1], *history)]
+    axes.semilogy(
+        range(done, done + len(losses)), losses, color=colour, linestyle=style, marker=".", label=f"{name}, trained on"
+    )
 axes.set(xlabel="epoch", ylabel="training loss")
 axes.yaxis.set_major_formatter("{x:g}")
 axes.yaxis.set_minor_formatter("")
