@@ -209,5 +209,6 @@ def test_diverged_runs_are_counted_and_leave_no_picture_broken(opened):
     page = opened(axis_study(), f"#{json.dumps('x')}=1&axis made=made,lost")
     assert "3 diverged" in page.ask("find('said').textContent")
     assert {name: cells for name, *cells in table_of(page, "both")}["of them diverged"] == ["0", "3"]
+    assert page.ask("[median([9, 1, null]), median([5, 1, 2]), median([null])]") == [5, 2, None]
     assert "NaN" not in page.ask("document.body.innerHTML.replace(/<script[^]*?<.script>/g, '')")
     assert page.complaints() == []
