@@ -101,6 +101,7 @@ def test_shown_numbers_are_those_of_the_record(opened, demo, keep, width):
     assert rows["growth of the gradients before training, orders of magnitude"][0].startswith(
         f"{median(run.flow_start.growth for run in sides[0][1]):+.1f} ["
     )
+    assert page.ask("getComputedStyle(find('choose')).position") == ("static" if width < 600 else "sticky")
     said = page.ask("find('said').textContent")
     condition, runs = sides[0]
     assert f"First, kind plain, depth 56: {condition.trained.count} of 5 runs trained" in said
@@ -157,6 +158,8 @@ def test_choice_by_keyboard_changes_what_is_shown_and_the_address(opened, demo):
     assert until(lambda: view_of(page) == [["residual", "20"], ["plain", "20"]])
     page.ask("location.hash = '#blocks'")
     assert until(lambda: page.ask("window.scrollY > 100"))
+    assert page.ask("Math.round(find('choose').getBoundingClientRect().top)") == 0, "the form stays in sight"
+    assert page.ask("find('blocks').getBoundingClientRect().top >= find('choose').offsetHeight")
     assert view_of(page) == [["residual", "20"], ["plain", "20"]]
     page.ask("find('along').selectedIndex = 0; find('along').dispatchEvent(new Event('change'))")
     assert [row[0] for row in table_of(page, "share-table")] == ["plain", "residual"]
@@ -206,5 +209,6 @@ def test_diverged_runs_are_counted_and_leave_no_picture_broken(opened):
     page = opened(axis_study(), f"#{json.dumps('x')}=1&axis made=made,lost")
     assert "3 diverged" in page.ask("find('said').textContent")
     assert {name: cells for name, *cells in table_of(page, "both")}["of them diverged"] == ["0", "3"]
+    assert page.ask("[median([9, 1, null]), median([5, 1, 2]), median([null])]") == [5, 2, None]
     assert "NaN" not in page.ask("document.body.innerHTML.replace(/<script[^]*?<.script>/g, '')")
     assert page.complaints() == []

@@ -117,8 +117,8 @@ function sentence(side) {
   if (condition.trained) parts.push(`${condition.trained.count} of ${condition.trained.n} runs trained (exact 95 % interval of the share ${bounds(condition.trained)})`);
   if (ended) {
     const [low, high] = [least(known(errors)), most(known(errors))];
-    const range = low === high ? "in every run" : `median, from ${percent(low)} to ${percent(high)} %`;
-    parts.push(`training error after the last epoch ${percent(median(errors))} % ${range}, n = ${ended}`);
+    const range = low === high ? "% in every run" : `% (median; ${percent(low)} to ${percent(high)} %)`;
+    parts.push(`training error after the last epoch ${percent(median(errors))} ${range}, n = ${ended}`);
   }
   if (lost) parts.push(`${lost} diverged`);
   if (condition.untrained) parts.push("hardly better than guessing");
@@ -290,6 +290,11 @@ function fillTable(chart) {
   ]));
 }
 
+function fitted(text, room) {
+  const fits = Math.max(2, Math.floor(room / 9));
+  return text.length > fits ? `${text.slice(0, fits - 1)}…` : text;
+}
+
 // The runs that trained, along one axis from each of the two conditions.
 
 function drawShare() {
@@ -299,11 +304,11 @@ function drawShare() {
   const shares = series.map(({sides}) => words.map((_, value) => (CONDITIONS.get(sides[0].map((old, k) => (k === along ? value : old)).join()) || {}).trained));
   const place = find("share-drawn"), width = Math.max(280, Math.round(place.clientWidth));
   const scale = {at: (value) => value / 100, marks: [0, 25, 50, 75, 100].map((value) => [value, String(value)])};
-  const {svg, y, left, right, bottom} = frame(width, width < 420 ? 270 : 300, {up: "runs that trained, %", along: word}, scale);
+  const {svg, y, left, right, bottom} = frame(width, width < 420 ? 270 : 300, {up: "runs that trained, %", along: fitted(word, width - 80)}, scale);
   const room = (right - left) / words.length;
   words.forEach((text, value) => {
-    const middle = left + (value + 0.5) * room, fits = Math.max(1, Math.floor(room / 9));
-    svg.append(draw("text", {x: middle, y: bottom + 20, "text-anchor": "middle"}, text.length > fits ? `${text.slice(0, Math.max(1, fits - 1))}…` : text));
+    const middle = left + (value + 0.5) * room;
+    svg.append(draw("text", {x: middle, y: bottom + 20, "text-anchor": "middle"}, fitted(text, room)));
     series.forEach(({name, sides}, k) => {
       const share = shares[k][value], x = middle + (series.length > 1 ? (k - 0.5) * Math.min(24, room / 2) : 0);
       if (!share) return;
@@ -322,6 +327,8 @@ function drawShare() {
 // The page.
 
 function drawAll() {
+  // A low form stays in sight while one scrolls.
+  find("choose").classList.toggle("kept", find("choose").offsetHeight < 0.25 * window.innerHeight);
   STUDY.charts.forEach(drawChart);
   if (find("along")) drawShare();
 }
