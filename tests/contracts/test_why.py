@@ -4,15 +4,17 @@ import re
 
 import pytest
 
-from resnetlab.core.serialize import read_record
+from resnetlab.core.serialize import from_plain, read_record
 from resnetlab.records.study import StudyRecord
 from resnetlab.report.study.figures import draw_figures
 from resnetlab.report.study.prediction import predictor_table
 from resnetlab.report.study.tables import error_table, trace_table, verdict_lines
 from resnetlab.report.study.tuning import tuning_table
 from resnetlab.study.config import load_study
+from resnetlab.study.outcomes import Outcomes
 from resnetlab.study.prediction import predict_failure
-from resnetlab.train.recipe import recipe_header
+from resnetlab.train.recipe import Recipe, recipe_header
+from resnetlab.train.run import run_recipe
 from tests.conftest import ROOT
 from tests.contracts.test_story import rows_of
 
@@ -88,3 +90,19 @@ def test_what_foretells_failure_is_drawn_from_all_records():
 def test_minutes_are_those_of_the_record(name):
     minutes = sum(run.record.seconds for run in study(name).runs) / 60
     assert f"{minutes:.0f} minutes" in page()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_tenth_of_the_runs_comes_out_again(name, tmp_path):
+    """To the bit on a processor of the same kind; on another one at least whether it trains, where all seeds agree."""
+    found = study(name)
+    outcomes = Outcomes(found.runs)
+    for number, run in enumerate(found.runs[::10]):
+        again = run_recipe(from_plain(Recipe, run.record.recipe, name), tmp_path / str(number), page=False)
+        if again.environment["processor"] == run.record.environment["processor"]:
+            ours, theirs = again.final, run.record.final
+            assert (ours and (ours.trained, ours.reported)) == (theirs and (theirs.trained, theirs.reported))
+        elif not outcomes.is_mixed(run.values):
+            trained = again.final is not None and again.final.trained.error < found.trained_below
+            assert trained == outcomes.trained(run.values)[run.seed]
