@@ -6,6 +6,7 @@ import pytest
 
 from resnetlab.core.serialize import from_plain, read_record
 from resnetlab.records.study import StudyRecord
+from resnetlab.report.study.explore import render_explore
 from resnetlab.report.study.figures import draw_figures
 from resnetlab.report.study.prediction import predictor_table
 from resnetlab.report.study.tables import error_table, trace_table, verdict_lines
@@ -72,6 +73,13 @@ def test_figure_is_drawn_from_the_record(name):
     drawing = draw_figures(study(name))[0]
     assert drawing.png == (ROOT / "docs" / "why" / f"{name}.png").read_bytes()
     assert f"(why/{name}.png)" in page()
+
+
+def test_page_to_look_at_is_drawn_from_the_record():
+    told = re.findall(r"\(why/([\w-]+)\.html\)", page())
+    assert told
+    for name in told:
+        assert (ROOT / "docs" / "why" / f"{name}.html").read_text() == render_explore(study(name))
 
 
 def test_gradients_of_neighbours_are_those_of_the_traces():

@@ -17,7 +17,7 @@ from resnetlab.study.outcomes import Outcomes
 
 LEVEL = 0.95
 SOON = 16
-"""Steps after which the growth is taken again."""
+"""Steps after which growth and correlation are taken again."""
 
 
 def _at(step: int, value: Callable[[GradientMoment], float | None]) -> Callable[[RunRecord], float | None]:
@@ -28,6 +28,7 @@ MEASURES: dict[str, Callable[[RunRecord], float | None]] = {
     "growth of gradients at the start": _at(0, lambda one: one.growth),
     f"growth of gradients at step {SOON}": _at(SOON, lambda one: one.growth),
     "correlation of neighbours' gradients at the start": _at(0, lambda one: one.correlation),
+    f"correlation of neighbours' gradients at step {SOON}": _at(SOON, lambda one: one.correlation),
     "agreement of half batches at the start": _at(0, lambda one: one.agreement),
     "change of all weights by the first step": _at(1, lambda one: one.change),
     "largest change of a block by the first step": _at(1, lambda one: one.largest_change),
