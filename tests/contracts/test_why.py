@@ -1,13 +1,14 @@
 """docs/why.md says what the records beside it say, and prints what was predicted before each study was run."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from resnetlab.core.serialize import from_plain, read_record
 from resnetlab.records.study import StudyRecord
 from resnetlab.report.study.explore import render_explore
-from resnetlab.report.study.figures import draw_figures
+from resnetlab.report.study.figures import MANY, draw_figures, row_name
 from resnetlab.report.study.prediction import predictor_table
 from resnetlab.report.study.tables import error_table, trace_table, verdict_lines
 from resnetlab.report.study.tuning import tuning_table
@@ -73,6 +74,19 @@ def test_figure_is_drawn_from_the_record(name):
     drawing = draw_figures(study(name))[0]
     assert drawing.png == (ROOT / "docs" / "why" / f"{name}.png").read_bytes()
     assert f"(why/{name}.png)" in page()
+
+
+def test_many_settings_get_a_row_each_instead_of_lines_on_one_another():
+    found = study("starts")
+    assert draw_figures(found)[0].name == "errors"
+    assert len(found.verdicts) > MANY >= len(study("lars").verdicts)
+    assert draw_figures(study("lars"))[0].name == "training-error"
+    first = found.conditions[0]
+    assert row_name(found, first) == "init he, norm batch, depth 20"
+    alike = {name.replace("options.init", "training.norm"): values for name, values in found.axes.items()}
+    place = {name.replace("options.init", "training.norm"): value for name, value in first.values.items()}
+    told = row_name(replace(found, axes=alike), replace(first, values=place))
+    assert told == "training.norm he, options.norm batch, depth 20"
 
 
 def test_page_to_look_at_is_drawn_from_the_record():

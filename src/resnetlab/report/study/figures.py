@@ -1,11 +1,12 @@
 """The figures of a study, drawn from its record: over depth where it asks about degradation, else by condition."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import TYPE_CHECKING
 
 from resnetlab.records.gradients import BlockGradient
-from resnetlab.records.study import StudyRecord, StudyRun, in_words
+from resnetlab.records.study import Condition, StudyRecord, StudyRun, in_words
 from resnetlab.report.figure import STYLE, Drawing, plainly, render
 from resnetlab.report.study.tables import named, net_words
 
@@ -14,8 +15,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLAIN, RESIDUAL = "#c2512f", ("#1f6f9e", "#5b8c3a", "#7a5aa6", "#8a6d3b", "#3a8c86")
+OTHERS = ("#d99a2b", "#8f2d56", "#4d4d4d", "#b86b9d", "#2a6f6b", "#6b4f2a", "#a3a832", "#e07b91", "#3d4f8a")
+"""Colours of plain nets of further settings."""
+MANY = 6
+"""Lines of a figure, at most; more lie on one another, and each condition gets a row instead."""
 LONGEST = 60
 """Letters of a condition's name in a figure."""
+LINES = "Training error after the last epoch against depth: each kind's mean as a line, each seed as a dot."
+ROWS = "Training and test error after the last epoch, a row for each condition: its mean as a bar, each seed as a dot."
 
 
 def draw_figures(study: StudyRecord) -> list[Drawing]:
@@ -23,21 +30,12 @@ def draw_figures(study: StudyRecord) -> list[Drawing]:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
+        errors = render("errors", ROWS, draw_errors(study))
         if not study.verdicts:
-            return [
-                render(
-                    "errors",
-                    "Training and test error after the last epoch, a row for each condition: its mean as a bar, each "
-                    "seed as a dot.",
-                    draw_errors(study),
-                )
-            ]
+            return [errors]
+        few = len(study.verdicts) <= MANY
         return [
-            render(
-                "training-error",
-                "Training error after the last epoch against depth: each kind's mean as a line, each seed as a dot.",
-                draw_training_error(study),
-            ),
+            render("training-error", LINES, draw_training_error(study)) if few else errors,
             render(
                 "learning-curves",
                 "Training error (solid) and test error (dotted) of every run over the epochs, one panel a depth.",
@@ -58,7 +56,7 @@ def draw_errors(study: StudyRecord) -> "Figure":
 
     figure = Figure(figsize=(9.0, 1.4 + 0.3 * len(study.conditions)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    names = [named(in_words(study.axes, condition.values)) for condition in study.conditions]
+    names = [row_name(study, condition) for condition in study.conditions]
     for axes, title in zip(panels, ("training error %", "test error %"), strict=True):
         for row, condition in enumerate(study.conditions):
             mean = condition.train_error if title.startswith("training") else condition.test_error
@@ -75,6 +73,16 @@ def draw_errors(study: StudyRecord) -> "Figure":
     panels[0].set_yticks(range(len(names)), [plainly(name, LONGEST) for name in names], parse_math=False)
     panels[0].invert_yaxis()
     return figure
+
+
+def row_name(study: StudyRecord, condition: Condition) -> str:
+    """The condition in few letters: the axes of several values, ``init`` for ``options.init`` where no other axis ends
+    so."""
+    varied = [axis for axis, values in study.axes.items() if len(values) > 1] or list(study.axes)
+    words = in_words(study.axes, {axis: condition.values[axis] for axis in varied})
+    ends = Counter(axis.rpartition(".")[2] for axis in words)
+    short = {axis: axis.rpartition(".")[2] for axis in words}
+    return named({end if ends[end] == 1 else axis: words[axis] for axis, end in short.items()})
 
 
 def draw_training_error(study: StudyRecord) -> "Figure":
@@ -183,9 +191,10 @@ def _panels(
 def _lines(study: StudyRecord) -> Iterator[tuple[str, str, dict[str, str]]]:
     """Of every verdict its name, its colour, and the values of the axes beside depth."""
     colours = cycle(RESIDUAL)
+    plain = cycle((PLAIN, *OTHERS))
     for verdict in study.verdicts:
         name = net_words(verdict).replace(" nets", "", 1)
-        yield plainly(name, LONGEST), PLAIN if verdict.values["shortcut"] == "none" else next(colours), verdict.values
+        yield plainly(name, LONGEST), next(plain if verdict.values["shortcut"] == "none" else colours), verdict.values
 
 
 def _depths(study: StudyRecord) -> list[int]:
