@@ -52,7 +52,15 @@ def images(config, batch: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("depth", "checkpointing"), [(20, None), (20, 1), (20, 2), (110, None), (110, 4), (218, None), (218, 6)]
+    ("depth", "checkpointing"),
+    [
+        (20, None),
+        (20, 1),
+        (20, 2),
+        (110, None),
+        (110, 4),
+        *(pytest.param(218, every, marks=pytest.mark.long) for every in (None, 6)),
+    ],
 )
 def test_saved_activations_equal_those_of_a_real_step(depth, checkpointing):
     config = model_config(f"cifar_resnet{depth}", image_size=16)

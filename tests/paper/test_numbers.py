@@ -99,6 +99,7 @@ def test_network_has_its_golden_counts(name, settings, parameters, multiply_adds
         assert as_printed(found, 1e9, multiply_adds) == multiply_adds
 
 
+@pytest.mark.long
 def test_saved_activations_of_preactivation_1001_are_the_measured_ones():
     config = model_config("cifar_preact_resnet1001")
     net = build(config, seed=0, device="meta")
