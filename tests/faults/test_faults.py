@@ -8,7 +8,7 @@ from tests.faults.processes import Pool
 from tests.faults.table import read_results, table
 
 SMALL = {"kill": 10, "operations": 40, "resume": 19, "worse": 5, "damage": 200, "signals": 5}
-SMALL |= {"storage": 7, "numbers": 20, "worker": 8, "inputs": 250}
+SMALL |= {"storage": 7, "numbers": 20, "worker": 5, "inputs": 250}
 SMALL |= {"power": 100, "memory": 4, "edited": 6, "failed": 6}
 LONG = {"memory"}
 """Faults whose few cases take half a minute: `make test-slow` injects them."""

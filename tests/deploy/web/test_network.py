@@ -159,10 +159,13 @@ ZOO = [
     *("resnetv2_18", "seresnet18", "wide_resnet16_4"),
 ]
 """One network of each kind of block, stem, shortcut and norm."""
+LARGE = {"resnet50_gn", "resnext50_32x4d"}
+"""Networks that take a minute each."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model", ZOO)
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=pytest.mark.long if name in LARGE else pytest.mark.slow) for name in ZOO]
+)
 def test_networks_of_the_zoo_compute_what_torch_does(compute, tmp_path, model):
     from resnetlab.deploy.bundle import Bundle
     from resnetlab.deploy.engines import FILES
