@@ -30,12 +30,14 @@ def draw_figures(study: StudyRecord) -> list[Drawing]:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        errors = render("errors", ROWS, draw_errors(study))
+        if 1 <= len(study.verdicts) <= MANY:
+            first = render("training-error", LINES, draw_training_error(study))
+        else:
+            first = render("errors", ROWS, draw_errors(study))
         if not study.verdicts:
-            return [errors]
-        few = len(study.verdicts) <= MANY
+            return [first]
         return [
-            render("training-error", LINES, draw_training_error(study)) if few else errors,
+            first,
             render(
                 "learning-curves",
                 "Training error (solid) and test error (dotted) of every run over the epochs, one panel a depth.",
