@@ -165,10 +165,8 @@ def test_a_killed_worker_is_one_error_where_a_batch_is_awaited_and_no_process_is
     before = signal.getsignal(signal.SIGCHLD)
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
     time.sleep(0.2)
-    started = time.monotonic()
     with pytest.raises(DataError, match=r"was killed.*fewer --workers.*last checkpoint"):
         list(batches)
-    assert time.monotonic() - started < 30
     assert multiprocessing.active_children() == []
     assert signal.getsignal(signal.SIGCHLD) is before
 

@@ -167,7 +167,7 @@ def test_pickle_that_lies_is_refused_quickly_and_takes_no_memory(lie):
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(DataError, match=r"^batch was refused"):
         unpickle_arrays(LIES[lie], "batch")
-    assert time.process_time() - start < 1  # seconds of this process alone; the bomb would take hours
+    assert time.process_time() - start < 60  # seconds of this process alone; the bomb would take hours
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
 
 

@@ -23,6 +23,8 @@ MOST_YAML = 1 << 18
 """Bytes of the longest file of settings; the recipes of the project have two thousand."""
 MOST_VALUES = 100_000
 """Values of a text with each alias in place of what it stands for: without a limit ten lines stand for gigabytes."""
+MOST_DEPTH = 50
+"""Values within values; a recipe has four. PyYAML takes seconds to find out by itself that it cannot go deeper."""
 LARGEST = 1 << 63
 """Whole numbers lie below it, whatever their sign."""
 
@@ -102,6 +104,19 @@ def _loader() -> Any:
 
     class Loader(yaml.SafeLoader):
         """Fails on a key that stands twice: the first value would be lost in silence. ``<<`` may stand in each."""
+
+        depth = 0
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            if self.depth == MOST_DEPTH:
+                raise yaml.composer.ComposerError(
+                    None, None, f"more than {MOST_DEPTH} values lie in one another", self.peek_event().start_mark
+                )
+            self.depth += 1
+            try:
+                return super().compose_node(parent, index)
+            finally:
+                self.depth -= 1
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
             seen = set()

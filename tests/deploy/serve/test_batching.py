@@ -130,13 +130,13 @@ def test_request_that_was_given_up_spoils_no_batch():
     assert asyncio.run(give_up()) == [[8.0]]
 
 
-@pytest.mark.parametrize(("clients", "seconds"), [(3, 0), (4, 0.5)])
-def test_nobody_waits_for_others_that_cannot_ask(clients, seconds):
+@pytest.mark.parametrize(("clients", "wait"), [(3, 60), (4, 0.5)])
+def test_nobody_waits_for_others_that_cannot_ask(clients, wait):
     """All three that there are have asked; the control waits for a fourth, which never does."""
     started = time.monotonic()
-    _, batches = run(8, 0.5, [numbered(n) for n in range(3)], others=lambda waiting: waiting < clients)
+    _, batches = run(8, wait, [numbered(n) for n in range(3)], others=lambda waiting: waiting < clients)
     assert batches == [3]
-    assert seconds <= time.monotonic() - started < seconds + 0.4
+    assert (time.monotonic() - started >= wait) == (clients > 3)
 
 
 def test_quick_batches_are_computed_by_the_loop_and_others_by_a_thread():
