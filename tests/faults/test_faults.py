@@ -7,9 +7,9 @@ from tests.faults.__main__ import FAULTS
 from tests.faults.processes import Pool
 from tests.faults.table import read_results, table
 
-SMALL = {"kill": 10, "operations": 40, "resume": 19, "worse": 5, "damage": 200, "signals": 5}
-SMALL |= {"storage": 7, "numbers": 20, "worker": 5, "inputs": 250}
-SMALL |= {"power": 100, "memory": 4, "edited": 6, "failed": 6}
+SMALL = {"kill": 6, "operations": 20, "resume": 8, "worse": 5, "damage": 100, "signals": 3}
+SMALL |= {"storage": 7, "numbers": 10, "worker": 3, "inputs": 120}
+SMALL |= {"power": 100, "memory": 4, "edited": 4, "failed": 4}
 LONG = {"memory"}
 """Faults whose few cases take half a minute: `make test-slow` injects them."""
 

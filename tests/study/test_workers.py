@@ -28,7 +28,7 @@ from tests.study.conftest import timeless
 CONFIG = Study(
     recipe=Recipe(
         model="cifar_resnet8",
-        training=TrainConfig(epochs=4, batch_size=128, device="cpu", augment=AugmentConfig(crop_padding=0)),
+        training=TrainConfig(epochs=2, batch_size=128, device="cpu", augment=AugmentConfig(crop_padding=0)),
     ),
     axes={"shortcut": ("A", "none")},
     seeds=2,
@@ -36,7 +36,7 @@ CONFIG = Study(
 QUICK = replace(
     CONFIG, recipe=replace(CONFIG.recipe, model="mlp_resnet8", training=replace(CONFIG.recipe.training, epochs=1))
 )
-PATIENCE = 100.0
+PATIENCE = 300.0
 
 
 def words(out: Path) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,12 @@ PHONE = 340
 def render_template(name: str, room: str = "report", **content: Any) -> str:
     """The page as HTML, of a template in ``room``, which may build on those here. Every text is escaped, but for
     ``Markup``; so is what cannot be printed, line by line."""
+    return str(_environment(room).get_template(name).render(**content))
+
+
+@cache
+def _environment(room: str) -> Any:
+    """It keeps each template that it has read."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -35,7 +42,7 @@ def render_template(name: str, room: str = "report", **content: Any) -> str:
         finalize=_printable,
     )
     environment.globals["cell_kinds"] = cell_kinds
-    return environment.get_template(name).render(**content)
+    return environment
 
 
 def render_program(name: str, room: str, held: Any, scripts: Sequence[Path], **content: Any) -> str:
