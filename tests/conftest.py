@@ -16,6 +16,8 @@ from resnetlab.data.dataset import ImageData, Moments, Split
 
 # Two test processes share two cores; and one thread makes every sum's order, so its bits, the same anywhere.
 torch.set_num_threads(1)
+# Commands that tests start, too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 MEMORY, ROOM = Path("/dev/shm"), 2 * 2**30

@@ -55,7 +55,7 @@ def test_pairs_within_the_margin_count_for_neither():
     assert found.p == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("chance", "n"), [(None, 3), (0.5, 3), (0.8, 3), (0.9, 3), (None, 10), (0.9, 10)])
+@pytest.mark.parametrize(("chance", "n"), [(None, 3), (0.5, 3), (0.9, 3), (0.9, 10)])
 def test_coverage_is_what_the_documents_say(chance, n):
     """150 studies each: Student's interval is right for normal errors, far too narrow for runs that train or do not;
     exact intervals and bounds hold for both, and "grows" is seldom said of nets that are alike."""
