@@ -172,7 +172,12 @@ def test_damaged_record_is_one_message(run, tmp_path):
     assert torch.get_num_threads() == 1
 
 
-def test_plain_net_of_another_depth_is_no_control(run, runs, tmp_path):
-    code, _, errors = run("diagnose", "cifar_resnet8", "--plain", runs / "plain", "--out", tmp_path / "a")
+def test_plain_net_of_another_depth_or_other_images_is_no_control(run, runs, tmp_path):
+    words = ("--plain", runs / "plain", "--out", tmp_path / "a")
+    code, _, errors = run("diagnose", "cifar_resnet8", *words)
     assert code == 2
     assert "cifar_plain14 has 6 blocks, cifar_resnet8 has 3; give its plain counterpart" in errors
+    # A run set some of the training images aside to choose by.
+    code, _, errors = run("diagnose", "cifar_resnet14", *words)
+    assert code == 2
+    assert "trained on digits (training 1,295, test 360 images), not on digits (training 1,437, test 360 ima" in errors

@@ -233,7 +233,9 @@ def test_pair_of_tensors_is_a_set_of_images(data, dtype):
 def test_vgg_is_measured_layer_by_layer(tmp_path):
     images, labels = np.random.default_rng(0).integers(0, 255, (24, 32, 32, 3), dtype=np.uint8), np.arange(24) % 2
     np.savez(tmp_path / "some.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-    found = diagnose_source("vgg11", DiagnosisConfig(data=f"npz:{tmp_path / 'some.npz'}", what=("gradients",), batch_size=2))
+    found = diagnose_source(
+        "vgg11", DiagnosisConfig(data=f"npz:{tmp_path / 'some.npz'}", what=("gradients",), batch_size=2)
+    )
     assert len([gradient for gradient in found.net.gradients if gradient.block.startswith("stages.")]) == 8
     assert draw_diagnosis(found)
 

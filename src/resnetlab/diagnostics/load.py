@@ -173,11 +173,12 @@ def load_plain(folder: Path, which: Literal["last", "best"], asked: DiagnosedNet
             f"has {len(asked.blocks)}; give its plain counterpart"
         )
     if plain.data.fingerprint["sha256"] != asked.data.fingerprint["sha256"]:
-        raise ConfigError(
-            f"the run in {folder} is no control: it was trained on other data ({plain.data.source}, not "
-            f"{asked.data.source})"
-        )
+        raise ConfigError(f"the run in {folder} is no control: it was trained on {_said(plain)}, not on {_said(asked)}")
     return plain
+
+
+def _said(net: DiagnosedNet) -> str:
+    return f"{net.data.source} (training {len(net.data.train):,}, test {len(net.data.test):,} images)"
 
 
 def in_memory(net: "nn.Module", data: "OwnData") -> DiagnosedNet:
