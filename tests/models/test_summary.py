@@ -66,6 +66,7 @@ def test_projections_are_no_part_of_the_depth():
     assert sum(layer.on_shortcut for layer in summary.layers) == 16
 
 
+@pytest.mark.long
 def test_summary_of_1202_layers_takes_no_memory_for_weights():
     summary = summarise(model_config("cifar_resnet1202"))
     assert summary.weight_layers == 1202
