@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from resnetlab.core.errors import ConfigError
 from resnetlab.models.init import build
 from resnetlab.models.memory import predict_memory
 from resnetlab.models.recompute import SegmentedStage, recompute_blocks
+from resnetlab.models.summary import summarise
 from resnetlab.models.zoo import create_model, model_config
 from resnetlab.train.config import Optimizer, TrainConfig
 from resnetlab.train.optim import make_optimizer
@@ -57,8 +59,8 @@ def images(config, batch: int) -> torch.Tensor:
         (20, None),
         (20, 1),
         (20, 2),
-        (110, None),
-        (110, 4),
+        (56, 4),
+        *(pytest.param(110, every, marks=pytest.mark.long) for every in (None, 4)),
         *(pytest.param(218, every, marks=pytest.mark.long) for every in (None, 6)),
     ],
 )
@@ -115,7 +117,7 @@ def test_network_gradients_and_optimizer_state_are_those_of_a_real_step(optimize
 
 
 def test_accumulation_precision_average_and_trace_count():
-    config = model_config("cifar_resnet20")
+    config = model_config("cifar_resnet14")
     whole = predict_memory(config, 64)
     parts = predict_memory(config, 64, accumulate=4)
     assert parts.step == pytest.approx(whole.step / 4 + whole.gradients, rel=0.05)
@@ -134,8 +136,30 @@ def test_multiply_adds_are_those_counted_by_hand():
     assert predict_memory(model_config("cifar_resnet20"), 5).multiply_adds == 5 * (3 * forward - first)
 
 
+@pytest.mark.parametrize(
+    ("name", "checkpointing"), [("cifar_resnet20", 2), ("cifar_preact_resnet20", 1), ("mlp_resnet8", None)]
+)
+def test_multiply_adds_are_half_of_the_flops_that_torch_counts_in_a_step(name, checkpointing):
+    config = model_config(name, image_size=8)
+    net = build(config, seed=0)
+    recompute_blocks(net, checkpointing)
+    with FlopCounterMode(display=False) as counter:
+        net.train()(images(config, 2)).sum().backward()
+    predicted = predict_memory(config, 2, checkpointing=checkpointing)
+    assert predicted.multiply_adds == counter.get_total_flops() // 2
+
+
+def test_groups_share_the_multiply_adds_of_the_gradients_too():
+    """Torch's counter takes the gradient of the weights for that of a convolution without groups."""
+    config = model_config("resnext50_32x4d", depths=(1, 1, 1, 1), image_size=32)
+    forward = summarise(config).multiply_adds
+    assert predict_memory(config, 2).multiply_adds == 2 * (3 * forward - 16 * 16 * 64 * 3 * 49)
+
+
 def test_checkpointing_trades_memory_for_a_second_forward_pass():
-    kept, checked = (predict_memory(model_config("cifar_resnet56"), 16, checkpointing=every) for every in (None, 3))
+    kept, checked = (
+        predict_memory(model_config("cifar_resnet56", image_size=16), 16, checkpointing=every) for every in (None, 3)
+    )
     assert checked.saved_activations + checked.recomputed < kept.saved_activations / 2.5
     assert 1.3 < checked.multiply_adds / kept.multiply_adds < 4 / 3
 

@@ -60,12 +60,21 @@ def test_counting_leaves_the_mode_of_the_network_alone():
     assert not net._forward_hooks
 
 
+def test_layers_of_a_block_have_the_side_of_its_output():
+    """The first convolution of this bottleneck gives a map of 32 pixels; others have the side of their own output."""
+    summary = summarise(model_config("resnet50", stem="cifar", depths=(1, 1), widths=(8, 16), image_size=32))
+    sides = {layer.name: layer.side for layer in summary.layers}
+    assert [sides[f"stages.1.0.branch.conv{number}"] for number in (1, 2, 3)] == [16, 16, 16]
+    assert (sides["stem.conv"], sides["stages.0.0.branch.conv1"], sides["head"]) == (32, 32, 1)
+
+
 def test_projections_are_no_part_of_the_depth():
     summary = summarise(model_config("resnet34", shortcut="C"))
     assert summary.weight_layers == 34
     assert sum(layer.on_shortcut for layer in summary.layers) == 16
 
 
+@pytest.mark.long
 def test_summary_of_1202_layers_takes_no_memory_for_weights():
     summary = summarise(model_config("cifar_resnet1202"))
     assert summary.weight_layers == 1202

@@ -1,25 +1,23 @@
 """The memory of training, predicted with tensors that have sizes and no content, before anything is allocated."""
 
 import weakref
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from resnetlab.core.errors import ConfigError, require, require_choice
 from resnetlab.models.classifier import Classifier
 from resnetlab.models.config import NetConfig
 from resnetlab.models.init import build
 from resnetlab.models.recompute import SegmentedStage, recompute_blocks
-from resnetlab.models.summary import saved_bytes
+from resnetlab.models.summary import no_memory, saved_bytes, take_place
 
 PlannedOptimizer = Literal["sgd", "adamw", "lars", "normalised_sgd", "signsgd"]
 PlannedPrecision = Literal["fp32", "bf16", "fp16"]
@@ -99,12 +97,13 @@ def predict_memory(
     parameters, buffers = _bytes(list(net.parameters())), _bytes(list(net.buffers()))
     moments = 2 if optimizer == "adamw" else 1
     counters = STEP_COUNTER_BYTES * len(list(net.parameters())) if optimizer == "adamw" else 0
-    multiply_adds = accumulate * step_multiply_adds(net, image, part)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        _take_place(net)
+    passes = min(accumulate, 2)
+    with no_memory():
+        take_place(net)
         with _cast(precision):
             saved, recomputed = saved_bytes(net, image, part), recomputed_bytes(net, image, part)
-        step = peak_bytes(net, image, part, min(accumulate, 2), precision)
+        with counted_multiply_adds(net) as counts:
+            step = peak_bytes(net, image, part, passes, precision)
         trace = peak_bytes(net, image, traced, 1, "fp32") if traced else 0
     return MemoryPlan(
         batch=batch,
@@ -117,7 +116,7 @@ def predict_memory(
         recomputed=recomputed,
         step=step,
         trace=trace,
-        multiply_adds=multiply_adds,
+        multiply_adds=accumulate * sum(counts) // passes,
     )
 
 
@@ -171,15 +170,6 @@ def _cast(precision: PlannedPrecision) -> AbstractContextManager[object]:
     return nullcontext() if precision == "fp32" else torch.autocast("cpu", dtype=HALVES[precision])
 
 
-def _take_place(net: nn.Module) -> None:
-    """Put a fake tensor on the CPU in the place of each one on meta: there mixed precision is known to torch."""
-    for module in net.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
-
-
 def recomputed_bytes(net: Classifier, image: tuple[int, ...], batch: int) -> int:
     """The most bytes that autograd keeps of a segment beside its input; 0 without checkpointing."""
     most = 0
@@ -194,11 +184,33 @@ def recomputed_bytes(net: Classifier, image: tuple[int, ...], batch: int) -> int
     return most
 
 
-def step_multiply_adds(net: nn.Module, image: tuple[int, ...], batch: int) -> int:
-    """Multiply-adds of forward and backward, half of what torch's flop counter gives; the network is on meta."""
-    with FlopCounterMode(display=False) as counter:
-        net.train()(torch.empty(batch, *image, device="meta")).sum().backward()
-    return int(counter.get_total_flops()) // 2
+@contextmanager
+def counted_multiply_adds(net: nn.Module) -> Iterator[list[int]]:
+    """Inside, the list grows by the multiply-adds of every convolution and matrix: each pass forward takes one for
+    each weight of each value of the output, and so do the gradient of the weights and that of the input."""
+    counts: list[int] = []
+    recomputing = True
+
+    def begin(_net: nn.Module, _given: object) -> None:
+        nonlocal recomputing
+        recomputing = False
+
+    def end(_net: nn.Module, _given: object, _output: object) -> None:
+        nonlocal recomputing
+        recomputing = True
+
+    def count(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module.weight, Tensor)
+        # What runs a second time is gone back through only once.
+        passes = 1 if recomputing else 2 + given[0].requires_grad
+        counts.append(passes * output.numel() * (module.weight.numel() // len(module.weight)))
+
+    layers = [module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    handles += [net.register_forward_pre_hook(begin), net.register_forward_hook(end)]
+    yield counts
+    for handle in handles:
+        handle.remove()
 
 
 def _bytes(tensors: list[Tensor] | list[nn.Parameter]) -> int:
