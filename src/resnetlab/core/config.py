@@ -109,8 +109,9 @@ def _loader() -> Any:
 
         def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
             if self.depth == MOST_DEPTH:
+                reader: Any = self
                 raise yaml.composer.ComposerError(
-                    None, None, f"more than {MOST_DEPTH} values lie in one another", self.peek_event().start_mark
+                    None, None, f"more than {MOST_DEPTH} values lie in one another", reader.peek_event().start_mark
                 )
             self.depth += 1
             try:

@@ -178,7 +178,8 @@ def load_plain(folder: Path, which: Literal["last", "best"], asked: DiagnosedNet
 
 
 def _said(net: DiagnosedNet) -> str:
-    return f"{net.data.source} (training {len(net.data.train):,}, test {len(net.data.test):,} images)"
+    train, test = (len(split) if split is not None else 0 for split in (net.data.train, net.data.test))
+    return f"{net.data.source} (training {train:,}, test {test:,} images)"
 
 
 def in_memory(net: "nn.Module", data: "OwnData") -> DiagnosedNet:
