@@ -7,6 +7,7 @@ A run folder holds ``recipe.yaml``, ``data.json`` (what the data were) and ``cla
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
@@ -82,12 +83,8 @@ def run_recipe(
     Raises ``ConfigError`` if ``out`` holds another run, or this one without ``resume``, or with other settings than it
     began with; ``StoppedError`` if ``stop`` asked for it.
     """
-    from resnetlab.models.summary import network_cost
     from resnetlab.train.callbacks import NoCallback
     from resnetlab.train.distributed import process_group, world
-    from resnetlab.train.gradients import GradientTrace
-    from resnetlab.train.heap import keep_freed_memory
-    from resnetlab.train.prepare import environment_of, pick_device
 
     out, callback = Path(out), callback or NoCallback()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
@@ -97,57 +94,56 @@ def run_recipe(
         claim = Claim(recipe, out, resume=resume, accept_changes=accept_changes)
         if has_ended(claim):
             return read_record(RunRecord, out / RECORD)
-        of_study = data is not None
+        begun = resumes or data is not None
         if data is None:
             data = run_data(out, recipe, place, on_progress) if resumes else recipe_data(recipe, on_progress)
-        device = pick_device(recipe.training.device)
-        if device.type == "cpu" and recipe.training.checkpoint_blocks is None:
-            keep_freed_memory()
         config = check_recipe(recipe, data)
         with claimed(claim, data, here.leads, locked=alone) as ended:
             if ended:
                 return read_record(RunRecord, out / RECORD)
             started = perf_counter()
-            net, notes = make_network(begun_weights(out, recipe) if resumes or of_study else recipe, data, device)
+            weights = begun_weights(out, recipe) if begun else recipe
+            run, notes = prepare_run(recipe, weights, data, chosen or begun_settings(out).get("chosen", []))
             for note in [*(f"chosen: {line}" for line in chosen), *notes]:
                 callback.on_note(note)
-            images = traced_images(recipe, data, device)
-            trace = GradientTrace(net, images, recipe.seed, everything=recipe.trace == "all")
-            settings = run_settings(recipe, data, chosen or begun_settings(out).get("chosen", []))
             if here.leads:
                 claim.begin(data)
-            history, fault = _fit(net, recipe, data, out, callback, stop, trace, settings)
-            end, last = trace.measure(net, trace.between.steps)
-            parameters, multiply_adds = network_cost(config)
-            record = RunRecord(
-                model=recipe.model,
-                recipe=as_plain(recipe),
-                status="diverged" if fault else "finished",
-                message=fault or "",
-                history=history,
-                chosen_by="validation" if chooses(recipe, data) else None,
-                parameters=parameters,
-                multiply_adds=multiply_adds,
-                gradients_start=trace.start,
-                gradients_end=end,
-                # A run that diverged went back to its last checkpoint: its end is no part of the trace.
-                gradient_trace=trace.moments(None if fault else last),
-                data=data.fingerprint,
-                environment=environment_of(device) | compiled(settings),
-                seconds=perf_counter() - started,
-                changes=settings.changes,
-                chosen=list(settings.values["chosen"]),
-            )
+            history, fault = _fit(run, out, callback, stop)
+            record = _record(run, config, history, fault, started)
             if here.leads:
-                report = None
-                with _noted("examined", out, callback):
-                    report = _examine(record, net, data, recipe, out) if page else None
-                # A run with its record has ended, whatever becomes of the pages that are drawn from it.
-                write_record(out / RECORD, record)
-                with _noted("drawn", out, callback):
-                    if page:
-                        write_pages(record, report, out)
+                _finish(run, record, out, callback, page)
     return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """A run before its first step: what it trains, on what, and what is measured of it on the way."""
+
+    recipe: Recipe
+    data: "ImageData"
+    device: "torch.device"
+    net: "nn.Module"
+    trace: "GradientTrace"
+    settings: "RunSettings"
+
+
+def prepare_run(
+    recipe: Recipe, weights: Recipe, data: "ImageData", chosen: Sequence[str]
+) -> tuple[PreparedRun, list[str]]:
+    """The run, and what a user should know of it before it begins; ``weights`` is the recipe with its weights where
+    they are now."""
+    from resnetlab.train.gradients import GradientTrace
+    from resnetlab.train.heap import keep_freed_memory
+    from resnetlab.train.prepare import pick_device
+
+    device = pick_device(recipe.training.device)
+    if device.type == "cpu" and recipe.training.checkpoint_blocks is None:
+        keep_freed_memory()
+    net, notes = make_network(weights, data, device)
+    images = traced_images(recipe, data, device)
+    trace = GradientTrace(net, images, recipe.seed, everything=recipe.trace == "all")
+    settings = run_settings(recipe, data, chosen)
+    return PreparedRun(recipe=recipe, data=data, device=device, net=net, trace=trace, settings=settings), notes
 
 
 @contextmanager
@@ -229,41 +225,74 @@ def traced_images(recipe: Recipe, data: "ImageData", device: "torch.device") -> 
 
 
 def _fit(
-    net: "nn.Module",
-    recipe: Recipe,
-    data: "ImageData",
-    out: Path,
-    callback: "Callback",
-    stop: "StopRequest | None",
-    trace: "GradientTrace",
-    settings: "RunSettings",
+    run: PreparedRun, out: Path, callback: "Callback", stop: "StopRequest | None"
 ) -> tuple[list[EpochRecord], str | None]:
-    """Train ``net`` in place; the epochs of the run, and the message of one that diverged."""
+    """Train the network in place; the epochs of the run, and the message of one that diverged."""
     from resnetlab.train.checkpoint import read_checkpoint
     from resnetlab.train.checkpoint_manager import LAST
     from resnetlab.train.loop import fit
 
     try:
         history = fit(
-            net,
-            data,
-            recipe.training,
-            seed=recipe.seed,
+            run.net,
+            run.data,
+            run.recipe.training,
+            seed=run.recipe.seed,
             out=out,
             callback=callback,
             stop=stop,
-            trace=trace.between,
-            choose=recipe.validation,
-            settings=settings,
+            trace=run.trace.between,
+            choose=run.recipe.validation,
+            settings=run.settings,
         )
         return history, None
     except DivergedError as error:
         return read_checkpoint(out / LAST).history if folder_exists(out / LAST) else [], str(error)
 
 
-def _examine(
-    record: RunRecord, net: "nn.Module", data: "ImageData", recipe: Recipe, out: Path
-) -> "ClassificationReport | None":
+def _record(
+    run: PreparedRun, config: "NetConfig", history: list[EpochRecord], fault: str | None, started: float
+) -> RunRecord:
+    """The record of a run that has ended; ``started`` is the ``perf_counter`` of its start."""
+    from resnetlab.models.summary import network_cost
+    from resnetlab.train.prepare import environment_of
+
+    end, last = run.trace.measure(run.net, run.trace.between.steps)
+    parameters, multiply_adds = network_cost(config)
+    return RunRecord(
+        model=run.recipe.model,
+        recipe=as_plain(run.recipe),
+        status="diverged" if fault else "finished",
+        message=fault or "",
+        history=history,
+        chosen_by="validation" if chooses(run.recipe, run.data) else None,
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        gradients_start=run.trace.start,
+        gradients_end=end,
+        # A run that diverged went back to its last checkpoint: its end is no part of the trace.
+        gradient_trace=run.trace.moments(None if fault else last),
+        data=run.data.fingerprint,
+        environment=environment_of(run.device) | compiled(run.settings),
+        seconds=perf_counter() - started,
+        changes=run.settings.changes,
+        chosen=list(run.settings.values["chosen"]),
+    )
+
+
+def _finish(run: PreparedRun, record: RunRecord, out: Path, callback: "Callback", page: bool) -> None:
+    """Write the record, and with ``page`` what people look at."""
+    report = None
+    with _noted("examined", out, callback):
+        report = _examine(run, record, out) if page else None
+    # A run with its record has ended, whatever becomes of the pages that are drawn from it.
+    write_record(out / RECORD, record)
+    with _noted("drawn", out, callback):
+        if page:
+            write_pages(record, report, out)
+
+
+def _examine(run: PreparedRun, record: RunRecord, out: Path) -> "ClassificationReport | None":
     """Write ``examination.json``, every answer of the trained network; None for a run that diverged."""
     from resnetlab.data.loader import Loader
     from resnetlab.records.run import REPORT
@@ -272,10 +301,10 @@ def _examine(
 
     if not record.final:
         return None
-    device = next(net.parameters()).device
-    loader = Loader(data.reported.to(device), data.normalisation, recipe.training.batch_size)
-    with autocast(recipe.training.precision, device):
-        report = classification_report(net, data, loader)
+    device = next(run.net.parameters()).device
+    loader = Loader(run.data.reported.to(device), run.data.normalisation, run.recipe.training.batch_size)
+    with autocast(run.recipe.training.precision, device):
+        report = classification_report(run.net, run.data, loader)
     write_record(out / REPORT, report)
     return report
 
