@@ -96,11 +96,11 @@ def test_page_to_look_at_is_drawn_from_the_record():
         assert (ROOT / "docs" / "why" / f"{name}.html").read_text() == render_explore(study(name))
 
 
-def test_gradients_of_neighbours_are_those_of_the_traces():
-    told = re.findall(r"<!-- correlation of ([\w-]+) -->", page())
-    assert told
-    for name in told:
-        assert "\n".join(rows_of(trace_table(study(name), "correlation"))) in page()
+def test_what_was_traced_is_drawn_from_the_records():
+    told = re.findall(r"<!-- (\w+) of ([\w-]+) -->", page())
+    assert {quantity for quantity, _ in told} == {"correlation", "growth", "largest_change"}
+    for quantity, name in told:
+        assert "\n".join(rows_of(trace_table(study(name), quantity))) in page()
 
 
 def test_what_foretells_failure_is_drawn_from_all_records():
