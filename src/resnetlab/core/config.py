@@ -114,10 +114,9 @@ def _loader() -> Any:
                     None, None, f"more than {MOST_DEPTH} values lie in one another", reader.peek_event().start_mark
                 )
             self.depth += 1
-            try:
-                return super().compose_node(parent, index)
-            finally:
-                self.depth -= 1
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
             seen = set()

@@ -173,11 +173,13 @@ def load_plain(folder: Path, which: Literal["last", "best"], asked: DiagnosedNet
             f"has {len(asked.blocks)}; give its plain counterpart"
         )
     if plain.data.fingerprint["sha256"] != asked.data.fingerprint["sha256"]:
-        raise ConfigError(f"the run in {folder} is no control: it was trained on {_said(plain)}, not on {_said(asked)}")
+        raise ConfigError(
+            f"the run in {folder} is no control: it was trained on {_images_of(plain)}, not on {_images_of(asked)}"
+        )
     return plain
 
 
-def _said(net: DiagnosedNet) -> str:
+def _images_of(net: DiagnosedNet) -> str:
     train, test = (len(split) if split is not None else 0 for split in (net.data.train, net.data.test))
     return f"{net.data.source} (training {train:,}, test {test:,} images)"
 

@@ -17,7 +17,7 @@ from resnetlab.models.classifier import Classifier
 from resnetlab.models.config import NetConfig
 from resnetlab.models.init import build
 from resnetlab.models.recompute import SegmentedStage, recompute_blocks
-from resnetlab.models.summary import no_memory, saved_bytes, take_place
+from resnetlab.models.summary import no_memory, on_multiply_adds, saved_bytes, take_place
 
 PlannedOptimizer = Literal["sgd", "adamw", "lars", "normalised_sgd", "signsgd"]
 PlannedPrecision = Literal["fp32", "bf16", "fp16"]
@@ -186,8 +186,8 @@ def recomputed_bytes(net: Classifier, image: tuple[int, ...], batch: int) -> int
 
 @contextmanager
 def counted_multiply_adds(net: nn.Module) -> Iterator[list[int]]:
-    """Inside, the list grows by the multiply-adds of every convolution and matrix: each pass forward takes one for
-    each weight of each value of the output, and so do the gradient of the weights and that of the input."""
+    """Inside, the list grows by the multiply-adds of every convolution and matrix: the gradient of the weights takes as
+    many as the pass forward, and so does that of the input."""
     counts: list[int] = []
     recomputing = True
 
@@ -199,16 +199,13 @@ def counted_multiply_adds(net: nn.Module) -> Iterator[list[int]]:
         nonlocal recomputing
         recomputing = True
 
-    def count(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(module.weight, Tensor)
+    def note(given: Tensor, count: int) -> None:
         # What runs a second time is gone back through only once.
-        passes = 1 if recomputing else 2 + given[0].requires_grad
-        counts.append(passes * output.numel() * (module.weight.numel() // len(module.weight)))
+        counts.append(count * (1 if recomputing else 2 + given.requires_grad))
 
-    layers = [module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    handles = [layer.register_forward_hook(count) for layer in layers]
-    handles += [net.register_forward_pre_hook(begin), net.register_forward_hook(end)]
-    yield counts
+    handles = [net.register_forward_pre_hook(begin), net.register_forward_hook(end)]
+    with on_multiply_adds(net, note):
+        yield counts
     for handle in handles:
         handle.remove()
 

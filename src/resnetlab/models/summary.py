@@ -1,7 +1,7 @@
 """What a network costs, counted on the meta device: no weights and no memory at any depth."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -105,19 +105,33 @@ def count_multiply_adds(net: nn.Module, image: tuple[int, ...]) -> int:
     """Multiply-adds of the convolutions and matrices for one image, half of what torch's flop counter gives (papers
     print this figure as FLOPs): each value that a layer gives takes one for each weight of its output."""
     counts: list[int] = []
+    with (
+        torch.no_grad(),
+        _mode(net, training=False),
+        _layers_with_weights_alone(net),
+        on_multiply_adds(net, lambda _given, count: counts.append(count)),
+    ):
+        net(torch.empty(1, *image, device="meta"))
+    return sum(counts)
 
-    def count(module: nn.Module, _given: object, output: Tensor) -> None:
+
+@contextmanager
+def on_multiply_adds(net: nn.Module, note: Callable[[Tensor, int], None]) -> Iterator[None]:
+    """Inside, each pass forward of a convolution or a matrix calls ``note`` with what it is given and its
+    multiply-adds: one for each weight of each value that it gives."""
+
+    def count(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module.weight, Tensor)
-        counts.append(output.numel() * module.weight[0].numel())
+        note(given[0], output.numel() * (module.weight.numel() // len(module.weight)))
 
     handles = [
         module.register_forward_hook(count) for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)
     ]
-    with torch.no_grad(), _mode(net, training=False), _layers_with_weights_alone(net):
-        net(torch.empty(1, *image, device="meta"))
-    for handle in handles:
-        handle.remove()
-    return sum(counts)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def saved_bytes(net: nn.Module, image: tuple[int, ...], batch: int, *, with_input: bool = True) -> int:
